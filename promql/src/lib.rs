@@ -1,0 +1,23 @@
+//! PromQL: parser, plans, kernels and operators on DataFusion.
+//!
+//! ```text
+//! text ──parser──▶ Expr ──planner──▶ LogicalPlan ──▶ ExecutionPlan ──▶ tiles ──▶ QueryValue
+//! ```
+//!
+//! - [`parser`] knows the language and nothing of its execution.
+//! - [`tile`] is the column contract that every operator between leaf and result obeys.
+//! - [`value`] is what a query gives: scalars, vectors, matrices, annotations.
+//! - [`EngineOptions`] and [`QueryParams`] carry what a query may use and over which steps it runs.
+//!
+//! Knows labels and plans. Opens no file and no socket.
+
+pub mod context;
+mod error;
+pub mod logical;
+mod params;
+pub mod parser;
+pub mod tile;
+pub mod value;
+
+pub use error::QueryError;
+pub use params::{EngineOptions, Grid, QueryParams};

@@ -1,0 +1,168 @@
+//! Descriptions that leaves and windows carry: which data, seen from which time, through which function.
+
+use promontory_tsdb::{Matcher, TimestampMs};
+
+use crate::params::Grid;
+
+/// A selector with all that happens to its samples before the first tile exists.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SelectorSpec {
+    /// All must hold.
+    pub matchers: Vec<Matcher>,
+    /// The steps for which tiles are made.
+    pub grid: Grid,
+    /// Where in time each step looks.
+    pub view: TimeView,
+    /// What is made of the samples there.
+    pub window: Window,
+    /// What the `labels_key` of the tiles holds.
+    pub output: KeyOutput,
+}
+
+/// Maps the evaluation timestamp of a step to the time at which data is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TimeView {
+    /// `offset`, ms; subtracted.
+    pub offset_ms: i64,
+    /// `@`, ms: replaces the step's own time (the offset still applies).
+    pub at: Option<TimestampMs>,
+}
+
+impl TimeView {
+    /// The time that step time `t` looks at, ms.
+    pub fn data_time(&self, t: TimestampMs) -> TimestampMs {
+        self.at.unwrap_or(t) - self.offset_ms
+    }
+}
+
+/// How samples become one value per step. `t` is the step's data time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Window {
+    /// The newest sample in `(t - lookback_ms, t]`; nothing if it is a stale marker.
+    Instant {
+        /// How far to look back.
+        lookback_ms: i64,
+        /// Give the sample's timestamp in seconds and not its value: `timestamp(selector)`.
+        timestamp: bool,
+    },
+    /// A function of all samples in `(t - range_ms, t]`, stale markers left out.
+    Range {
+        /// Width of the window.
+        range_ms: i64,
+        /// What is computed; its scalar arguments are inputs of the node, in the order of the call.
+        function: RangeFunction,
+    },
+}
+
+/// Functions of a range of float samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are PromQL's")]
+pub enum RangeFunction {
+    Rate,
+    Increase,
+    Delta,
+    Irate,
+    Idelta,
+    Deriv,
+    /// One scalar: how many seconds ahead.
+    PredictLinear,
+    /// Two scalars: smoothing and trend factor.
+    DoubleExponentialSmoothing,
+    Changes,
+    Resets,
+    AvgOverTime,
+    MinOverTime,
+    MaxOverTime,
+    SumOverTime,
+    CountOverTime,
+    /// One scalar: φ.
+    QuantileOverTime,
+    StddevOverTime,
+    StdvarOverTime,
+    LastOverTime,
+    FirstOverTime,
+    PresentOverTime,
+    MadOverTime,
+    TsOfFirstOverTime,
+    TsOfLastOverTime,
+    TsOfMaxOverTime,
+    TsOfMinOverTime,
+}
+
+impl RangeFunction {
+    /// The function of this PromQL name. `absent_over_time` is planned as `absent` of `present_over_time`.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "rate" => Self::Rate,
+            "increase" => Self::Increase,
+            "delta" => Self::Delta,
+            "irate" => Self::Irate,
+            "idelta" => Self::Idelta,
+            "deriv" => Self::Deriv,
+            "predict_linear" => Self::PredictLinear,
+            "double_exponential_smoothing" => Self::DoubleExponentialSmoothing,
+            "changes" => Self::Changes,
+            "resets" => Self::Resets,
+            "avg_over_time" => Self::AvgOverTime,
+            "min_over_time" => Self::MinOverTime,
+            "max_over_time" => Self::MaxOverTime,
+            "sum_over_time" => Self::SumOverTime,
+            "count_over_time" => Self::CountOverTime,
+            "quantile_over_time" => Self::QuantileOverTime,
+            "stddev_over_time" => Self::StddevOverTime,
+            "stdvar_over_time" => Self::StdvarOverTime,
+            "last_over_time" => Self::LastOverTime,
+            "first_over_time" => Self::FirstOverTime,
+            "present_over_time" => Self::PresentOverTime,
+            "mad_over_time" => Self::MadOverTime,
+            "ts_of_first_over_time" => Self::TsOfFirstOverTime,
+            "ts_of_last_over_time" => Self::TsOfLastOverTime,
+            "ts_of_max_over_time" => Self::TsOfMaxOverTime,
+            "ts_of_min_over_time" => Self::TsOfMinOverTime,
+            _ => return None,
+        })
+    }
+
+    /// Whether the result keeps the metric name: only where the value is a sample of the series itself.
+    pub fn keeps_name(self) -> bool {
+        matches!(self, Self::LastOverTime | Self::FirstOverTime)
+    }
+}
+
+/// What the `labels_key` of emitted tiles holds. Computed once per series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KeyOutput {
+    /// All labels.
+    Full,
+    /// All but the metric name. Two series may then share a key; the node above must merge or refuse.
+    DropName,
+    /// The group of an aggregation right above; many series share a key.
+    Group(Grouping),
+}
+
+/// `by (labels)` or `without (labels)`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grouping {
+    /// `without`: all labels but these and the metric name. Otherwise just these.
+    pub without: bool,
+    /// Label names, sorted, each once.
+    pub labels: Vec<String>,
+}
+
+/// A window over the results of an inner plan: `f(expr[range:step])`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SubquerySpec {
+    /// The grid on which the input was evaluated: absolute multiples of the subquery's step that
+    /// cover every outer window.
+    pub inner: Grid,
+    /// The grid of the result.
+    pub grid: Grid,
+    /// Where each outer step's window ends.
+    pub view: TimeView,
+    /// Width of the window `(t - range_ms, t]`.
+    pub range_ms: i64,
+    /// What is computed; scalar arguments are further inputs.
+    pub function: RangeFunction,
+    /// `Full` or `DropName`.
+    pub output: KeyOutput,
+}

@@ -1,0 +1,3 @@
+//! The `promontory` binary.
+
+fn main() {}

@@ -1,0 +1,24 @@
+//! Prometheus-format storage: labels, chunks, blocks, write-ahead log, head.
+//!
+//! Knows bytes, labels and chunks. Has no Arrow, no DataFusion and no async runtime: reads are
+//! plain [`futures_core::Stream`]s that any executor can poll, and everything else is a blocking
+//! call on the caller's thread.
+//!
+//! [`Queryable`] is the one door to data for the layers above. [`Db`] is the storage that a server
+//! opens; its [`Appender`] is the one door in.
+
+pub mod clock;
+mod error;
+pub mod histogram;
+pub mod labels;
+pub mod matcher;
+pub mod memory;
+pub mod query;
+pub mod sample;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{AppendError, Error, ErrorKind, Result};
+pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
+pub use matcher::{MatchOp, Matcher};
+pub use query::{BlockSummary, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
+pub use sample::{STALE_NAN_BITS, Sample, SeriesRef, TimestampMs, is_stale, stale_nan};

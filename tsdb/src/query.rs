@@ -1,0 +1,223 @@
+//! [`Queryable`]: the one door to data, implemented by head, block, archive, remote read and test storage.
+
+use std::fmt;
+use std::pin::Pin;
+
+use futures_core::Stream;
+
+use crate::error::Result;
+use crate::histogram::FloatHistogram;
+use crate::labels::Labels;
+use crate::matcher::Matcher;
+use crate::sample::TimestampMs;
+
+/// Series in label order, batch by batch.
+///
+/// Local data is ready at once and is decoded on the polling thread; archive and remote sources
+/// may return `Pending`. Dropping the stream cancels it. After an `Err` the stream is over.
+pub type SeriesStream = Pin<Box<dyn Stream<Item = Result<SeriesBatch>> + Send>>;
+
+/// A source of series.
+///
+/// All time ranges are closed: `[mint, maxt]`, ms. All matchers must hold (AND); a label that a
+/// series lacks is matched as the empty string. No matcher means every series.
+///
+/// An implementer promises:
+/// - **Order.** Within a partition, series come in label order ([`Labels`]' `Ord`), each once, with
+///   samples in strictly ascending time.
+/// - **Partitions.** A series is in partition [`Labels::partition`]`(hints.partitions)`, so that the
+///   same partition of two sources can be merged without looking at the others.
+/// - **Snapshot.** What `select` returns is fixed at the call: later appends, compactions and
+///   deletions do not show, and a half-committed scrape is never seen.
+/// - **Raw values.** Stale markers are delivered as stored; tombstoned samples are not delivered.
+/// - **No empty series.** A series without a sample in range is left out, except when
+///   `hints.labels_only` is set, where a source may include series whose chunks overlap the range.
+pub trait Queryable: fmt::Debug + Send + Sync {
+    /// Series that match, with their samples in `[mint, maxt]`.
+    ///
+    /// Cheap by itself: resolves postings and labels; samples are decoded as the streams are polled.
+    ///
+    /// # Errors
+    /// When the index cannot be read. Damage in samples comes out of the streams.
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        hints: &SelectHints,
+    ) -> Result<Selection>;
+
+    /// Names of labels that occur on matching series, sorted.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>>;
+
+    /// Values of label `name` on matching series, sorted, without the empty value.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> Result<Vec<String>>;
+
+    /// What is known about matching series without decoding a sample.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn series_stats(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs)
+    -> Result<SeriesStats>;
+
+    /// Oldest and newest timestamp that the source may hold; `None` when it is empty.
+    fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)>;
+
+    /// The immutable pieces that the source reads, oldest first; empty where the notion means nothing.
+    fn blocks(&self) -> Vec<BlockSummary> {
+        Vec::new()
+    }
+}
+
+/// How the caller wants a selection delivered. Hints never change which samples there are,
+/// except `labels_only`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelectHints {
+    /// Number of partitions to return; at least 1.
+    pub partitions: usize,
+    /// A batch ends once it holds this many samples (a series is never split).
+    pub batch_samples: usize,
+    /// Only labels are wanted: batches carry no samples, no chunk is decoded.
+    pub labels_only: bool,
+    /// Stop after about this many series in each partition; 0 is no limit.
+    pub series_limit: usize,
+}
+
+impl Default for SelectHints {
+    fn default() -> Self {
+        Self { partitions: 1, batch_samples: 16 * 1024, labels_only: false, series_limit: 0 }
+    }
+}
+
+/// Answer to [`Queryable::select`].
+pub struct Selection {
+    /// One stream per partition; exactly `hints.partitions` of them, empty ones included.
+    pub partitions: Vec<SeriesStream>,
+    /// Number of series that the index says will come, over all partitions; an upper bound.
+    pub series: u64,
+}
+
+impl fmt::Debug for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Selection")
+            .field("partitions", &self.partitions.len())
+            .field("series", &self.series)
+            .finish()
+    }
+}
+
+/// Some whole series, in label order.
+///
+/// Samples of series `i` are `timestamps[offsets[i]..offsets[i + 1]]` and the same range of
+/// `values`. The vectors are made to be moved into Arrow buffers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SeriesBatch {
+    /// One label set per series.
+    pub labels: Vec<Labels>,
+    /// `labels.len() + 1` ascending offsets, the first 0.
+    pub offsets: Vec<u32>,
+    /// ms since the epoch, strictly ascending within a series.
+    pub timestamps: Vec<TimestampMs>,
+    /// Float values, stale markers included.
+    pub values: Vec<f64>,
+    /// Histogram samples, sparse, ordered by (series, timestamp). Empty in the usual case.
+    pub histograms: Vec<HistogramSample>,
+}
+
+/// A histogram sample of a [`SeriesBatch`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistogramSample {
+    /// Index into [`SeriesBatch::labels`].
+    pub series: u32,
+    /// ms since the epoch.
+    pub timestamp: TimestampMs,
+    /// The value.
+    pub histogram: std::sync::Arc<FloatHistogram>,
+}
+
+impl SeriesBatch {
+    /// An empty batch, ready for [`SeriesBatch::finish_series`].
+    pub fn new() -> Self {
+        Self { offsets: vec![0], ..Self::default() }
+    }
+
+    /// Closes the series whose samples were just pushed onto `timestamps` and `values`.
+    ///
+    /// # Panics
+    /// If a batch grows past `u32::MAX` samples, or the two vectors differ in length.
+    pub fn finish_series(&mut self, labels: Labels) {
+        assert_eq!(self.timestamps.len(), self.values.len(), "a sample is a timestamp and a value");
+        self.labels.push(labels);
+        self.offsets.push(u32::try_from(self.values.len()).expect("a batch holds less than 2^32 samples"));
+    }
+
+    /// Number of series.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no series.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Labels, timestamps and values of series `i`.
+    ///
+    /// # Panics
+    /// If `i >= self.len()`.
+    pub fn series(&self, i: usize) -> (&Labels, &[TimestampMs], &[f64]) {
+        let range = self.offsets[i] as usize..self.offsets[i + 1] as usize;
+        (&self.labels[i], &self.timestamps[range.clone()], &self.values[range])
+    }
+}
+
+/// What an index knows about a selection. `exact` says whether the three counts count just what
+/// `[mint, maxt]` holds, or whole chunks that overlap it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SeriesStats {
+    /// Matching series.
+    pub series: u64,
+    /// Chunks that overlap the range.
+    pub chunks: u64,
+    /// Samples in those chunks, stale markers included.
+    pub samples: u64,
+    /// Oldest sample, ms; meaningless if `samples` is 0.
+    pub min_time: TimestampMs,
+    /// Newest sample, ms; meaningless if `samples` is 0.
+    pub max_time: TimestampMs,
+    /// Whether the figures are exact for the range.
+    pub exact: bool,
+}
+
+/// A block as a table row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockSummary {
+    /// ULID, as text.
+    pub ulid: String,
+    /// First instant, ms (included).
+    pub min_time: TimestampMs,
+    /// End, ms (excluded).
+    pub max_time: TimestampMs,
+    /// Number of series.
+    pub series: u64,
+    /// Number of samples.
+    pub samples: u64,
+    /// Number of chunks.
+    pub chunks: u64,
+    /// Compaction level, 1 for a block cut from the head.
+    pub level: u32,
+    /// Size on disk of index, chunks and tombstones.
+    pub bytes: u64,
+}
