@@ -12,6 +12,7 @@
 //! Knows labels and plans. Opens no file and no socket.
 
 pub mod context;
+mod engine;
 mod error;
 pub mod logical;
 mod params;
@@ -19,5 +20,6 @@ pub mod parser;
 pub mod tile;
 pub mod value;
 
+pub use engine::Engine;
 pub use error::QueryError;
 pub use params::{EngineOptions, Grid, QueryParams};
