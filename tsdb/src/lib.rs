@@ -8,7 +8,9 @@
 //! opens; its [`Appender`] is the one door in.
 
 pub mod clock;
+pub mod encoding;
 mod error;
+pub mod fs;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;
