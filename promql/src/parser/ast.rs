@@ -33,6 +33,27 @@ pub struct Expr {
     pub kind: ExprKind,
 }
 
+impl Expr {
+    /// The type of its value. Meaningful for expressions that passed the type checks.
+    pub fn value_type(&self) -> ValueType {
+        let mut expr = self;
+        loop {
+            expr = match &expr.kind {
+                ExprKind::Number(_) => return ValueType::Scalar,
+                ExprKind::String(_) => return ValueType::String,
+                ExprKind::VectorSelector(_) | ExprKind::Aggregate(_) => return ValueType::Vector,
+                ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => return ValueType::Matrix,
+                ExprKind::Call(call) => return call.function.return_type,
+                ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => inner,
+                ExprKind::Binary(b) if b.matching.is_some() => return ValueType::Vector,
+                ExprKind::Binary(b) if b.rhs.value_type() != ValueType::Scalar => return ValueType::Vector,
+                // The right side is a scalar, so the left side decides.
+                ExprKind::Binary(b) => &b.lhs,
+            };
+        }
+    }
+}
+
 /// What an expression is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExprKind {
@@ -151,6 +172,35 @@ pub struct BinaryExpr {
     pub return_bool: bool,
     /// How vectors are matched; `Some` just when both sides are vectors.
     pub matching: Option<VectorMatching>,
+}
+
+/// A chain `a + a + …` leans to the left and may have a hundred thousand links, more than the stack
+/// has room for; so the chain is taken apart link by link. All other nesting is bounded by the parser.
+impl Drop for BinaryExpr {
+    fn drop(&mut self) {
+        let mut chain = self.take_binary_lhs();
+        while let Some(mut link) = chain {
+            chain = match &mut link.kind {
+                ExprKind::Binary(b) => b.take_binary_lhs(),
+                _ => None,
+            };
+        }
+    }
+}
+
+impl BinaryExpr {
+    /// Takes the left side out if it is a binary expression too, and leaves a number there.
+    fn take_binary_lhs(&mut self) -> Option<Expr> {
+        matches!(self.lhs.kind, ExprKind::Binary(_)).then(|| std::mem::take(&mut *self.lhs))
+    }
+}
+
+/// The number 0: what stays behind where an expression is taken out.
+impl Default for Expr {
+    fn default() -> Self {
+        let kind = ExprKind::Number(NumberLiteral { value: 0.0, is_duration: false });
+        Self { span: Span::default(), kind }
+    }
 }
 
 /// How two vectors are matched.
