@@ -7,6 +7,7 @@
 //! [`Queryable`] is the one door to data for the layers above. [`Db`] is the storage that a server
 //! opens; its [`Appender`] is the one door in.
 
+pub mod chunkenc;
 pub mod clock;
 pub mod encoding;
 mod error;
