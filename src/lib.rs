@@ -1,1 +1,4 @@
 //! The server.
+
+pub mod exposition;
+pub mod relabel;
