@@ -16,6 +16,7 @@ pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod memory;
+pub mod postings;
 pub mod query;
 pub mod sample;
 

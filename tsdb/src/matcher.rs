@@ -89,6 +89,22 @@ impl Matcher {
         }
     }
 
+    /// Whether every value passes, the empty one too, because the expression says so outright.
+    pub fn matches_everything(&self) -> bool {
+        self.op == MatchOp::Re && self.value == ".*"
+    }
+
+    /// The values that the expression of a `=~` or `!~` lists, if it is an alternation of literals.
+    pub fn set_matches(&self) -> Option<Vec<String>> {
+        let literal = !self.value.contains(|c: char| "\\.+*?()[]{}^$".contains(c));
+        (self.regex.is_some() && literal).then(|| self.value.split('|').map(str::to_owned).collect())
+    }
+
+    /// What every value that the expression matches starts with; may be empty.
+    pub fn prefix(&self) -> &str {
+        ""
+    }
+
     /// Whether a series without the label passes.
     pub fn matches_empty(&self) -> bool {
         self.matches("")
