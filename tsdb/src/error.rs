@@ -70,6 +70,9 @@ pub enum Error {
     /// An earlier sync failed, so nothing more is accepted until a restart.
     #[error("an earlier sync of the write-ahead log failed; no more writes are accepted")]
     Poisoned,
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
     /// A sample was refused.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -87,7 +90,7 @@ impl Error {
         match self {
             Self::Corrupt { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Poisoned => ErrorKind::Internal,
-            Self::Locked { .. } => ErrorKind::Unavailable,
+            Self::Locked { .. } | Self::Closed => ErrorKind::Unavailable,
             Self::Append(_) | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Unsupported(_) => ErrorKind::Unsupported,
         }

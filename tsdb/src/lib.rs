@@ -7,11 +7,14 @@
 //! [`Queryable`] is the one door to data for the layers above. [`Db`] is the storage that a server
 //! opens; its [`Appender`] is the one door in.
 
+mod appender;
 pub mod chunkenc;
 pub mod clock;
+pub mod db;
 pub mod encoding;
 mod error;
 pub mod fs;
+pub mod head;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;
@@ -19,9 +22,13 @@ pub mod memory;
 pub mod postings;
 pub mod query;
 pub mod sample;
+pub mod wal;
 
+pub use appender::Appender;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use db::{Cardinality, Db, DbMetrics, DbOptions, Maintenance};
 pub use error::{AppendError, Error, ErrorKind, Result};
+pub use head::{Head, HeadStats};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher};
 pub use query::{BlockSummary, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};

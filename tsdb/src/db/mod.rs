@@ -1,0 +1,233 @@
+//! [`Db`]: a data directory in use. Head, blocks and log together.
+//!
+//! # Layout
+//! As Prometheus: ULID-named blocks, `wal/`, `lock`; `wbl/` and `chunks_head/` are read or left
+//! alone when Prometheus wrote them (see [`open`](self::open)).
+//!
+//! # Concurrency
+//! Any number of appenders and readers; commits take turns at the log. One [`Db::maintain`] at a
+//! time. Lock order: maintenance → log → head.
+//!
+//! # Crash safety
+//! `docs/durability.md`. Every step of [`Db::maintain`] leaves a directory that opens to the same
+//! answers: a block is complete before it has its name, the head is truncated after the block is
+//! loaded, the log is cut after the head.
+//!
+//! # Source
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/db.go>
+
+mod blocks;
+mod maintain;
+mod open;
+mod plan;
+mod read;
+mod stats;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::appender::{Appender, Staged};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::fs::Lock;
+use crate::head::{Head, HeadStats, ReplayStats};
+use crate::wal::{self, Writer, record};
+
+use blocks::Blocks;
+pub use maintain::Maintenance;
+pub use stats::{Cardinality, DbMetrics};
+
+/// How to open a [`Db`].
+#[non_exhaustive]
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// The data directory; made if there is none.
+    pub path: PathBuf,
+    /// How long blocks are kept, measured from the end of the newest block; `None` keeps all.
+    pub retention_ms: Option<i64>,
+    /// Length of the slots that blocks are cut at.
+    pub block_range_ms: i64,
+    /// Size of a log segment; a multiple of 32 KiB.
+    pub wal_segment_bytes: usize,
+    /// Whether to compress log records.
+    pub wal_compression: wal::Compression,
+    /// Whether to take the lock file, so that two servers never share the directory.
+    pub lockfile: bool,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl DbOptions {
+    /// Prometheus' defaults for the directory `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            retention_ms: Some(15 * 24 * 3600 * 1000),
+            block_range_ms: 2 * 3600 * 1000,
+            wal_segment_bytes: wal::DEFAULT_SEGMENT_BYTES,
+            wal_compression: wal::Compression::default(),
+            lockfile: true,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// An open data directory; see the module.
+#[derive(Debug)]
+pub struct Db {
+    options: DbOptions,
+    head: Arc<Head>,
+    blocks: Blocks,
+    /// The commit lock.
+    log: Mutex<Log>,
+    /// Held by the one maintenance pass.
+    maintenance: Mutex<()>,
+    closed: AtomicBool,
+    lock: Mutex<Option<Lock>>,
+    /// Whether the previous owner released the lock.
+    clean_start: Option<bool>,
+    replay: ReplayStats,
+    counters: Counters,
+}
+
+/// The log's writer and buffers that commits reuse.
+#[derive(Debug)]
+struct Log {
+    writer: Writer,
+    series_record: Vec<u8>,
+    samples_record: Vec<u8>,
+    /// Removed series, with the segment that was current then: segments up to it may still refer
+    /// to them, so checkpoints keep them until those segments are gone.
+    removed: HashMap<u64, u32>,
+}
+
+/// Counters of maintenance; they only go up.
+#[derive(Debug, Default)]
+struct Counters {
+    wal_corruptions: AtomicU64,
+    compactions: AtomicU64,
+    compactions_failed: AtomicU64,
+    checkpoints: AtomicU64,
+    blocks_deleted: AtomicU64,
+    blocks_quarantined: AtomicU64,
+    reloads: AtomicU64,
+}
+
+impl Db {
+    /// Opens the data directory: takes the lock, removes what a crash left half-made, loads blocks,
+    /// and replays checkpoint, log and write-behind log into the head.
+    ///
+    /// A damaged block is left out and logged as an error; damage in the log is repaired as
+    /// Prometheus does, by dropping what comes after it.
+    ///
+    /// # Errors
+    /// If another process holds the directory, the checkpoint is damaged, or files cannot be used.
+    pub fn open(options: DbOptions) -> Result<Arc<Self>> {
+        open::open(options)
+    }
+
+    /// A new batch.
+    pub fn appender(self: &Arc<Self>) -> Appender {
+        Appender::new(Arc::clone(self))
+    }
+
+    /// One pass of upkeep: cuts blocks from the head when it spans more than one and a half block
+    /// ranges, truncates head and log, applies retention, loads blocks that appeared.
+    ///
+    /// # Errors
+    /// If files cannot be read or written. What was done before the error stays done.
+    pub fn maintain(&self) -> Result<Maintenance> {
+        maintain::run(self)
+    }
+
+    /// Makes every committed batch survive a power cut.
+    ///
+    /// # Errors
+    /// If the sync fails; then the log takes no more writes.
+    pub fn sync(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.log.lock().writer.sync()
+    }
+
+    /// Syncs the log and releases the lock. Appends fail from now on; reads still answer.
+    ///
+    /// # Errors
+    /// If the sync fails; the lock is released all the same.
+    pub fn close(&self) -> Result<()> {
+        let _pass = self.maintenance.lock();
+        let mut log = self.log.lock();
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let result = log.writer.close();
+        self.lock.lock().take();
+        result
+    }
+
+    /// What the head holds.
+    pub fn head_stats(&self) -> HeadStats {
+        self.head.stats()
+    }
+
+    /// What was met when the directory was opened.
+    pub fn replay_stats(&self) -> ReplayStats {
+        self.replay
+    }
+
+    /// The options that it was opened with.
+    pub fn options(&self) -> &DbOptions {
+        &self.options
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Writes a batch to the log, then applies it to the head.
+    pub(crate) fn commit(&self, staged: Staged) -> Result<()> {
+        let mut log = self.log.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if staged.samples.is_empty() {
+            return Ok(());
+        }
+        log.write(&staged)?;
+        let Staged { samples, series } = staged;
+        self.head.apply(series.into_iter().zip(samples).map(|(series, s)| (series, s.t, s.v)));
+        Ok(())
+    }
+}
+
+impl Log {
+    fn new(writer: Writer) -> Self {
+        Self { writer, series_record: Vec::new(), samples_record: Vec::new(), removed: HashMap::new() }
+    }
+
+    /// One series record for series that the log does not know, one samples record.
+    fn write(&mut self, staged: &Staged) -> Result<()> {
+        record::begin_series(&mut self.series_record);
+        let mut new_series = 0;
+        for series in &staged.series {
+            if !series.is_logged() {
+                record::put_series(&mut self.series_record, series.series, &series.labels);
+                // Two samples of a new series must not log it twice. If the write fails, the log is
+                // poisoned and nothing is logged any more.
+                series.set_logged();
+                new_series += 1;
+            }
+        }
+        record::encode_samples(&mut self.samples_record, staged.samples.iter().copied());
+        let series_record = (new_series > 0).then_some(self.series_record.as_slice());
+        self.writer.log(series_record.into_iter().chain([self.samples_record.as_slice()]))
+    }
+}
+
+#[cfg(test)]
+mod tests;

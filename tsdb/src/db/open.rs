@@ -1,0 +1,157 @@
+//! Opening a data directory.
+//!
+//! Order: lock → remove half-made directories → blocks → checkpoint → log → write-behind log.
+//!
+//! `chunks_head/` is not read: every in-order sample in it is in the log or its checkpoint, and every
+//! out-of-order one in `wbl/` (a write-behind log is cut only after its samples are in blocks). Only the series
+//! references in it are looked at, because a reference must never be given out twice.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::blocks::Blocks;
+use super::{Counters, Db, DbOptions, Log};
+use crate::encoding::Cursor;
+use crate::error::{Error, Result};
+use crate::fs::Lock;
+use crate::head::{Head, Replayer};
+use crate::sample::SeriesRef;
+use crate::wal::{self, ReadError, Writer, read_records, repair, segment};
+
+pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
+    if options.block_range_ms <= 0 {
+        return Err(Error::Invalid(format!("block range of {} ms is not positive", options.block_range_ms)));
+    }
+    let dir = options.path.as_path();
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    let lock = if options.lockfile { Some(Lock::acquire(dir)?) } else { None };
+    remove_half_made(dir)?;
+    let wal_dir = wal::wal_dir(dir);
+    remove_half_made(&wal_dir)?;
+    undo_half_made_repair(&wal_dir)?;
+    let blocks = Blocks::load(dir)?;
+    let head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
+    let counters = Counters::default();
+    reserve_chunks_head_refs(&dir.join("chunks_head"), &head);
+    let mut replayer = Replayer::new(&head);
+    replay_wal(&wal_dir, &options, &mut replayer, &counters)?;
+    replay_wbl(&wal::wbl_dir(dir), &mut replayer, &counters)?;
+    let replay = replayer.finish();
+    tracing::info!(dir = %dir.display(), ?replay, "replayed the write-ahead log");
+    if replay.histogram_records > 0 {
+        tracing::warn!(
+            records = replay.histogram_records,
+            "the write-ahead log holds native histograms, which this build does not read"
+        );
+    }
+    let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
+    Ok(Arc::new(Db {
+        head: Arc::new(head),
+        blocks,
+        log: Mutex::new(Log::new(writer)),
+        maintenance: Mutex::default(),
+        closed: AtomicBool::new(false),
+        clean_start: lock.as_ref().map(|l| !l.was_stale()),
+        lock: Mutex::new(lock),
+        replay,
+        counters,
+        options,
+    }))
+}
+
+/// Removes directories that a crash left under a temporary name.
+fn remove_half_made(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("list", dir)(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("list", dir))?.path();
+        let temporary = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .is_some_and(|e| matches!(e, "tmp-for-creation" | "tmp-for-deletion" | "tmp"));
+        if temporary && path.is_dir() {
+            tracing::warn!(path = %path.display(), "removing a half-made directory");
+            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts back a segment whose repair was interrupted; replay will then repair it again.
+fn undo_half_made_repair(dir: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let aside = entry.path();
+        if aside.extension().is_some_and(|e| e == "repair") {
+            tracing::warn!(path = %aside.display(), "undoing a half-made repair");
+            crate::fs::replace(&aside, &aside.with_extension(""))?;
+        }
+    }
+    Ok(())
+}
+
+fn replay_wal(
+    dir: &Path,
+    options: &DbOptions,
+    replayer: &mut Replayer<'_>,
+    counters: &Counters,
+) -> Result<()> {
+    let mut from = 0;
+    if let Some((checkpoint, last)) = segment::last_checkpoint(dir)? {
+        // Damage here is fatal: what it held exists nowhere else.
+        read_records(&checkpoint, 0..=u32::MAX, |record| replayer.apply(record))
+            .map_err(|e| e.into_error(&checkpoint))?;
+        from = last + 1;
+    }
+    match read_records(dir, from..=u32::MAX, |record| replayer.apply(record)) {
+        Ok(()) => Ok(()),
+        Err(ReadError::Corrupt(damage)) => {
+            counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
+            repair::repair(dir, &damage, options.wal_segment_bytes)
+        }
+        Err(ReadError::Other(error)) => Err(error),
+    }
+}
+
+/// Out-of-order samples that Prometheus logged. Damage ends the replay; the log is left as it is.
+fn replay_wbl(dir: &Path, replayer: &mut Replayer<'_>, counters: &Counters) -> Result<()> {
+    match read_records(dir, 0..=u32::MAX, |record| replayer.apply_out_of_order(record)) {
+        Ok(()) => Ok(()),
+        Err(ReadError::Corrupt(damage)) => {
+            counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(dir = %dir.display(), %damage, "the write-behind log is damaged; later out-of-order samples are lost");
+            Ok(())
+        }
+        Err(ReadError::Other(error)) => Err(error),
+    }
+}
+
+/// Keeps references found in m-mapped chunks from being given out: Prometheus would otherwise attach
+/// the chunks to another series. Unreadable files are of no use to Prometheus either.
+fn reserve_chunks_head_refs(dir: &Path, head: &Head) {
+    const HEADER_BYTES: usize = 8;
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_file()) {
+        let Ok(bytes) = crate::fs::read(&path) else { continue };
+        let mut cursor = Cursor::at(&bytes, HEADER_BYTES);
+        while let Some(series) = next_chunk_ref(&mut cursor) {
+            head.index.reserve_ref(SeriesRef(series));
+        }
+    }
+}
+
+/// Series reference of the chunk at the cursor, which moves behind it; `None` at the end or padding.
+fn next_chunk_ref(cursor: &mut Cursor<'_>) -> Option<u64> {
+    let series = cursor.be64().ok()?;
+    cursor.bytes(8 + 8 + 1).ok()?;
+    cursor.prefixed().ok()?;
+    let crc = cursor.be32().ok()?;
+    (series != 0 || crc != 0).then_some(series)
+}

@@ -1,0 +1,52 @@
+//! Truncation: forgets what a block now holds.
+
+use std::sync::atomic::Ordering;
+
+use super::{Head, NO_MIN};
+use crate::sample::{SeriesRef, TimestampMs};
+
+impl Head {
+    /// Refuses appends before `mint` from now on; called before a block up to `mint` is cut.
+    pub(crate) fn raise_min_valid_time(&self, mint: TimestampMs) {
+        // Under the lock, so that a commit is wholly before or wholly after.
+        let _no_commit = self.visibility.write();
+        self.min_valid_time.fetch_max(mint, Ordering::AcqRel);
+    }
+
+    /// Drops chunks that end before `mint` and series that have nothing left.
+    ///
+    /// Returns the references of removed series.
+    pub(crate) fn truncate(&self, mint: TimestampMs) -> Vec<SeriesRef> {
+        self.raise_min_valid_time(mint);
+        self.min_time.fetch_max(mint, Ordering::AcqRel);
+        let mut oldest = NO_MIN;
+        let mut empty = Vec::new();
+        self.index.for_each(|series| {
+            let mut state = series.lock();
+            state.truncate(mint);
+            match state.in_order_min_time() {
+                Some(t) => oldest = oldest.min(t),
+                None if state.is_empty() => empty.push(series.labels.clone()),
+                None => {}
+            }
+        });
+        let removed = self.index.remove_if(&empty, |series| series.lock().is_empty());
+        self.tombstones.write().truncate(mint, |series| self.index.get(series).is_some());
+        self.ooo_min_time.store(i64::MAX, Ordering::Release);
+        self.index.for_each(|series| {
+            if let Some(first) = series.lock().ooo.as_ref().and_then(|o| o.first()) {
+                self.ooo_min_time.fetch_min(first.t, Ordering::AcqRel);
+            }
+        });
+        if oldest != NO_MIN && oldest > mint {
+            // There is a hole behind the block: the window begins where the data does, but not later
+            // than what appends may still reach.
+            let start = oldest.min(self.floor());
+            self.min_time.fetch_max(start, Ordering::AcqRel);
+            self.raise_min_valid_time(start);
+        }
+        self.counters.truncations.fetch_add(1, Ordering::Relaxed);
+        self.counters.series_removed.fetch_add(removed.len() as u64, Ordering::Relaxed);
+        removed
+    }
+}

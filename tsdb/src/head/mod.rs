@@ -1,0 +1,228 @@
+//! Head: the mutable, in-memory, newest window of the database.
+//!
+//! Holds series with their chunks, and answers reads over them. Does not write the log: the
+//! database logs first and then applies here.
+//!
+//! # Invariants
+//! In-order samples of a series are strictly ascending. Chunks never cross a block boundary.
+//!
+//! # Concurrency
+//! Appends are checked under the series' own lock, and applied under the database's commit lock.
+//! A commit holds [`Head::visibility`] for writing while it applies its samples, a read holds it
+//! for reading while it takes its snapshot, so a read sees all of a commit or nothing.
+//! Lock order: commit lock → visibility → index locks → series state.
+//!
+//! # Source
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head.go>. Difference: isolation by a
+//! lock that is held for the copy of chunk handles, instead of append ids in every sample.
+
+mod cut;
+mod gc;
+mod index;
+mod read;
+mod replay;
+mod series;
+mod tombstones;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::error::AppendError;
+use crate::labels::Labels;
+use crate::sample::{SeriesRef, TimestampMs};
+
+pub(crate) use cut::CutSeries;
+pub(crate) use index::Index;
+pub(crate) use replay::{ReplayStats, Replayer};
+pub(crate) use series::{Acceptance, MemSeries, range_end};
+use tombstones::HeadTombstones;
+
+/// No time yet: the head is empty.
+const NO_MIN: i64 = i64::MAX;
+const NO_MAX: i64 = i64::MIN;
+
+/// The newest window; see the module.
+#[derive(Debug)]
+pub struct Head {
+    block_range_ms: i64,
+    pub(crate) index: Index,
+    tombstones: RwLock<HeadTombstones>,
+    /// Held for reading while a snapshot is taken, for writing while a commit is applied.
+    pub(crate) visibility: RwLock<()>,
+    min_time: AtomicI64,
+    max_time: AtomicI64,
+    /// Oldest out-of-order sample, which may be before the window.
+    ooo_min_time: AtomicI64,
+    /// Nothing older is taken: blocks hold what was before.
+    min_valid_time: AtomicI64,
+    pub(crate) counters: HeadCounters,
+}
+
+/// Counters of a head; they only go up.
+#[derive(Debug, Default)]
+pub(crate) struct HeadCounters {
+    pub(crate) samples_appended: AtomicU64,
+    pub(crate) out_of_order: AtomicU64,
+    pub(crate) out_of_bounds: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) series_created: AtomicU64,
+    pub(crate) series_removed: AtomicU64,
+    pub(crate) truncations: AtomicU64,
+}
+
+/// What a head holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeadStats {
+    /// Series.
+    pub series: u64,
+    /// Chunks, open ones included.
+    pub chunks: u64,
+    /// Start of the head's window, ms; `None` while it is empty.
+    pub min_time: Option<TimestampMs>,
+    /// Newest in-order sample, ms; `None` while the head is empty.
+    pub max_time: Option<TimestampMs>,
+    /// Samples appended since the start.
+    pub samples_appended: u64,
+}
+
+impl Head {
+    /// An empty head that takes nothing older than `min_valid_time`.
+    pub(crate) fn new(block_range_ms: i64, min_valid_time: TimestampMs) -> Self {
+        Self {
+            block_range_ms,
+            index: Index::default(),
+            tombstones: RwLock::default(),
+            visibility: RwLock::default(),
+            min_time: AtomicI64::new(NO_MIN),
+            max_time: AtomicI64::new(NO_MAX),
+            ooo_min_time: AtomicI64::new(NO_MIN),
+            min_valid_time: AtomicI64::new(min_valid_time),
+            counters: HeadCounters::default(),
+        }
+    }
+
+    /// Oldest timestamp that an append may have.
+    pub(crate) fn floor(&self) -> TimestampMs {
+        let window = self.max_time.load(Ordering::Acquire).saturating_sub(self.block_range_ms / 2);
+        window.max(self.min_valid_time.load(Ordering::Acquire))
+    }
+
+    /// `[min, max]` of what the head holds; `None` while it is empty.
+    pub(crate) fn bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
+        let (min, max) = (self.min_time.load(Ordering::Acquire), self.max_time.load(Ordering::Acquire));
+        (min != NO_MIN && max != NO_MAX).then_some((min, max))
+    }
+
+    /// Oldest timestamp that is not in a block.
+    pub(crate) fn min_valid_time(&self) -> TimestampMs {
+        self.min_valid_time.load(Ordering::Acquire)
+    }
+
+    /// Widens the window to hold `[mint, maxt]`.
+    pub(crate) fn extend_bounds(&self, mint: TimestampMs, maxt: TimestampMs) {
+        self.min_time.fetch_min(mint, Ordering::AcqRel);
+        self.max_time.fetch_max(maxt, Ordering::AcqRel);
+    }
+
+    /// Oldest out-of-order sample.
+    pub(crate) fn ooo_min_time(&self) -> Option<TimestampMs> {
+        Some(self.ooo_min_time.load(Ordering::Acquire)).filter(|t| *t != NO_MIN)
+    }
+
+    /// Remembers that there is an out-of-order sample at `t`.
+    fn note_out_of_order(&self, t: TimestampMs) {
+        self.ooo_min_time.fetch_min(t, Ordering::AcqRel);
+    }
+
+    /// Length of the slots at which blocks are cut.
+    pub(crate) fn block_range_ms(&self) -> i64 {
+        self.block_range_ms
+    }
+
+    /// Finds the series of a sample: by reference if that is known, else by labels.
+    pub(crate) fn series_for(
+        &self,
+        known: SeriesRef,
+        labels: &Labels,
+    ) -> Result<Arc<MemSeries>, AppendError> {
+        if known.0 != 0
+            && let Some(series) = self.index.get(known)
+        {
+            return Ok(series);
+        }
+        if labels.is_empty() {
+            return Err(AppendError::InvalidLabels("empty label set".into()));
+        }
+        if labels.iter().any(|(name, _)| name.is_empty()) {
+            return Err(AppendError::InvalidLabels(format!("empty label name in {labels}")));
+        }
+        let (series, created) = self.index.get_or_create(labels, None);
+        if created {
+            self.counters.series_created.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(series)
+    }
+
+    /// Whether `series` takes the sample; refusals are counted.
+    pub(crate) fn check(
+        &self,
+        series: &MemSeries,
+        t: TimestampMs,
+        v: f64,
+    ) -> Result<Acceptance, AppendError> {
+        let result = series.lock().appendable(t, v, self.floor());
+        match &result {
+            Err(AppendError::OutOfOrder) => &self.counters.out_of_order,
+            Err(AppendError::OutOfBounds) => &self.counters.out_of_bounds,
+            Err(AppendError::Duplicate { .. }) => &self.counters.duplicates,
+            _ => return result,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    /// Applies logged samples all at once. The caller holds the commit lock.
+    pub(crate) fn apply(&self, samples: impl Iterator<Item = (Arc<MemSeries>, TimestampMs, f64)>) {
+        let _visible = self.visibility.write();
+        let min_valid_time = self.min_valid_time();
+        let (mut mint, mut maxt) = (NO_MIN, NO_MAX);
+        let (mut appended, mut refused, mut too_old) = (0, 0, 0);
+        for (series, t, v) in samples {
+            // A block may have been cut over `t` since the sample was checked.
+            if t < min_valid_time {
+                too_old += 1;
+            } else if series.lock().append(t, v, self.block_range_ms) {
+                mint = mint.min(t);
+                maxt = maxt.max(t);
+                appended += 1;
+            } else {
+                refused += 1;
+            }
+        }
+        if appended > 0 {
+            self.extend_bounds(mint, maxt);
+        }
+        self.counters.samples_appended.fetch_add(appended, Ordering::Relaxed);
+        self.counters.out_of_order.fetch_add(refused, Ordering::Relaxed);
+        self.counters.out_of_bounds.fetch_add(too_old, Ordering::Relaxed);
+    }
+
+    /// What the head holds now; looks at every series.
+    pub fn stats(&self) -> HeadStats {
+        let mut chunks = 0;
+        self.index.for_each(|series| chunks += series.lock().chunks() as u64);
+        let bounds = self.bounds();
+        HeadStats {
+            series: self.index.len() as u64,
+            chunks,
+            min_time: bounds.map(|b| b.0),
+            max_time: bounds.map(|b| b.1),
+            samples_appended: self.counters.samples_appended.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! Reads of the head: a snapshot at the call, decoded as the stream is polled.
+//!
+//! A snapshot holds finished chunks by reference and copies the open ones (some hundred bytes each)
+//! into one buffer per partition, so an append never waits for a reader that decodes.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::Head;
+use super::series::MemSeries;
+use super::tombstones::{Intervals, is_deleted};
+use crate::chunkenc::{self, Encoding, xor};
+use crate::error::{Error, Result};
+use crate::labels::Labels;
+use crate::matcher::Matcher;
+use crate::query::{Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
+use crate::sample::{Sample, TimestampMs};
+
+/// Samples of some series as they were at one instant, cut to `[mint, maxt]` when decoded.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    series: Vec<SeriesSnapshot>,
+    chunks: Vec<ChunkData>,
+    /// Copies of open chunks.
+    arena: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct SeriesSnapshot {
+    labels: Labels,
+    chunks: Range<usize>,
+    ooo: Vec<Sample>,
+    deleted: Option<Intervals>,
+}
+
+#[derive(Debug)]
+struct ChunkData {
+    mint: TimestampMs,
+    maxt: TimestampMs,
+    bytes: ChunkBytes,
+}
+
+#[derive(Debug)]
+enum ChunkBytes {
+    Closed(Arc<[u8]>),
+    Open(Range<usize>),
+}
+
+impl Snapshot {
+    /// Adds what `series` holds in `[mint, maxt]`; false (and nothing added) if that is nothing.
+    pub(super) fn add(
+        &mut self,
+        series: &MemSeries,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        deleted: Option<Intervals>,
+    ) -> bool {
+        let start = self.chunks.len();
+        let state = series.lock();
+        for chunk in state.closed.iter().filter(|c| c.mint <= maxt && c.maxt >= mint) {
+            let bytes = ChunkBytes::Closed(Arc::clone(&chunk.data));
+            self.chunks.push(ChunkData { mint: chunk.mint, maxt: chunk.maxt, bytes });
+        }
+        if let Some(open) = state.open.as_ref().filter(|o| o.mint <= maxt && o.maxt() >= mint) {
+            let from = self.arena.len();
+            self.arena.extend_from_slice(open.appender.bytes());
+            let bytes = ChunkBytes::Open(from..self.arena.len());
+            self.chunks.push(ChunkData { mint: open.mint, maxt: open.maxt(), bytes });
+        }
+        let ooo = state.ooo.as_ref().map_or_else(Vec::new, |samples| {
+            samples.iter().filter(|s| s.t >= mint && s.t <= maxt).copied().collect()
+        });
+        drop(state);
+        let chunks = start..self.chunks.len();
+        if chunks.is_empty() && ooo.is_empty() {
+            return false;
+        }
+        self.series.push(SeriesSnapshot { labels: series.labels.clone(), chunks, ooo, deleted });
+        true
+    }
+
+    /// Number of series.
+    pub(super) fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Labels of series `i`.
+    pub(super) fn labels(&self, i: usize) -> Labels {
+        self.series[i].labels.clone()
+    }
+
+    fn sort(&mut self) {
+        self.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+    }
+
+    /// Appends samples of series `i` in `[mint, maxt]`, ascending, one per timestamp.
+    pub(super) fn decode(
+        &self,
+        i: usize,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        timestamps: &mut Vec<TimestampMs>,
+        values: &mut Vec<f64>,
+    ) -> Result<()> {
+        let series = &self.series[i];
+        let start = timestamps.len();
+        for chunk in &self.chunks[series.chunks.clone()] {
+            let data = match &chunk.bytes {
+                ChunkBytes::Closed(data) => data,
+                ChunkBytes::Open(range) => &self.arena[range.clone()],
+            };
+            let from = timestamps.len();
+            xor::decode_into(data, timestamps, values)
+                .map_err(|e| Error::corrupt("head", 0, format!("{}: {e}", series.labels)))?;
+            if chunk.maxt > maxt {
+                let end = from + timestamps[from..].partition_point(|t| *t <= maxt);
+                timestamps.truncate(end);
+                values.truncate(end);
+            }
+            if chunk.mint < mint {
+                let skip = timestamps[from..].partition_point(|t| *t < mint);
+                timestamps.drain(from..from + skip);
+                values.drain(from..from + skip);
+            }
+        }
+        if !series.ooo.is_empty() {
+            merge_tail(timestamps, values, start, &series.ooo);
+        }
+        if let Some(deleted) = &series.deleted {
+            drop_deleted(timestamps, values, start, deleted);
+        }
+        Ok(())
+    }
+}
+
+/// Merges `ooo` into the samples from `start` on; the in-order sample wins.
+fn merge_tail(timestamps: &mut Vec<TimestampMs>, values: &mut Vec<f64>, start: usize, ooo: &[Sample]) {
+    let in_order_t = timestamps.split_off(start);
+    let in_order_v = values.split_off(start);
+    let mut late = ooo.iter().peekable();
+    for (t, v) in in_order_t.into_iter().zip(in_order_v) {
+        while let Some(s) = late.next_if(|s| s.t < t) {
+            timestamps.push(s.t);
+            values.push(s.v);
+        }
+        late.next_if(|s| s.t == t);
+        timestamps.push(t);
+        values.push(v);
+    }
+    timestamps.extend(late.clone().map(|s| s.t));
+    values.extend(late.map(|s| s.v));
+}
+
+fn drop_deleted(
+    timestamps: &mut Vec<TimestampMs>,
+    values: &mut Vec<f64>,
+    start: usize,
+    deleted: &[(TimestampMs, TimestampMs)],
+) {
+    let mut kept = start;
+    for i in start..timestamps.len() {
+        if !is_deleted(deleted, timestamps[i]) {
+            timestamps[kept] = timestamps[i];
+            values[kept] = values[i];
+            kept += 1;
+        }
+    }
+    timestamps.truncate(kept);
+    values.truncate(kept);
+}
+
+impl Head {
+    /// Matching series with data in `[mint, maxt]`, by partition, in label order.
+    pub(super) fn snapshot(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        partitions: usize,
+    ) -> Vec<Snapshot> {
+        let mut out = (0..partitions.max(1)).map(|_| Snapshot::default()).collect::<Vec<_>>();
+        {
+            let _whole_commits = self.visibility.read();
+            let series = self.index.matching(matchers);
+            let tombstones = self.tombstones.read();
+            for series in &series {
+                let deleted = if tombstones.is_empty() { None } else { tombstones.get(series.series) };
+                out[series.labels.partition(partitions)].add(series, mint, maxt, deleted);
+            }
+        }
+        out.iter_mut().for_each(Snapshot::sort);
+        out
+    }
+
+    fn overlaps(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
+        self.time_bounds().is_some_and(|(min, max)| min <= maxt && max >= mint)
+    }
+
+    /// Matching series that have something in `[mint, maxt]`.
+    fn matching_in(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Vec<Arc<MemSeries>> {
+        let _whole_commits = self.visibility.read();
+        let mut series = self.index.matching(matchers);
+        series.retain(|s| {
+            let state = s.lock();
+            let in_order = state.closed.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
+                || state.open.as_ref().is_some_and(|o| o.mint <= maxt && o.maxt() >= mint);
+            in_order || state.ooo.as_ref().is_some_and(|o| o.iter().any(|s| s.t >= mint && s.t <= maxt))
+        });
+        series
+    }
+}
+
+impl Queryable for Head {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        hints: &SelectHints,
+    ) -> Result<Selection> {
+        let snapshots = self.snapshot(matchers, mint, maxt, hints.partitions);
+        let series = snapshots.iter().map(|s| s.series.len() as u64).sum();
+        let partitions = snapshots
+            .into_iter()
+            .map(|snapshot| {
+                Box::pin(Batches { snapshot, next: 0, given: 0, mint, maxt, hints: hints.clone() })
+                    as SeriesStream
+            })
+            .collect();
+        Ok(Selection { partitions, series })
+    }
+
+    fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {
+        if matchers.is_empty() && self.covers(mint, maxt) {
+            let mut names =
+                self.index.with_postings(|p| p.by_name.keys().map(|n| n.to_string()).collect::<Vec<_>>());
+            names.sort_unstable();
+            return Ok(names);
+        }
+        let mut names = BTreeSet::new();
+        for series in self.matching_in(matchers, mint, maxt) {
+            for (name, _) in series.labels.iter() {
+                if !names.contains(name) {
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> Result<Vec<String>> {
+        if matchers.is_empty() && self.covers(mint, maxt) {
+            let mut values = self.index.with_postings(|p| {
+                p.by_name.get(name).map_or_else(Vec::new, |v| v.keys().map(|v| v.to_string()).collect())
+            });
+            values.sort_unstable();
+            return Ok(values);
+        }
+        let mut values = BTreeSet::new();
+        for series in self.matching_in(matchers, mint, maxt) {
+            if let Some(value) = series.labels.get(name)
+                && !values.contains(value)
+            {
+                values.insert(value.to_owned());
+            }
+        }
+        Ok(values.into_iter().collect())
+    }
+
+    fn series_stats(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> Result<SeriesStats> {
+        let mut stats =
+            SeriesStats { min_time: i64::MAX, max_time: i64::MIN, exact: true, ..SeriesStats::default() };
+        for snapshot in self.snapshot(matchers, mint, maxt, 1) {
+            for series in &snapshot.series {
+                stats.series += 1;
+                stats.exact &= series.ooo.is_empty() && series.deleted.is_none();
+                let mut add = |samples: u64, from: TimestampMs, to: TimestampMs| {
+                    stats.chunks += 1;
+                    stats.samples += samples;
+                    stats.min_time = stats.min_time.min(from);
+                    stats.max_time = stats.max_time.max(to);
+                    stats.exact &= from >= mint && to <= maxt;
+                };
+                for chunk in &snapshot.chunks[series.chunks.clone()] {
+                    let bytes = match &chunk.bytes {
+                        ChunkBytes::Closed(data) => data,
+                        ChunkBytes::Open(range) => &snapshot.arena[range.clone()],
+                    };
+                    let samples = chunkenc::num_samples(Encoding::Xor, bytes);
+                    add(u64::from(samples), chunk.mint, chunk.maxt);
+                }
+                if let (Some(first), Some(last)) = (series.ooo.first(), series.ooo.last()) {
+                    add(series.ooo.len() as u64, first.t, last.t);
+                }
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Out-of-order samples may lie before the in-order window; they count.
+    fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
+        let ooo = self.ooo_min_time();
+        match self.bounds() {
+            Some((min, max)) => Some((ooo.map_or(min, |o| o.min(min)), max)),
+            None => None,
+        }
+    }
+}
+
+impl Head {
+    /// Whether `[mint, maxt]` holds all that the head has, so that postings alone answer.
+    fn covers(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
+        self.overlaps(mint, maxt) && self.time_bounds().is_some_and(|(min, max)| mint <= min && max <= maxt)
+    }
+}
+
+/// Decodes a partition batch by batch.
+struct Batches {
+    snapshot: Snapshot,
+    next: usize,
+    given: usize,
+    mint: TimestampMs,
+    maxt: TimestampMs,
+    hints: SelectHints,
+}
+
+impl Stream for Batches {
+    type Item = Result<SeriesBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let mut batch = SeriesBatch::new();
+        while batch.values.len() < this.hints.batch_samples.max(1) && this.next < this.snapshot.series.len() {
+            if this.hints.series_limit > 0 && this.given >= this.hints.series_limit {
+                this.next = this.snapshot.series.len();
+                break;
+            }
+            let i = this.next;
+            this.next += 1;
+            if !this.hints.labels_only {
+                let before = batch.timestamps.len();
+                let result =
+                    this.snapshot.decode(i, this.mint, this.maxt, &mut batch.timestamps, &mut batch.values);
+                if let Err(error) = result {
+                    this.next = this.snapshot.series.len();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                if batch.timestamps.len() == before {
+                    continue;
+                }
+            } else if batch.len() >= this.hints.batch_samples.max(1) {
+                this.next = i;
+                break;
+            }
+            this.given += 1;
+            batch.finish_series(this.snapshot.series[i].labels.clone());
+        }
+        Poll::Ready((!batch.is_empty()).then_some(Ok(batch)))
+    }
+}

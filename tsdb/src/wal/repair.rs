@@ -1,0 +1,37 @@
+//! Cuts a damaged log back to what can be read.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::{Compression, Corruption, SegmentReader, Writer, segment};
+use crate::error::{Error, Result};
+
+/// Deletes every segment behind the damage and rewrites the damaged one up to it.
+///
+/// Records behind the damage are lost, as upstream: a log with a hole would replay samples whose
+/// series records are gone.
+///
+/// # Errors
+/// If files cannot be read or written.
+pub fn repair(dir: &Path, damage: &Corruption, segment_bytes: usize) -> Result<()> {
+    tracing::warn!(dir = %dir.display(), segment = damage.segment, offset = damage.offset,
+        reason = %damage.reason, "repairing the write-ahead log; records behind the damage are dropped");
+    for number in segment::list(dir)?.into_iter().filter(|n| *n > damage.segment) {
+        let path = segment::path(dir, number);
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    let damaged = segment::path(dir, damage.segment);
+    let aside = dir.join(format!("{:08}.repair", damage.segment));
+    crate::fs::replace(&damaged, &aside)?;
+    let mut writer = Writer::create(dir, damage.segment, segment_bytes, Compression::Snappy)?;
+    let mut reader =
+        SegmentReader::new(File::open(&aside).map_err(Error::io("open", &aside))?, damage.segment);
+    while reader.offset() < damage.offset {
+        match reader.next_record() {
+            Some(Ok(record)) => writer.log([record])?,
+            Some(Err(_)) | None => break,
+        }
+    }
+    writer.close()?;
+    fs::remove_file(&aside).map_err(Error::io("remove", &aside))
+}

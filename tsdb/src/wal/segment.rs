@@ -1,0 +1,76 @@
+//! Names of segment files and checkpoints.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+const CHECKPOINT_PREFIX: &str = "checkpoint.";
+
+/// Path of segment `number` in `dir`.
+pub fn path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:08}"))
+}
+
+/// Path of the checkpoint that covers segments up to `last`.
+pub fn checkpoint_path(dir: &Path, last: u32) -> PathBuf {
+    dir.join(format!("{CHECKPOINT_PREFIX}{last:08}"))
+}
+
+/// Numbers of the segments in `dir`, ascending; empty if there is no such directory.
+///
+/// # Errors
+/// If the directory cannot be read, or a number is missing in the sequence.
+pub fn list(dir: &Path) -> Result<Vec<u32>> {
+    let mut found = names(dir)?.iter().filter_map(|n| parse(n)).collect::<Vec<_>>();
+    found.sort_unstable();
+    if let Some(gap) = found.windows(2).find(|w| w[1] != w[0] + 1) {
+        return Err(Error::corrupt(
+            dir,
+            0,
+            format!("segments are not sequential: {} is followed by {}", gap[0], gap[1]),
+        ));
+    }
+    Ok(found)
+}
+
+/// The newest checkpoint: its directory and the number of the last segment that it covers.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn last_checkpoint(dir: &Path) -> Result<Option<(PathBuf, u32)>> {
+    Ok(checkpoints(dir)?.pop().map(|last| (checkpoint_path(dir, last), last)))
+}
+
+/// Numbers of all checkpoints, ascending.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn checkpoints(dir: &Path) -> Result<Vec<u32>> {
+    let mut found = names(dir)?
+        .iter()
+        .filter_map(|n| n.strip_prefix(CHECKPOINT_PREFIX).and_then(parse))
+        .collect::<Vec<_>>();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// A segment name is digits only (at least eight, as written).
+fn parse(name: &str) -> Option<u32> {
+    (name.len() >= 8 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", dir)(e)),
+    };
+    let mut out = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        out.extend(entry.file_name().into_string());
+    }
+    Ok(out)
+}

@@ -1,0 +1,1 @@
+//! Tests of writer, reader, records, repair and checkpoints.
