@@ -1,4 +1,5 @@
 //! The server.
 
+pub mod config;
 pub mod exposition;
 pub mod relabel;
