@@ -5,7 +5,7 @@
 //! both, which is why plain `std::fs::rename` is refused by lint.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -66,6 +66,91 @@ pub fn map(path: &Path) -> Result<Mmap> {
     // directory has its final name: no process that keeps the format truncates or rewrites them, and
     // deleting a block unlinks them, which leaves the mapping valid.
     unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))
+}
+
+/// Writes a new file front to back and knows where it is.
+#[derive(Debug)]
+pub struct FileWriter {
+    path: PathBuf,
+    file: BufWriter<File>,
+    position: u64,
+}
+
+impl FileWriter {
+    /// Creates the file, or empties it.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        Ok(Self { path, file: BufWriter::with_capacity(1 << 18, file), position: 0 })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes written so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io("write", &self.path))?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends zeros up to a multiple of `align`, at most 16.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn pad(&mut self, align: u64) -> Result<()> {
+        let zeros = (align - self.position % align) % align;
+        self.write(&[0; 16][..zeros as usize])
+    }
+
+    /// Overwrites bytes that were written before.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn write_at(&mut self, position: u64, bytes: &[u8]) -> Result<()> {
+        let mut patch = || {
+            self.file.seek(SeekFrom::Start(position))?;
+            self.file.write_all(bytes)?;
+            self.file.seek(SeekFrom::Start(self.position))
+        };
+        patch().map(drop).map_err(Error::io("write", &self.path))
+    }
+
+    /// Hands everything to the operating system, for instance to map what was written.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(Error::io("write", &self.path))
+    }
+
+    /// Flushes and syncs the file. Its name is durable only once the directory is synced.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        self.file.get_ref().sync_all().map_err(Error::io("sync", &self.path))
+    }
 }
 
 /// Size of all files below `dir`, bytes. What disappears meanwhile counts as 0.

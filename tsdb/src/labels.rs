@@ -54,6 +54,15 @@ impl Labels {
         Some(Self(Arc::from(bytes)))
     }
 
+    /// Takes bytes that the caller knows to be canonical; see [`Labels::from_bytes`] for others.
+    ///
+    /// The caller promises what [`Labels::from_bytes`] checks. Only index readers use this: they
+    /// check symbols once, when a block is opened, and not again for each series.
+    pub(crate) fn from_canonical(bytes: &[u8]) -> Self {
+        debug_assert!(Self::from_bytes(bytes).is_some(), "bytes are canonical");
+        Self(Arc::from(bytes))
+    }
+
     /// The canonical bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -293,7 +302,8 @@ fn take_str<'a>(rest: &mut &'a [u8]) -> &'a str {
     let n = take_len(rest).expect("canonical label bytes carry whole lengths");
     let (head, tail) = rest.split_at(n);
     *rest = tail;
-    // SAFETY: a `Labels` is only made from `&str` pieces (`put_pair`) or after `from_bytes` checked
-    // every piece, so each length-prefixed piece is valid UTF-8.
+    // SAFETY: a `Labels` is only made from `&str` pieces (`put_pair`), after `from_bytes` checked every
+    // piece, or by `from_canonical`, whose callers promise the same, so each length-prefixed piece is
+    // valid UTF-8.
     unsafe { std::str::from_utf8_unchecked(head) }
 }

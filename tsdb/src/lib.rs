@@ -8,7 +8,9 @@
 //! opens; its [`Appender`] is the one door in.
 
 mod appender;
+pub mod block;
 pub mod chunkenc;
+pub mod chunks;
 pub mod clock;
 pub mod db;
 pub mod encoding;
@@ -16,13 +18,16 @@ mod error;
 pub mod fs;
 pub mod head;
 pub mod histogram;
+pub mod index;
 pub mod labels;
 pub mod matcher;
 pub mod memory;
+pub mod meta;
 pub mod postings;
 pub mod query;
 pub mod sample;
 pub mod wal;
+pub mod tombstones;
 
 pub use appender::Appender;
 pub use clock::{Clock, ManualClock, SystemClock};

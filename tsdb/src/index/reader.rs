@@ -1,0 +1,385 @@
+//! Reads an index in place.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::symbols::Symbols;
+use super::{MAGIC, SERIES_ALIGN, Toc};
+use crate::chunks::{ChunkMeta, ChunkRef};
+use crate::encoding::{Cursor, DecodeError, crc32c};
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::labels::Labels;
+use crate::postings::{Postings, PostingsSource};
+
+/// Every how many values of a label name an offset is kept in memory, as Prometheus does.
+const SAMPLE: u32 = 32;
+
+/// An index, mapped. Memory holds the offsets of some symbols and of some postings lists.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    bytes: Mmap,
+    toc: Toc,
+    /// The symbol table, after its length and before its checksum.
+    symbol_bytes: Range<usize>,
+    symbols: Symbols,
+    /// The postings offset table, likewise.
+    table_bytes: Range<usize>,
+    names: Names,
+    /// Offset of the list of all series.
+    all: Option<u64>,
+}
+
+type Names = BTreeMap<Box<str>, Values>;
+
+/// The values of one label name: a run of entries of the postings offset table.
+#[derive(Debug, Default)]
+struct Values {
+    count: u32,
+    /// Offsets in the table of values 0, [`SAMPLE`], 2·[`SAMPLE`], …
+    offsets: Vec<u32>,
+}
+
+/// A series as the index has it. Reused from one call to the next, so that nothing is allocated.
+#[derive(Debug, Default, Clone)]
+pub struct SeriesEntry {
+    label_bytes: Vec<u8>,
+    /// Chunks in ascending time.
+    pub chunks: Vec<ChunkMeta>,
+}
+
+impl SeriesEntry {
+    /// The labels.
+    pub fn labels(&self) -> Labels {
+        Labels::from_canonical(&self.label_bytes)
+    }
+
+    /// Canonical bytes of the labels, see [`Labels::as_bytes`].
+    pub fn label_bytes(&self) -> &[u8] {
+        &self.label_bytes
+    }
+}
+
+/// An entry of the postings offset table.
+struct TableEntry<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    offset: u64,
+}
+
+impl<'a> TableEntry<'a> {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>) -> Result<Self, DecodeError> {
+        if cursor.uvarint()? != 2 {
+            return Err(cursor.error("an entry of the postings table has not two keys"));
+        }
+        Ok(Self { name: cursor.prefixed()?, value: cursor.prefixed()?, offset: cursor.uvarint()? })
+    }
+}
+
+impl Reader {
+    /// Maps a file, checks its magic, version and table of contents, and reads its tables.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is damaged, [`Error::Unsupported`] for a version other than 2 and 3.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = fs::map(path)?;
+        let mut cursor = Cursor::new(&bytes);
+        let magic = cursor.be32().map_err(|e| e.in_file(path, 0))?;
+        let version = cursor.u8().map_err(|e| e.in_file(path, 0))?;
+        if magic != MAGIC {
+            return Err(Error::corrupt(path, 0, format!("magic is {magic:08x}, an index has {MAGIC:08x}")));
+        }
+        if version != 2 && version != 3 {
+            return Err(Error::Unsupported(format!("index version {version} of {}", path.display())));
+        }
+        let toc = Toc::decode(&bytes).map_err(|e| e.in_file(path, 0))?;
+
+        let symbol_bytes = checked_section(&bytes, toc.symbols).map_err(|e| e.in_file(path, 0))?;
+        let symbols = Symbols::open(&bytes[symbol_bytes.clone()])
+            .map_err(|e| e.in_file(path, symbol_bytes.start as u64))?;
+        let table_bytes = checked_section(&bytes, toc.postings_table).map_err(|e| e.in_file(path, 0))?;
+        let (names, all) =
+            read_names(&bytes[table_bytes.clone()]).map_err(|e| e.in_file(path, table_bytes.start as u64))?;
+        Ok(Self { path: path.to_owned(), bytes, toc, symbol_bytes, symbols, table_bytes, names, all })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of the file, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Number of symbols.
+    pub fn symbol_count(&self) -> u32 {
+        self.symbols.len()
+    }
+
+    /// All label names, ascending.
+    pub fn label_names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(|n| &**n)
+    }
+
+    /// Number of values of a label name.
+    pub fn value_count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |v| v.count as usize)
+    }
+
+    /// Calls `visit` with each value of `name` from `from` on, ascending, and its postings' offset for
+    /// [`Reader::postings_at`], until it breaks.
+    ///
+    /// # Errors
+    /// When the table is damaged.
+    pub fn for_each_value<'s>(
+        &'s self,
+        name: &str,
+        from: &str,
+        mut visit: impl FnMut(&'s str, u64) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let Some(values) = self.names.get(name) else { return Ok(()) };
+        let table = self.table();
+        let damaged = |e: DecodeError| e.in_file(&self.path, self.table_bytes.start as u64);
+        // The last sampled value that is not after `from`: what is sought comes no sooner.
+        let mut sample = values.offsets.partition_point(|offset| {
+            TableEntry::read(&mut Cursor::at(table, *offset as usize))
+                .is_ok_and(|e| e.value <= from.as_bytes())
+        });
+        sample = sample.saturating_sub(1);
+        let Some(offset) = values.offsets.get(sample) else { return Ok(()) };
+        let mut cursor = Cursor::at(table, *offset as usize);
+        for _ in sample as u32 * SAMPLE..values.count {
+            let entry = TableEntry::read(&mut cursor).map_err(damaged)?;
+            if entry.value < from.as_bytes() {
+                continue;
+            }
+            // SAFETY: `read_names` read the same entries of the same immutable bytes at open and
+            // checked that each value is UTF-8.
+            let value = unsafe { std::str::from_utf8_unchecked(entry.value) };
+            if visit(value, entry.offset)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(&self) -> &[u8] {
+        &self.bytes[self.table_bytes.clone()]
+    }
+
+    /// The postings list at `offset`, in place, after its checksum was verified.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no sound list.
+    pub fn postings_at(&self, offset: u64) -> Result<Postings<'_>> {
+        let section = checked_section(&self.bytes, offset).map_err(|e| e.in_file(&self.path, 0))?;
+        let list = &self.bytes[section];
+        match list.split_first_chunk::<4>() {
+            Some((count, refs)) if u32::from_be_bytes(*count) as usize * 4 == refs.len() => {
+                Ok(Postings::Be32(refs))
+            }
+            _ => Err(Error::corrupt(&self.path, offset, "postings list has another length than it says")),
+        }
+    }
+
+    /// Reads the series with `reference` into `entry`, without chunks that lie outside `[mint, maxt]`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no sound series.
+    pub fn series(&self, reference: u64, mint: i64, maxt: i64, entry: &mut SeriesEntry) -> Result<()> {
+        let (offset, mut body) = self.series_body(reference)?;
+        let damaged = |e: DecodeError| e.in_file(&self.path, offset);
+        entry.label_bytes.clear();
+        let symbol_bytes = &self.bytes[self.symbol_bytes.clone()];
+        let mut last_name = None;
+        for _ in 0..body.uvarint().map_err(damaged)? {
+            let (name, value) = symbol_pair(&mut body).map_err(damaged)?;
+            if last_name.is_some_and(|last| last >= name) {
+                return Err(damaged(body.error("labels of a series are out of order")));
+            }
+            last_name = Some(name);
+            // A symbol is stored as a label part is: copied with its length, and canonical because
+            // `Symbols::open` checked order, UTF-8 and shortest lengths.
+            for (symbol, is_value) in [(name, false), (value, true)] {
+                match self.symbols.raw(symbol_bytes, symbol) {
+                    Some(raw) if raw.len() > 1 || !is_value => entry.label_bytes.extend_from_slice(raw),
+                    _ => return Err(damaged(body.error("series refers to a symbol that cannot be"))),
+                }
+            }
+        }
+        entry.chunks.clear();
+        decode_chunks(&mut body, mint, maxt, &mut entry.chunks).map_err(damaged)
+    }
+
+    /// Calls `visit` with the label pairs of a series.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no sound series.
+    pub(crate) fn series_labels<'s>(
+        &'s self,
+        reference: u64,
+        mut visit: impl FnMut(u32, &'s Self, u32),
+    ) -> Result<()> {
+        let (offset, mut body) = self.series_body(reference)?;
+        let damaged = |e: DecodeError| e.in_file(&self.path, offset);
+        for _ in 0..body.uvarint().map_err(damaged)? {
+            let (name, value) = symbol_pair(&mut body).map_err(damaged)?;
+            visit(name, self, value);
+        }
+        Ok(())
+    }
+
+    /// Text of a symbol.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no such symbol.
+    pub fn symbol(&self, number: u32) -> Result<&str> {
+        self.symbols.get(&self.bytes[self.symbol_bytes.clone()], number).ok_or_else(|| {
+            Error::corrupt(&self.path, self.toc.symbols, format!("there is no symbol {number}"))
+        })
+    }
+
+    /// File offset and body of a series entry, after its checksum was verified.
+    fn series_body(&self, reference: u64) -> Result<(u64, Cursor<'_>)> {
+        let start = reference.saturating_mul(SERIES_ALIGN);
+        let corrupt = |reason| Error::corrupt(&self.path, start, reason);
+        if start < self.toc.series || start >= self.toc.label_indices.max(self.toc.postings) {
+            return Err(corrupt("reference points outside the series"));
+        }
+        let mut cursor = Cursor::at(&self.bytes, usize::try_from(start).unwrap_or(usize::MAX));
+        let read = cursor.prefixed().and_then(|body| Ok((body, cursor.be32()?)));
+        let (body, expected) = read.map_err(|e| corrupt(e.reason))?;
+        if crc32c(body) != expected {
+            return Err(corrupt("checksum of a series is wrong"));
+        }
+        let body_start = cursor.offset() - 4 - body.len();
+        Ok((body_start as u64, Cursor::new(body)))
+    }
+}
+
+impl PostingsSource for Reader {
+    fn all(&self) -> Result<Postings<'_>> {
+        self.all.map_or_else(|| Ok(Postings::default()), |offset| self.postings_at(offset))
+    }
+
+    fn with_value(&self, name: &str, value: &str) -> Result<Postings<'_>> {
+        let mut found = None;
+        self.for_each_value(name, value, |v, offset| {
+            found = (v == value).then_some(offset);
+            Ok(ControlFlow::Break(()))
+        })?;
+        found.map_or_else(|| Ok(Postings::default()), |offset| self.postings_at(offset))
+    }
+
+    fn with_values(
+        &self,
+        name: &str,
+        prefix: &str,
+        accept: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Vec<Postings<'_>>> {
+        let mut out = Vec::new();
+        self.for_each_value(name, prefix, |value, offset| {
+            if !value.starts_with(prefix) {
+                return Ok(ControlFlow::Break(()));
+            }
+            if accept(value) {
+                out.push(self.postings_at(offset)?);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(out)
+    }
+}
+
+/// Body of the section at `offset`: after its BE32 length, before its CRC-32C, which is verified.
+fn checked_section(bytes: &[u8], offset: u64) -> Result<Range<usize>, DecodeError> {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let mut cursor = Cursor::at(bytes, offset);
+    let length = cursor.be32()? as usize;
+    let start = cursor.offset();
+    let body = cursor.bytes(length)?;
+    if cursor.be32()? != crc32c(body) {
+        return Err(DecodeError { offset, reason: "checksum of a section is wrong" });
+    }
+    Ok(start..start + length)
+}
+
+/// Label names with their values, and the offset of the list of all series.
+fn read_names(table: &[u8]) -> Result<(Names, Option<u64>), DecodeError> {
+    let mut cursor = Cursor::new(table);
+    let count = cursor.be32()?;
+    let mut names = BTreeMap::new();
+    let mut all = None;
+    // The run that is being read; its name is in `last`.
+    let mut run = Values::default();
+    let mut last: Option<(&str, &str)> = None;
+    for _ in 0..count {
+        let start = cursor.offset();
+        let entry = TableEntry::read(&mut cursor)?;
+        let text = |bytes| {
+            std::str::from_utf8(bytes)
+                .map_err(|_| DecodeError { offset: start, reason: "postings key is not UTF-8" })
+        };
+        let (name, value) = (text(entry.name)?, text(entry.value)?);
+        if last.is_some_and(|l| l >= (name, value)) {
+            return Err(DecodeError { offset: start, reason: "postings table is out of order" });
+        }
+        if name.is_empty() {
+            if value.is_empty() {
+                all = Some(entry.offset);
+            }
+            continue;
+        }
+        if let Some((l, _)) = last
+            && l != name
+        {
+            names.insert(l.into(), std::mem::take(&mut run));
+        }
+        if run.count % SAMPLE == 0 {
+            run.offsets.push(start as u32);
+        }
+        run.count += 1;
+        last = Some((name, value));
+    }
+    if let Some((name, _)) = last {
+        names.insert(name.into(), run);
+    }
+    Ok((names, all))
+}
+
+#[inline]
+fn symbol_pair(body: &mut Cursor<'_>) -> Result<(u32, u32), DecodeError> {
+    Ok((body.uvarint32()?, body.uvarint32()?))
+}
+
+fn decode_chunks(
+    body: &mut Cursor<'_>,
+    mint: i64,
+    maxt: i64,
+    out: &mut Vec<ChunkMeta>,
+) -> Result<(), DecodeError> {
+    let count = body.uvarint()?;
+    let mut last = ChunkMeta { mint: 0, maxt: 0, reference: ChunkRef(0) };
+    for i in 0..count {
+        let start = if i == 0 { body.varint()? } else { last.maxt.wrapping_add(body.uvarint()? as i64) };
+        let end = start.wrapping_add(body.uvarint()? as i64);
+        let reference =
+            if i == 0 { body.uvarint()? } else { last.reference.0.wrapping_add(body.varint()? as u64) };
+        last = ChunkMeta { mint: start, maxt: end, reference: ChunkRef(reference) };
+        if start > maxt {
+            // Chunks are in ascending time: none of the rest can overlap.
+            break;
+        }
+        if last.overlaps(mint, maxt) {
+            out.push(last);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::chunks::{ChunkMeta, ChunkRef};
+use crate::error::Error;
+use crate::labels::Labels;
+use crate::postings::PostingsSource as _;
+
+type Model = BTreeMap<Labels, Vec<ChunkMeta>>;
+
+fn series() -> impl Strategy<Value = Model> {
+    let pair = ("[a-d]|__name__|é[a-z]{0,130}", "[a-z]{1,3}|[0-9]{1,2}|ü");
+    let labels = prop::collection::btree_map(pair.0, pair.1, 1..5).prop_map(Labels::from_pairs);
+    let chunk = (1i64..1000, 0i64..1000, 0u64..10_000);
+    let chunks = (-5000i64..5000, prop::collection::vec(chunk, 1..6)).prop_map(|(mut at, steps)| {
+        let mut reference = 8;
+        let step = |(gap, len, size): (i64, i64, u64)| {
+            let mint = at + gap;
+            at = mint + len;
+            reference += size;
+            ChunkMeta { mint, maxt: at, reference: ChunkRef(reference) }
+        };
+        steps.into_iter().map(step).collect::<Vec<_>>()
+    });
+    prop::collection::btree_map(labels, chunks, 0..80)
+}
+
+fn write(dir: &std::path::Path, model: &Model) -> std::path::PathBuf {
+    let mut writer = Writer::create(dir).unwrap();
+    for (labels, chunks) in model {
+        writer.add(labels, chunks).unwrap();
+    }
+    writer.finish().unwrap();
+    assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1, "temporary files are removed");
+    dir.join(FILE_NAME)
+}
+
+/// What the fuzz target runs: any bytes are an index or an error, and so is all that it leads to.
+fn check_any_bytes(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    std::fs::write(&path, bytes).unwrap();
+    let Ok(reader) = Reader::open(&path) else { return };
+    let mut entry = SeriesEntry::default();
+    for name in reader.label_names() {
+        for list in reader.with_values(name, "", &mut |_| true).unwrap_or_default() {
+            for r in list.into_vec() {
+                if reader.series(r, i64::MIN, i64::MAX, &mut entry).is_ok() {
+                    assert!(Labels::from_bytes(entry.label_bytes()).is_some());
+                }
+            }
+        }
+    }
+}
+
+fn example() -> Model {
+    let chunk = |mint, maxt, at| ChunkMeta { mint, maxt, reference: ChunkRef(at) };
+    (0..100)
+        .map(|i| {
+            let labels = Labels::from_pairs([("__name__", "m".into()), ("i", format!("{i:03}"))]);
+            (labels, vec![chunk(0, 10, 8), chunk(20, 30, 90)])
+        })
+        .collect()
+}
+
+#[test]
+fn chunks_outside_the_range_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = Reader::open(&write(dir.path(), &example())).unwrap();
+    let first = reader.all().unwrap().into_vec()[0];
+    let mut entry = SeriesEntry::default();
+    for (mint, maxt, expected) in [(0, 30, 2), (10, 19, 1), (11, 19, 0), (30, 99, 1), (31, 99, 0)] {
+        reader.series(first, mint, maxt, &mut entry).unwrap();
+        assert_eq!(entry.chunks.len(), expected, "[{mint}, {maxt}]");
+    }
+}
+
+#[test]
+fn a_prefix_reads_only_values_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = Reader::open(&write(dir.path(), &example())).unwrap();
+    let mut seen = Vec::new();
+    let lists = reader.with_values("i", "04", &mut |v| {
+        seen.push(v.to_owned());
+        true
+    });
+    assert_eq!(lists.unwrap().len(), 10);
+    assert_eq!((seen[0].as_str(), seen.len()), ("040", 10));
+    for (value, n) in [("000", 1), ("099", 1), ("0", 0), ("0990", 0), ("zz", 0)] {
+        assert_eq!(reader.with_value("i", value).unwrap().len(), n, "{value}");
+    }
+    assert_eq!(reader.with_value("j", "1").unwrap().len(), 0);
+}
+
+#[test]
+fn series_out_of_order_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(dir.path()).unwrap();
+    let labels = Labels::from_pairs([("a", "1")]);
+    writer.add(&labels, &[]).unwrap();
+    assert!(matches!(writer.add(&labels, &[]), Err(Error::Invalid(_))));
+}
+
+#[test]
+fn a_flipped_bit_in_a_table_is_reported_at_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), &example());
+    let good = std::fs::read(&path).unwrap();
+    let toc = Toc::decode(&good).unwrap();
+    for at in [toc.symbols + 9, toc.postings_table + 9, good.len() as u64 - 20] {
+        let mut bad = good.clone();
+        bad[at as usize] ^= 1;
+        std::fs::write(&path, bad).unwrap();
+        match Reader::open(&path) {
+            Err(Error::Corrupt { file, reason, .. }) => {
+                assert_eq!(file, path);
+                assert!(reason.contains("checksum"), "{reason}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_written_is_read(model in series()) {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = Reader::open(&write(dir.path(), &model)).unwrap();
+        let mut entry = SeriesEntry::default();
+        let mut read = Model::new();
+        let all = reader.all().unwrap().into_vec();
+        let mut order = Vec::new();
+        for r in &all {
+            reader.series(*r, i64::MIN, i64::MAX, &mut entry).unwrap();
+            order.push(entry.labels());
+            read.insert(entry.labels(), entry.chunks.clone());
+        }
+        prop_assert!(order.is_sorted());
+        prop_assert_eq!(&read, &model);
+        for name in reader.label_names() {
+            let mut values = Vec::new();
+            reader.for_each_value(name, "", |v, offset| {
+                values.push((v.to_owned(), reader.postings_at(offset)?.into_vec()));
+                Ok(std::ops::ControlFlow::Continue(()))
+            }).unwrap();
+            for (value, refs) in values {
+                prop_assert_eq!(reader.with_value(name, &value).unwrap().into_vec(), refs.clone());
+                let expected: Vec<u64> = all.iter().zip(&order)
+                    .filter(|(_, l)| l.get(name) == Some(value.as_str())).map(|(r, _)| *r).collect();
+                prop_assert_eq!(refs, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_an_index_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        check_any_bytes(&bytes);
+    }
+
+    /// Damage behind a checksum that was made right again reaches the decoders.
+    #[test]
+    fn damaged_indexes_do_not_panic(model in series(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), fix in any::<bool>()) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = std::fs::read(write(dir.path(), &model)).unwrap();
+        let toc = Toc::decode(&bytes).unwrap();
+        for (at, with) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+        }
+        if fix {
+            for section in [toc.symbols, toc.postings_table] {
+                let at = section as usize;
+                let len = bytes[at..].first_chunk::<4>().map_or(0, |l| u32::from_be_bytes(*l) as usize);
+                if at + 8 + len <= bytes.len() {
+                    let crc = crc32c(&bytes[at + 4..at + 4 + len]);
+                    bytes[at + 4 + len..at + 8 + len].copy_from_slice(&crc.to_be_bytes());
+                }
+            }
+        }
+        check_any_bytes(&bytes);
+    }
+}
