@@ -22,6 +22,7 @@ pub mod index;
 pub mod labels;
 pub mod matcher;
 pub mod memory;
+pub mod merge;
 pub mod meta;
 pub mod postings;
 pub mod query;
