@@ -27,8 +27,8 @@ pub mod meta;
 pub mod postings;
 pub mod query;
 pub mod sample;
-pub mod wal;
 pub mod tombstones;
+pub mod wal;
 
 pub use appender::Appender;
 pub use clock::{Clock, ManualClock, SystemClock};
