@@ -403,9 +403,10 @@ mod tests {
     use crate::error::Error;
     use crate::memory::MemoryStorage;
 
+    type Samples = Vec<(TimestampMs, u64)>;
     type Model = BTreeMap<Labels, BTreeMap<TimestampMs, u64>>;
 
-    fn collect(mut stream: SeriesStream) -> Result<Vec<(Labels, Vec<(TimestampMs, u64)>)>> {
+    fn collect(mut stream: SeriesStream) -> Result<Vec<(Labels, Samples)>> {
         futures::executor::block_on(async {
             let mut out = Vec::new();
             while let Some(batch) = stream.next().await {

@@ -4,14 +4,42 @@
 //! `docs/format/block.md`: a directory named by a ULID with `meta.json`, `index`, `chunks/` and
 //! `tombstones`. Times of a block are half-open: `[mint, maxt)`.
 //!
+//! # Concurrency
+//! A [`Block`] is read by any number of threads. A stream from [`Queryable::select`] keeps the mapped
+//! files alive, so a block may be deleted under it; it also keeps the tombstones of its start.
+//!
 //! # Crash safety
 //! [`write()`] works in `<ULID>.tmp-for-creation` and renames it once all of it is synced, so a block
 //! with its final name is whole.
 //!
+//! # Limits
+//! Histogram chunks are not decoded yet. A series is then read as far as it has float chunks, and
+//! [`Block::skipped_histogram_chunks`] counts what was passed over.
+//!
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/block.go>
 
+mod select;
+#[cfg(test)]
+mod tests;
 mod write;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::error::Result;
+use crate::index::SeriesEntry;
+use crate::matcher::Matcher;
+use crate::meta::Meta;
+use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
+use crate::sample::TimestampMs;
+use crate::tombstones::{Interval, Tombstones};
+use crate::{chunks, fs, index, postings, tombstones};
 
 pub use write::{BlockSpec, BlockWriter, new_ulid, write};
 
@@ -19,3 +47,237 @@ pub use write::{BlockSpec, BlockWriter, new_ulid, write};
 pub const TMP_FOR_CREATION: &str = ".tmp-for-creation";
 /// Suffix of a directory that is about to be removed.
 pub const TMP_FOR_DELETION: &str = ".tmp-for-deletion";
+
+/// An open block.
+#[derive(Debug)]
+pub struct Block {
+    dir: PathBuf,
+    meta: RwLock<Meta>,
+    bytes: u64,
+    tombstones: RwLock<Arc<Tombstones>>,
+    files: Arc<Files>,
+}
+
+/// What streams share with the block.
+#[derive(Debug)]
+struct Files {
+    index: index::Reader,
+    chunks: chunks::Reader,
+    skipped_histogram_chunks: AtomicU64,
+}
+
+impl Block {
+    /// Opens the block in `dir`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] with file and offset if one of its files is damaged,
+    /// [`crate::Error::Unsupported`] if it is of a version that this build does not read.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let meta = Meta::read(dir)?;
+        let index = index::Reader::open(&dir.join(index::FILE_NAME))?;
+        let chunks = chunks::Reader::open(&dir.join("chunks"))?;
+        let tombstones = Tombstones::read(dir)?;
+        let files = Files { index, chunks, skipped_histogram_chunks: AtomicU64::new(0) };
+        Ok(Self {
+            dir: dir.to_owned(),
+            meta: RwLock::new(meta),
+            bytes: fs::dir_size(dir),
+            tombstones: RwLock::new(Arc::new(tombstones)),
+            files: Arc::new(files),
+        })
+    }
+
+    /// Where the block is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its meta.
+    pub fn meta(&self) -> Meta {
+        self.meta.read().clone()
+    }
+
+    /// First instant, ms (included).
+    pub fn min_time(&self) -> TimestampMs {
+        self.meta.read().min_time
+    }
+
+    /// End, ms (excluded).
+    pub fn max_time(&self) -> TimestampMs {
+        self.meta.read().max_time
+    }
+
+    /// Size on disk when it was opened, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The index, for statistics and export.
+    pub fn index(&self) -> &index::Reader {
+        &self.files.index
+    }
+
+    /// The chunks that the index refers to.
+    pub fn chunks(&self) -> &chunks::Reader {
+        &self.files.chunks
+    }
+
+    /// What is deleted from it.
+    pub fn tombstones(&self) -> Arc<Tombstones> {
+        Arc::clone(&self.tombstones.read())
+    }
+
+    /// How many histogram chunks reads have passed over since the block was opened.
+    pub fn skipped_histogram_chunks(&self) -> u64 {
+        self.files.skipped_histogram_chunks.load(Ordering::Relaxed)
+    }
+
+    /// Deletes samples of matching series in `[mint, maxt]`: writes tombstones, and counts the series
+    /// they fall on. Space comes back when the block is next compacted.
+    ///
+    /// # Errors
+    /// When the index cannot be read, or the tombstones cannot be written; nothing is deleted then.
+    pub fn delete(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
+        // Held to the end: two deletions at once must not lose each other's tombstones.
+        let mut current = self.tombstones.write();
+        let mut changed = Tombstones::clone(&current);
+        let mut entry = SeriesEntry::default();
+        let mut series = 0;
+        for reference in postings::for_matchers(&self.files.index, matchers)? {
+            self.files.index.series(reference, mint, maxt, &mut entry)?;
+            let (Some(first), Some(last)) = (entry.chunks.first(), entry.chunks.last()) else { continue };
+            // As Prometheus does, no wider than the samples there are.
+            changed.add(reference, Interval { mint: mint.max(first.mint), maxt: maxt.min(last.maxt) });
+            series += 1;
+        }
+        if series > 0 {
+            changed.write(&self.dir)?;
+            let mut meta = self.meta.write();
+            meta.stats.num_tombstones = changed.len() as u64;
+            meta.write(&self.dir)?;
+            *current = Arc::new(changed);
+        }
+        Ok(series)
+    }
+
+    fn overlaps(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
+        let meta = self.meta.read();
+        meta.min_time <= maxt && mint < meta.max_time
+    }
+}
+
+impl Queryable for Block {
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        hints: &SelectHints,
+    ) -> Result<Selection> {
+        if !self.overlaps(mint, maxt) {
+            return Ok(select::nothing(hints));
+        }
+        let references = postings::for_matchers(&self.files.index, matchers)?;
+        select::plan(&self.files, &self.tombstones(), &references, (mint, maxt), hints)
+    }
+
+    /// Names on matching series of the whole block, if the block overlaps `[mint, maxt]`.
+    fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {
+        let index = &self.files.index;
+        if !self.overlaps(mint, maxt) {
+            return Ok(Vec::new());
+        }
+        if matchers.is_empty() {
+            return Ok(index.label_names().map(str::to_owned).collect());
+        }
+        let mut symbols = BTreeSet::new();
+        for reference in postings::for_matchers(index, matchers)? {
+            index.for_each_label(reference, |name, _| {
+                symbols.insert(name);
+            })?;
+        }
+        // Symbols are numbered in order.
+        symbols.into_iter().map(|s| index.symbol(s).map(str::to_owned)).collect()
+    }
+
+    /// Values on matching series of the whole block, if the block overlaps `[mint, maxt]`.
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> Result<Vec<String>> {
+        let index = &self.files.index;
+        let mut values = Vec::new();
+        if !self.overlaps(mint, maxt) {
+            return Ok(values);
+        }
+        let (of_name, others): (Vec<_>, Vec<_>) = matchers.iter().cloned().partition(|m| m.name() == name);
+        let wanted = |value: &str| of_name.iter().all(|m| m.matches(value));
+        let found = if others.is_empty() { None } else { Some(postings::for_matchers(index, &others)?) };
+        match found {
+            // Few series: look at their labels instead of at every value.
+            Some(found) if found.len() < index.value_count(name) / 4 => {
+                // Symbols are numbered in order, so these come out sorted.
+                let mut symbols = BTreeSet::new();
+                for reference in found {
+                    index.for_each_label(reference, |n, v| {
+                        if index.symbol(n).is_ok_and(|n| n == name) {
+                            symbols.insert(v);
+                        }
+                    })?;
+                }
+                for symbol in symbols {
+                    let value = index.symbol(symbol)?;
+                    values.extend(wanted(value).then(|| value.to_owned()));
+                }
+            }
+            found => index.for_each_value(name, "", |value, offset| {
+                let here = || match &found {
+                    Some(found) => Ok(postings::intersects(found, &index.postings_at(offset)?)),
+                    None => Ok::<_, crate::Error>(true),
+                };
+                if !value.is_empty() && wanted(value) && here()? {
+                    values.push(value.to_owned());
+                }
+                Ok(ControlFlow::Continue(()))
+            })?,
+        }
+        Ok(values)
+    }
+
+    fn series_stats(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> Result<SeriesStats> {
+        if !self.overlaps(mint, maxt) {
+            return Ok(SeriesStats { exact: true, ..SeriesStats::default() });
+        }
+        let references = postings::for_matchers(&self.files.index, matchers)?;
+        select::stats(&self.files, &self.tombstones(), &references, mint, maxt)
+    }
+
+    fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
+        let meta = self.meta.read();
+        (meta.min_time < meta.max_time).then(|| (meta.min_time, meta.max_time - 1))
+    }
+
+    fn blocks(&self) -> Vec<BlockSummary> {
+        let meta = self.meta.read();
+        vec![BlockSummary {
+            ulid: meta.ulid.to_string(),
+            min_time: meta.min_time,
+            max_time: meta.max_time,
+            series: meta.stats.num_series,
+            samples: meta.stats.num_samples,
+            chunks: meta.stats.num_chunks,
+            level: meta.compaction.level,
+            bytes: self.index().bytes()
+                + self.chunks().bytes()
+                + std::fs::metadata(self.dir.join(tombstones::FILE_NAME)).map_or(0, |m| m.len()),
+        }]
+    }
+}

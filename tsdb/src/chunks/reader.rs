@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::{ChunkRef, HEADER_LEN, MAGIC, VERSION};
-use crate::chunkenc::Encoding;
+use crate::chunkenc::{Encoding, num_samples};
 use crate::encoding::{Cursor, crc32c};
 use crate::error::{Error, Result};
 use crate::fs;
@@ -59,6 +59,19 @@ impl Reader {
     pub fn chunk(&self, reference: ChunkRef) -> Result<(Encoding, &[u8])> {
         let segment = self.segment(reference)?;
         segment.entry(reference.offset())
+    }
+
+    /// Encoding and number of samples of a chunk, without looking at the rest of it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if there is no chunk header at that place.
+    pub fn header(&self, reference: ChunkRef) -> Result<(Encoding, u16)> {
+        let segment = self.segment(reference)?;
+        let offset = reference.offset();
+        let mut cursor = Cursor::at(&segment.map, offset as usize);
+        let read = cursor.uvarint32().and_then(|len| cursor.bytes(len as usize + 1));
+        let body = read.map_err(|e| Error::corrupt(&segment.path, u64::from(offset), e.reason))?;
+        segment.split(offset, body).map(|(encoding, data)| (encoding, num_samples(encoding, data)))
     }
 
     /// The file that a reference points into.
@@ -115,6 +128,12 @@ impl Segment {
         if found != expected {
             return Err(corrupt(format!("chunk checksum is {found:08x}, expected {expected:08x}")));
         }
+        self.split(offset, body)
+    }
+
+    /// Encoding and data from the body of the entry at `offset`.
+    fn split<'a>(&self, offset: u32, body: &'a [u8]) -> Result<(Encoding, &'a [u8])> {
+        let corrupt = |reason: String| Error::corrupt(&self.path, u64::from(offset), reason);
         let Some((code, data)) = body.split_first() else {
             return Err(corrupt("chunk has no encoding".to_owned()));
         };

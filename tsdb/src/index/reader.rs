@@ -218,20 +218,16 @@ impl Reader {
         decode_chunks(&mut body, mint, maxt, &mut entry.chunks).map_err(damaged)
     }
 
-    /// Calls `visit` with the label pairs of a series.
+    /// Calls `visit` with the symbols of each label of a series: name, value.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is no sound series.
-    pub(crate) fn series_labels<'s>(
-        &'s self,
-        reference: u64,
-        mut visit: impl FnMut(u32, &'s Self, u32),
-    ) -> Result<()> {
+    pub fn for_each_label(&self, reference: u64, mut visit: impl FnMut(u32, u32)) -> Result<()> {
         let (offset, mut body) = self.series_body(reference)?;
         let damaged = |e: DecodeError| e.in_file(&self.path, offset);
         for _ in 0..body.uvarint().map_err(damaged)? {
             let (name, value) = symbol_pair(&mut body).map_err(damaged)?;
-            visit(name, self, value);
+            visit(name, value);
         }
         Ok(())
     }

@@ -1,0 +1,251 @@
+//! Reads series of a block: labels and chunk places at once, samples as the streams are polled.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use super::Files;
+use crate::chunkenc::{self, ChunkError};
+use crate::chunks::ChunkMeta;
+use crate::error::{Error, Result};
+use crate::index::SeriesEntry;
+use crate::labels::Labels;
+use crate::query::{SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
+use crate::sample::TimestampMs;
+use crate::tombstones::{Interval, Tombstones};
+
+/// A selection without series.
+pub(super) fn nothing(hints: &SelectHints) -> Selection {
+    let empty = || Box::pin(Batches::default()) as SeriesStream;
+    Selection { partitions: (0..hints.partitions.max(1)).map(|_| empty()).collect(), series: 0 }
+}
+
+/// Finds labels and chunks of the series in `references` that overlap `[range.0, range.1]`.
+pub(super) fn plan(
+    files: &Arc<Files>,
+    tombstones: &Arc<Tombstones>,
+    references: &[u64],
+    range: (TimestampMs, TimestampMs),
+    hints: &SelectHints,
+) -> Result<Selection> {
+    let limit = if hints.series_limit == 0 { usize::MAX } else { hints.series_limit };
+    let partition = || Batches {
+        source: Some((Arc::clone(files), Arc::clone(tombstones))),
+        range,
+        hints: hints.clone(),
+        ..Batches::default()
+    };
+    let mut partitions: Vec<_> = (0..hints.partitions.max(1)).map(|_| partition()).collect();
+    let mut full = 0;
+    let mut entry = SeriesEntry::default();
+    // References ascend with labels, so every partition comes out in label order.
+    for reference in references {
+        files.index.series(*reference, range.0, range.1, &mut entry)?;
+        if entry.chunks.is_empty() {
+            continue;
+        }
+        let labels = entry.labels();
+        let target = &mut partitions[labels.partition(hints.partitions)];
+        if target.series.len() == limit {
+            continue;
+        }
+        if !hints.labels_only {
+            target.chunks.extend_from_slice(&entry.chunks);
+        }
+        target.series.push(Planned { labels, reference: *reference, chunks_end: target.chunks.len() });
+        full += usize::from(target.series.len() == limit);
+        if full == partitions.len() {
+            break;
+        }
+    }
+    let series = partitions.iter().map(|p| p.series.len() as u64).sum();
+    Ok(Selection {
+        partitions: partitions.into_iter().map(|p| Box::pin(p) as SeriesStream).collect(),
+        series,
+    })
+}
+
+/// Counts series, chunks and samples from the index and chunk headers.
+///
+/// Histogram chunks do not count, as their samples are not delivered.
+pub(super) fn stats(
+    files: &Files,
+    tombstones: &Tombstones,
+    references: &[u64],
+    mint: TimestampMs,
+    maxt: TimestampMs,
+) -> Result<SeriesStats> {
+    let mut stats = SeriesStats { exact: true, ..SeriesStats::default() };
+    let mut entry = SeriesEntry::default();
+    let (mut first, mut last) = (TimestampMs::MAX, TimestampMs::MIN);
+    for reference in references {
+        files.index.series(*reference, mint, maxt, &mut entry)?;
+        let deleted = tombstones.of(*reference);
+        let chunks_before = stats.chunks;
+        let mut previous = None;
+        for chunk in &entry.chunks {
+            let (encoding, samples) = files.chunks.header(chunk.reference)?;
+            if encoding.is_histogram() {
+                continue;
+            }
+            stats.chunks += 1;
+            stats.samples += u64::from(samples);
+            stats.exact &= mint <= chunk.mint
+                && chunk.maxt <= maxt
+                && previous.is_none_or(|p| p < chunk.mint)
+                && !deleted.iter().any(|d| chunk.overlaps(d.mint, d.maxt));
+            first = first.min(chunk.mint.max(mint));
+            last = last.max(chunk.maxt.min(maxt));
+            previous = Some(chunk.maxt);
+        }
+        stats.series += u64::from(stats.chunks > chunks_before);
+    }
+    if stats.samples > 0 {
+        (stats.min_time, stats.max_time) = (first, last);
+    }
+    Ok(stats)
+}
+
+/// A series whose samples are still to be read.
+#[derive(Debug)]
+struct Planned {
+    labels: Labels,
+    reference: u64,
+    /// Where its chunks end in [`Batches::chunks`]; they begin where those of the series before end.
+    chunks_end: usize,
+}
+
+/// One partition.
+#[derive(Debug, Default)]
+struct Batches {
+    source: Option<(Arc<Files>, Arc<Tombstones>)>,
+    range: (TimestampMs, TimestampMs),
+    hints: SelectHints,
+    series: Vec<Planned>,
+    chunks: Vec<ChunkMeta>,
+    /// Series that comes next.
+    at: usize,
+}
+
+impl Stream for Batches {
+    type Item = Result<SeriesBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let batch = this.next_batch();
+        if batch.is_err() {
+            this.series.clear();
+        }
+        Poll::Ready(match batch {
+            Ok(batch) if batch.is_empty() => None,
+            other => Some(other),
+        })
+    }
+}
+
+impl Batches {
+    fn next_batch(&mut self) -> Result<SeriesBatch> {
+        let mut batch = SeriesBatch::new();
+        let Some((files, tombstones)) = &self.source else { return Ok(batch) };
+        let enough = self.hints.batch_samples.max(1);
+        // Series without samples (labels only) bound a batch too.
+        while batch.values.len() < enough && batch.len() < enough {
+            let Some(series) = self.series.get_mut(self.at) else { break };
+            let labels = std::mem::take(&mut series.labels);
+            let (reference, end) = (series.reference, series.chunks_end);
+            let start = if self.at == 0 { 0 } else { self.series[self.at - 1].chunks_end };
+            self.at += 1;
+            if !self.hints.labels_only {
+                let before = batch.values.len();
+                let deleted = tombstones.of(reference);
+                read_series(files, &self.chunks[start..end], deleted, self.range, &mut batch)?;
+                if batch.values.len() == before {
+                    continue;
+                }
+            }
+            batch.finish_series(labels);
+        }
+        Ok(batch)
+    }
+}
+
+/// Appends the samples of a series in `[range.0, range.1]` that are not deleted.
+fn read_series(
+    files: &Files,
+    chunks: &[ChunkMeta],
+    deleted: &[Interval],
+    range: (TimestampMs, TimestampMs),
+    batch: &mut SeriesBatch,
+) -> Result<()> {
+    let series_start = batch.timestamps.len();
+    let mut ascending = true;
+    for meta in chunks {
+        if deleted.iter().any(|d| d.mint <= meta.mint && meta.maxt <= d.maxt) {
+            continue;
+        }
+        let start = batch.timestamps.len();
+        if !decode(files, meta, batch)? {
+            continue;
+        }
+        let times = &batch.timestamps[start..];
+        ascending &= times.is_sorted_by(|a, b| a < b)
+            && (start == series_start || times.first().is_none_or(|t| batch.timestamps[start - 1] < *t));
+        if meta.mint < range.0 || range.1 < meta.maxt {
+            trim(batch, start, |t| range.0 <= t && t <= range.1);
+        }
+        if deleted.iter().any(|d| meta.overlaps(d.mint, d.maxt)) {
+            trim(batch, start, |t| !deleted.iter().any(|d| d.mint <= t && t <= d.maxt));
+        }
+    }
+    if !ascending {
+        sort_samples(batch, series_start);
+    }
+    Ok(())
+}
+
+/// Appends the samples of one chunk; false if it holds histograms.
+fn decode(files: &Files, meta: &ChunkMeta, batch: &mut SeriesBatch) -> Result<bool> {
+    let (encoding, data) = files.chunks.chunk(meta.reference)?;
+    match chunkenc::decode_into(encoding, data, &mut batch.timestamps, &mut batch.values) {
+        Ok(()) => Ok(true),
+        Err(ChunkError::Unsupported(_)) => {
+            files.skipped_histogram_chunks.fetch_add(1, Ordering::Relaxed);
+            Ok(false)
+        }
+        Err(e) => {
+            let offset = u64::from(meta.reference.offset());
+            Err(Error::corrupt(files.chunks.file(meta.reference)?, offset, e.to_string()))
+        }
+    }
+}
+
+/// Keeps samples from index `start` on for which `keep(t)` holds.
+fn trim(batch: &mut SeriesBatch, start: usize, keep: impl Fn(TimestampMs) -> bool) {
+    let mut to = start;
+    for from in start..batch.timestamps.len() {
+        let t = batch.timestamps[from];
+        if keep(t) {
+            batch.timestamps[to] = t;
+            batch.values[to] = batch.values[from];
+            to += 1;
+        }
+    }
+    batch.timestamps.truncate(to);
+    batch.values.truncate(to);
+}
+
+/// Puts samples from index `start` on in strictly ascending time; of equal times the first counts.
+///
+/// Compat: some versions of Prometheus wrote series with overlapping chunks.
+#[cold]
+fn sort_samples(batch: &mut SeriesBatch, start: usize) {
+    let times = batch.timestamps.drain(start..);
+    let mut samples: Vec<(TimestampMs, f64)> = times.zip(batch.values.drain(start..)).collect();
+    samples.sort_by_key(|s| s.0);
+    samples.dedup_by_key(|s| s.0);
+    batch.timestamps.extend(samples.iter().map(|s| s.0));
+    batch.values.extend(samples.iter().map(|s| s.1));
+}

@@ -1,0 +1,199 @@
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+use proptest::prelude::*;
+use ulid::Ulid;
+
+use super::*;
+use crate::chunkenc::{Encoding, xor};
+use crate::chunks::ChunkData;
+use crate::error::Error;
+use crate::labels::Labels;
+use crate::matcher::MatchOp;
+use crate::memory::MemoryStorage;
+use crate::sample::Sample;
+
+type Model = BTreeMap<Labels, BTreeMap<TimestampMs, u64>>;
+
+fn ulid() -> Ulid {
+    Ulid::from_parts(1_700_000_000_000, 7)
+}
+
+fn float_chunk(samples: &[(TimestampMs, u64)]) -> ChunkData {
+    let bytes = xor::encode(samples.iter().map(|&(t, v)| Sample { t, v: f64::from_bits(v) }));
+    ChunkData { mint: samples[0].0, maxt: samples[samples.len() - 1].0, encoding: Encoding::Xor, bytes }
+}
+
+fn write_model(dir: &Path, model: &Model, chunk_samples: usize) -> PathBuf {
+    let series = model.iter().map(|(labels, samples)| {
+        let samples: Vec<_> = samples.iter().map(|(t, v)| (*t, *v)).collect();
+        Ok((labels.clone(), samples.chunks(chunk_samples).map(float_chunk).collect()))
+    });
+    let spec = BlockSpec { segment_bytes: 4096, ..BlockSpec::new(ulid(), 0, 1000) };
+    write(dir, spec, series).unwrap().unwrap();
+    dir.join(ulid().to_string())
+}
+
+fn read(source: &dyn Queryable, matchers: &[Matcher], mint: i64, maxt: i64, hints: &SelectHints) -> Model {
+    let mut out = Model::new();
+    let selection = source.select(matchers, mint, maxt, hints).unwrap();
+    assert_eq!(selection.partitions.len(), hints.partitions);
+    for (i, mut partition) in selection.partitions.into_iter().enumerate() {
+        let mut last = None;
+        while let Some(batch) = futures::executor::block_on(partition.next()) {
+            let batch = batch.unwrap();
+            for s in 0..batch.len() {
+                let (labels, t, v) = batch.series(s);
+                assert!(last.as_ref().is_none_or(|l| l < labels), "label order");
+                assert_eq!(labels.partition(hints.partitions), i);
+                assert!(t.is_sorted_by(|a, b| a < b));
+                last = Some(labels.clone());
+                out.insert(labels.clone(), t.iter().copied().zip(v.iter().map(|v| v.to_bits())).collect());
+            }
+        }
+    }
+    out
+}
+
+fn models() -> impl Strategy<Value = Model> {
+    let labels = ("[ab]", prop::option::of("[xyz]"), 0..4u8).prop_map(|(name, extra, i)| {
+        let mut b = Labels::from_pairs([("__name__", name), ("i", i.to_string())]).to_builder();
+        b.set("extra", &extra.unwrap_or_default());
+        b.build()
+    });
+    let samples = prop::collection::btree_map(0i64..1000, any::<u64>(), 1..40);
+    prop::collection::btree_map(labels, samples, 1..20)
+}
+
+fn matchers() -> impl Strategy<Value = Vec<Matcher>> {
+    let op = prop::sample::select(vec![MatchOp::Eq, MatchOp::Ne, MatchOp::Re, MatchOp::Nre]);
+    let name = prop::sample::select(vec!["__name__", "i", "extra", "none"]);
+    let value = prop::sample::select(vec![
+        "", "a", "x", "1", "a|b", "x|", "[xy]", ".*", ".+", "x.*", ".*x", "1|2", "(?i)A", "()", "[^x]", "x?",
+    ]);
+    prop::collection::vec((op, name, value).prop_map(|(o, n, v)| Matcher::new(o, n, v).unwrap()), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// The memory storage is the reference: slow, short, and right.
+    #[test]
+    fn a_block_answers_as_the_memory_storage_does(
+        model in models(), matchers in matchers(), range in (-10i64..1010, 0i64..1100),
+        chunk_samples in 1usize..20, partitions in 1usize..4, batch_samples in 1usize..50,
+    ) {
+        let memory = MemoryStorage::new();
+        for (labels, samples) in &model {
+            for (t, v) in samples {
+                memory.append(labels, *t, f64::from_bits(*v)).unwrap();
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let block = Block::open(&write_model(dir.path(), &model, chunk_samples)).unwrap();
+        let (mint, maxt) = (range.0, range.0 + range.1);
+        let hints = SelectHints { partitions, batch_samples, ..SelectHints::default() };
+        let expected = read(&memory, &matchers, mint, maxt, &hints);
+        prop_assert_eq!(&read(&block, &matchers, mint, maxt, &hints), &expected);
+
+        // Names, values and statistics are exact over the whole block.
+        let all = (i64::MIN, i64::MAX);
+        prop_assert_eq!(block.label_names(&matchers, all.0, all.1).unwrap(), memory.label_names(&matchers, all.0, all.1).unwrap());
+        for name in ["__name__", "i", "extra", "none"] {
+            prop_assert_eq!(
+                block.label_values(name, &matchers, all.0, all.1).unwrap(),
+                memory.label_values(name, &matchers, all.0, all.1).unwrap()
+            );
+        }
+        let (ours, theirs) = (block.series_stats(&matchers, all.0, all.1).unwrap(), memory.series_stats(&matchers, all.0, all.1).unwrap());
+        prop_assert!(ours.exact);
+        prop_assert_eq!((ours.series, ours.samples, ours.min_time, ours.max_time), (theirs.series, theirs.samples, theirs.min_time, theirs.max_time));
+        let labels_only = SelectHints { labels_only: true, ..hints };
+        let labels: Vec<_> = read(&block, &matchers, all.0, all.1, &labels_only).into_keys().collect();
+        prop_assert_eq!(labels, read(&memory, &matchers, all.0, all.1, &labels_only).into_keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn deleted_samples_are_not_delivered(model in models(), deletions in prop::collection::vec((0u8..4, 0i64..1000, 0i64..300), 1..5), chunk_samples in 1usize..20) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write_model(dir.path(), &model, chunk_samples);
+        let block = Block::open(&path).unwrap();
+        let mut expected = model;
+        for (i, mint, len) in deletions {
+            block.delete(&[Matcher::eq("i", i.to_string())], mint, mint + len).unwrap();
+            for (_, samples) in expected.iter_mut().filter(|(l, _)| l.get("i") == Some(&i.to_string())) {
+                samples.retain(|t, _| !(mint..=mint + len).contains(t));
+            }
+        }
+        expected.retain(|_, samples| !samples.is_empty());
+        let hints = SelectHints::default();
+        prop_assert_eq!(&read(&block, &[], 0, 1000, &hints), &expected);
+        let again = Block::open(&path).unwrap();
+        prop_assert_eq!(again.meta().stats.num_tombstones, again.tombstones().len() as u64);
+        prop_assert_eq!(read(&again, &[], 0, 1000, &hints), expected);
+    }
+}
+
+#[test]
+fn histogram_chunks_are_passed_over_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let histogram = ChunkData { mint: 10, maxt: 20, encoding: Encoding::Histogram, bytes: vec![0, 2, 0, 1] };
+    let labels = |i: &str| Labels::from_pairs([("i", i)]);
+    let series = [
+        Ok((labels("1"), vec![histogram.clone()])),
+        Ok((labels("2"), vec![float_chunk(&[(1, 5), (9, 6)]), histogram])),
+    ];
+    let meta = write(dir.path(), BlockSpec::new(ulid(), 0, 100), series).unwrap().unwrap();
+    assert_eq!((meta.stats.num_float_samples, meta.stats.num_histogram_samples), (2, 4));
+    let block = Block::open(&dir.path().join(ulid().to_string())).unwrap();
+    let found = read(&block, &[], 0, 100, &SelectHints::default());
+    assert_eq!(found, [(labels("2"), [(1, 5), (9, 6)].into())].into());
+    assert_eq!(block.skipped_histogram_chunks(), 2);
+    let stats = block.series_stats(&[], 0, 100).unwrap();
+    assert_eq!((stats.series, stats.chunks, stats.samples), (1, 1, 2));
+}
+
+#[test]
+fn a_block_without_series_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = BlockSpec::new(ulid(), 0, 100);
+    assert!(write(dir.path(), spec, [Ok((Labels::default(), vec![]))]).unwrap().is_none());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_failed_write_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = Ok((Labels::from_pairs([("a", "1")]), vec![float_chunk(&[(1, 1)])]));
+    let spec = BlockSpec::new(ulid(), 0, 100);
+    assert!(write(dir.path(), spec.clone(), [good, Err(Error::Poisoned)]).is_err());
+    let outside = Ok((Labels::from_pairs([("a", "1")]), vec![float_chunk(&[(100, 1)])]));
+    assert!(matches!(write(dir.path(), spec, [outside]), Err(Error::Invalid(_))));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_limit_stops_each_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = |i| Labels::from_pairs([("i", format!("{i:03}"))]);
+    let model: Model = (0..100).map(|i| (labels(i), [(1, 1)].into())).collect();
+    let block = Block::open(&write_model(dir.path(), &model, 10)).unwrap();
+    let hints = SelectHints { partitions: 2, series_limit: 3, ..SelectHints::default() };
+    assert_eq!(read(&block, &[], 0, 10, &hints).len(), 6);
+}
+
+#[test]
+fn a_damaged_chunk_ends_the_stream_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let model: Model = [(Labels::from_pairs([("a", "1")]), [(1, 1), (2, 2)].into())].into();
+    let path = write_model(dir.path(), &model, 10);
+    let segment = path.join("chunks/000001");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[12] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let block = Block::open(&path).unwrap();
+    let mut stream = block.select(&[], 0, 10, &SelectHints::default()).unwrap().partitions.remove(0);
+    let first = futures::executor::block_on(stream.next());
+    assert!(matches!(first, Some(Err(Error::Corrupt { file, offset: 8, .. })) if file == segment));
+    assert!(futures::executor::block_on(stream.next()).is_none());
+}
