@@ -1,27 +1,163 @@
-//! The blocks of a data directory.
+//! The blocks of a data directory: which are loaded, and their coming and going.
+//!
+//! # Concurrency
+//! The list is replaced as a whole. A read takes the list and then the head, and starts over if the
+//! list was replaced meanwhile: what a truncation takes from the head is by then in a newer list.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::{Mutex, RwLock};
+use ulid::Ulid;
+
+use crate::block::{Block, TMP_FOR_DELETION};
 use crate::error::{Error, Result};
+use crate::meta::HINT_OUT_OF_ORDER as OUT_OF_ORDER;
+use crate::sample::TimestampMs;
+
+/// Blocks with one of these hints do not move the head's floor: newer samples may not be in blocks.
+const HINTS_OUT_OF_ORDER: [&str; 3] = [OUT_OF_ORDER, "from-stale-series", "from-selected-series"];
 
 /// Loaded blocks.
-#[derive(Debug, Default)]
-pub(super) struct Blocks;
+#[derive(Debug)]
+pub(super) struct Blocks {
+    dir: PathBuf,
+    loaded: RwLock<Arc<Vec<Arc<Block>>>>,
+    generation: AtomicU64,
+    /// Blocks that could not be loaded, and why; each is reported once.
+    damaged: Mutex<BTreeMap<Ulid, String>>,
+}
 
 impl Blocks {
     /// Loads the blocks of `dir`.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed. A block that cannot be opened is left out.
     pub(super) fn load(dir: &Path) -> Result<Self> {
-        for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
-            let entry = entry.map_err(Error::io("list", dir))?;
-            if entry.file_name().to_str().is_some_and(|n| ulid::Ulid::from_string(n).is_ok()) {
-                return Err(Error::Unsupported("reading blocks".into()));
-            }
-        }
-        Ok(Self)
+        let blocks = Self {
+            dir: dir.to_path_buf(),
+            loaded: RwLock::default(),
+            generation: AtomicU64::new(0),
+            damaged: Mutex::default(),
+        };
+        blocks.reload()?;
+        Ok(blocks)
     }
 
-    /// End of the newest in-order block.
-    pub(super) fn in_order_end(&self) -> Option<i64> {
-        None
+    /// The loaded blocks, by start.
+    pub(super) fn loaded(&self) -> Arc<Vec<Arc<Block>>> {
+        Arc::clone(&self.loaded.read())
     }
+
+    /// Changes when the list is replaced.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Number of blocks that are left out because they are damaged.
+    pub(super) fn damaged(&self) -> usize {
+        self.damaged.lock().len()
+    }
+
+    /// Loads blocks that appeared, forgets those that went, deletes those that a merge replaced.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub(super) fn reload(&self) -> Result<()> {
+        let known = self.loaded();
+        let mut found = Vec::new();
+        for ulid in self.list()? {
+            if let Some(block) = known.iter().find(|b| b.meta().ulid == ulid) {
+                found.push(Arc::clone(block));
+                continue;
+            }
+            match Block::open(&self.dir.join(ulid.to_string())) {
+                Ok(block) => {
+                    self.damaged.lock().remove(&ulid);
+                    found.push(Arc::new(block));
+                }
+                Err(error) => self.leave_out(ulid, &error),
+            }
+        }
+        let replaced = replaced(&found);
+        found.retain(|b| !replaced.contains(&b.meta().ulid));
+        found.sort_by_key(|b| (b.min_time(), b.max_time(), b.meta().ulid));
+        self.replace(found);
+        for ulid in replaced {
+            self.delete_dir(ulid)?;
+        }
+        Ok(())
+    }
+
+    /// Takes blocks out of the list and deletes them.
+    ///
+    /// # Errors
+    /// If a directory cannot be removed.
+    pub(super) fn delete(&self, ulids: &[Ulid]) -> Result<()> {
+        let kept = self.loaded().iter().filter(|b| !ulids.contains(&b.meta().ulid)).cloned().collect();
+        self.replace(kept);
+        ulids.iter().try_for_each(|ulid| self.delete_dir(*ulid))
+    }
+
+    /// End of the newest block of in-order samples: the head takes nothing before.
+    pub(super) fn in_order_end(&self) -> Option<TimestampMs> {
+        let loaded = self.loaded();
+        let in_order = |b: &&Arc<Block>| {
+            !b.meta().compaction.hints.iter().any(|h| HINTS_OUT_OF_ORDER.contains(&h.as_str()))
+        };
+        loaded.iter().filter(in_order).map(|b| b.meta().max_time).max()
+    }
+
+    fn replace(&self, blocks: Vec<Arc<Block>>) {
+        *self.loaded.write() = Arc::new(blocks);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn list(&self) -> Result<Vec<Ulid>> {
+        let mut out = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))? {
+            let entry = entry.map_err(Error::io("list", &self.dir))?;
+            let name = entry.file_name();
+            let ulid =
+                name.to_str().filter(|n| n.len() == ulid::ULID_LEN).and_then(|n| Ulid::from_string(n).ok());
+            if entry.path().is_dir() {
+                out.extend(ulid);
+            }
+        }
+        Ok(out)
+    }
+
+    fn leave_out(&self, ulid: Ulid, error: &Error) {
+        let reason = error.to_string();
+        if self.damaged.lock().insert(ulid, reason.clone()).is_none() {
+            tracing::error!(block = %ulid, %reason, "the block cannot be read and is left out");
+        }
+    }
+
+    /// Crash safety: the new name marks the directory as gone before its files go one by one.
+    fn delete_dir(&self, ulid: Ulid) -> Result<()> {
+        let path = self.dir.join(ulid.to_string());
+        let doomed = self.dir.join(format!("{ulid}{TMP_FOR_DELETION}"));
+        if !path.exists() {
+            return Ok(());
+        }
+        crate::fs::replace(&path, &doomed)?;
+        fs::remove_dir_all(&doomed).map_err(Error::io("remove", &doomed))
+    }
+}
+
+/// Blocks that are marked as deletable, or whose samples a loaded block took over.
+fn replaced(blocks: &[Arc<Block>]) -> BTreeSet<Ulid> {
+    let mut out = BTreeSet::new();
+    for block in blocks {
+        let meta = block.meta();
+        if meta.compaction.deletable {
+            out.insert(meta.ulid);
+        }
+        out.extend(meta.compaction.parents.iter().map(|p| p.ulid));
+    }
+    out
 }

@@ -1,7 +1,15 @@
 //! Carries out what [`super::plan`] decides.
 
-use super::{Db, plan};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::{Db, Expiry, plan};
+use crate::block::{self, BlockSpec};
 use crate::error::{Error, Result};
+use crate::meta::HINT_OUT_OF_ORDER;
+use crate::sample::TimestampMs;
+use crate::wal::{self, checkpoint, segment};
 
 /// What a maintenance pass did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,8 +26,125 @@ pub struct Maintenance {
 
 pub(super) fn run(db: &Db) -> Result<Maintenance> {
     let _pass = db.maintenance.lock();
-    if plan::next_cut(db.head.bounds(), db.head.ooo_min_time(), db.head.block_range_ms()).is_some() {
-        return Err(Error::Unsupported("cutting a block from the head".into()));
+    if db.closed.load(Ordering::Acquire) {
+        return Err(Error::Closed);
     }
-    Ok(Maintenance::default())
+    let mut done = Maintenance::default();
+    let mut truncated = None;
+    while let Some((mint, maxt)) = next_cut(db) {
+        cut(db, mint, maxt, &mut done).inspect_err(|_| {
+            db.counters.compactions_failed.fetch_add(1, Ordering::Relaxed);
+        })?;
+        truncate_head(db, maxt, &mut done);
+        truncated = Some(db.head.min_valid_time());
+    }
+    if let Some(mint) = truncated {
+        truncate_log(db, mint, &mut done)?;
+        remove_obsolete(db)?;
+    }
+    db.blocks.reload()?;
+    db.counters.reloads.fetch_add(1, Ordering::Relaxed);
+    apply_retention(db, &mut done)?;
+    Ok(done)
+}
+
+fn next_cut(db: &Db) -> Option<(TimestampMs, TimestampMs)> {
+    plan::next_cut(db.head.bounds(), db.head.ooo_min_time(), db.head.block_range_ms())
+}
+
+/// Writes the head's `[mint, maxt)` as a block and loads it.
+fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) -> Result<()> {
+    db.head.close_for_cut(maxt);
+    let ulid = block::new_ulid(db.options.clock.now_ms(), &mut rand::rng());
+    let mut spec = BlockSpec::new(ulid, mint, maxt);
+    if db.head.bounds().is_some_and(|(min, _)| maxt <= min) {
+        spec.hints.push(HINT_OUT_OF_ORDER.to_owned());
+    }
+    let Some(meta) = block::write(&db.options.path, spec, db.head.cut(mint, maxt - 1))? else {
+        return Ok(());
+    };
+    tracing::info!(block = %ulid, mint, maxt, series = meta.stats.num_series, samples = meta.stats.num_samples,
+        "cut a block from the head");
+    db.counters.compactions.fetch_add(1, Ordering::Relaxed);
+    done.blocks_cut.push(ulid.to_string());
+    db.blocks.reload()?;
+    if db.blocks.loaded().iter().all(|b| b.meta().ulid != ulid) {
+        // Crash safety: never truncate the head on the word of a block that cannot be read back.
+        return Err(Error::corrupt(
+            db.options.path.join(ulid.to_string()),
+            0,
+            "the new block cannot be loaded",
+        ));
+    }
+    Ok(())
+}
+
+fn truncate_head(db: &Db, maxt: TimestampMs, done: &mut Maintenance) {
+    let removed = db.head.truncate(maxt);
+    done.series_removed += removed.len() as u64;
+    let mut log = db.log.lock();
+    let segment = log.writer.stats().segment;
+    log.expiring.extend(removed.into_iter().map(|s| (s.0, Expiry { segment, maxt: i64::MIN })));
+}
+
+/// Folds old segments into a checkpoint without what is before `mint`.
+fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()> {
+    let dir = wal::wal_dir(&db.options.path);
+    let (last, expiring) = {
+        let mut log = db.log.lock();
+        let first = segment::list(&dir)?.first().copied().unwrap_or_default();
+        // A new segment, so that a quiet database does not keep more log than it needs. The one that
+        // ends here is left out, as upstream.
+        let last_closed = log.writer.next_segment()?.checked_sub(2);
+        let Some(last) = last_closed.and_then(|closed| checkpoint::plan(first, closed)) else {
+            return Ok(());
+        };
+        (last, log.expiring.clone())
+    };
+    let keep = |series: crate::SeriesRef| {
+        db.head.index.get(series).is_some()
+            || expiring.get(&series.0).is_some_and(|e| e.segment > last || e.maxt >= mint)
+    };
+    let stats = checkpoint::write(&dir, last, db.options.wal_segment_bytes, mint, keep)?;
+    tracing::info!(?stats, "wrote a checkpoint of the write-ahead log");
+    db.log.lock().expiring.retain(|_, e| e.segment > last || e.maxt >= mint);
+    db.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+    done.checkpoint = Some(last);
+    Ok(())
+}
+
+/// Removes files of Prometheus whose samples are now in blocks or in the log.
+///
+/// `chunks_head/` only repeats what the log, the write-behind log and blocks hold. `wbl/` is needed
+/// as long as the head has out-of-order samples of it.
+fn remove_obsolete(db: &Db) -> Result<()> {
+    remove_files(&db.options.path.join("chunks_head"))?;
+    if db.head.ooo_min_time().is_none() {
+        remove_files(&wal::wbl_dir(&db.options.path))?;
+    }
+    Ok(())
+}
+
+fn remove_files(dir: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_file()) {
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+fn apply_retention(db: &Db, done: &mut Maintenance) -> Result<()> {
+    let blocks = db.blocks.loaded();
+    let ranges = blocks.iter().map(|b| (b.min_time(), b.max_time())).collect::<Vec<_>>();
+    let expired = plan::expired(&ranges, db.options.retention_ms);
+    if expired.is_empty() {
+        return Ok(());
+    }
+    let ulids = expired.into_iter().map(|i| blocks[i].meta().ulid).collect::<Vec<_>>();
+    drop(blocks);
+    db.blocks.delete(&ulids)?;
+    tracing::info!(blocks = ?ulids, "deleted blocks beyond the retention time");
+    db.counters.blocks_deleted.fetch_add(ulids.len() as u64, Ordering::Relaxed);
+    done.blocks_deleted.extend(ulids.iter().map(ToString::to_string));
+    Ok(())
 }

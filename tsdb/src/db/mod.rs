@@ -35,6 +35,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::fs::Lock;
 use crate::head::{Head, HeadStats, ReplayStats};
+use crate::sample::TimestampMs;
 use crate::wal::{self, Writer, record};
 
 use blocks::Blocks;
@@ -100,9 +101,17 @@ struct Log {
     writer: Writer,
     series_record: Vec<u8>,
     samples_record: Vec<u8>,
-    /// Removed series, with the segment that was current then: segments up to it may still refer
-    /// to them, so checkpoints keep them until those segments are gone.
-    removed: HashMap<u64, u32>,
+    /// References without a series of their own that records may still use; checkpoints keep them.
+    expiring: HashMap<u64, Expiry>,
+}
+
+/// Until when a reference is kept in checkpoints: as long as either holds.
+#[derive(Debug, Clone, Copy)]
+struct Expiry {
+    /// Segments up to this one exist.
+    segment: u32,
+    /// Samples up to this time are needed.
+    maxt: TimestampMs,
 }
 
 /// Counters of maintenance; they only go up.
@@ -113,7 +122,6 @@ struct Counters {
     compactions_failed: AtomicU64,
     checkpoints: AtomicU64,
     blocks_deleted: AtomicU64,
-    blocks_quarantined: AtomicU64,
     reloads: AtomicU64,
 }
 
@@ -207,7 +215,7 @@ impl Db {
 
 impl Log {
     fn new(writer: Writer) -> Self {
-        Self { writer, series_record: Vec::new(), samples_record: Vec::new(), removed: HashMap::new() }
+        Self { writer, series_record: Vec::new(), samples_record: Vec::new(), expiring: HashMap::new() }
     }
 
     /// One series record for series that the log does not know, one samples record.

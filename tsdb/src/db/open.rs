@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::blocks::Blocks;
-use super::{Counters, Db, DbOptions, Log};
+use super::{Counters, Db, DbOptions, Expiry, Log};
 use crate::encoding::Cursor;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
@@ -40,7 +40,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     let mut replayer = Replayer::new(&head);
     replay_wal(&wal_dir, &options, &mut replayer, &counters)?;
     replay_wbl(&wal::wbl_dir(dir), &mut replayer, &counters)?;
-    let replay = replayer.finish();
+    let (replay, aliases) = replayer.finish();
     tracing::info!(dir = %dir.display(), ?replay, "replayed the write-ahead log");
     if replay.histogram_records > 0 {
         tracing::warn!(
@@ -49,10 +49,13 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
         );
     }
     let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
+    let mut log = Log::new(writer);
+    let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
+    log.expiring.extend(aliases.into_iter().map(|s| (s.0, Expiry { segment: 0, maxt })));
     Ok(Arc::new(Db {
         head: Arc::new(head),
         blocks,
-        log: Mutex::new(Log::new(writer)),
+        log: Mutex::new(log),
         maintenance: Mutex::default(),
         closed: AtomicBool::new(false),
         clean_start: lock.as_ref().map(|l| !l.was_stale()),

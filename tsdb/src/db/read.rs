@@ -1,10 +1,48 @@
 //! Reads of head and blocks together.
 
+use std::sync::Arc;
+
 use super::Db;
 use crate::error::Result;
 use crate::matcher::Matcher;
-use crate::query::{Queryable, SelectHints, Selection, SeriesStats};
+use crate::merge::Fanout;
+use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
 use crate::sample::TimestampMs;
+
+impl Db {
+    /// Asks all that overlaps `[mint, maxt]`; starts over if blocks came or went meanwhile.
+    ///
+    /// A block is loaded before the head is truncated: if the list is the same before and after the
+    /// head was read, then nothing went from the head that the list does not have.
+    fn ask<T>(
+        &self,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        question: impl Fn(&dyn Queryable) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let generation = self.blocks.generation();
+            let answer = question(&self.sources(mint, maxt))?;
+            if generation == self.blocks.generation() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn sources(&self, mint: TimestampMs, maxt: TimestampMs) -> Fanout {
+        let mut sources: Vec<Arc<dyn Queryable>> = Vec::new();
+        for block in self.blocks.loaded().iter() {
+            if block.min_time() <= maxt && block.max_time() > mint {
+                sources.push(Arc::clone(block) as _);
+            }
+        }
+        // The head is asked last, and counts least where both have a sample.
+        if self.head.time_bounds().is_none_or(|(min, max)| min <= maxt && max >= mint) {
+            sources.push(Arc::clone(&self.head) as _);
+        }
+        Fanout::new(sources)
+    }
+}
 
 impl Queryable for Db {
     fn select(
@@ -14,11 +52,11 @@ impl Queryable for Db {
         maxt: TimestampMs,
         hints: &SelectHints,
     ) -> Result<Selection> {
-        self.head.select(matchers, mint, maxt, hints)
+        self.ask(mint, maxt, |source| source.select(matchers, mint, maxt, hints))
     }
 
     fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {
-        self.head.label_names(matchers, mint, maxt)
+        self.ask(mint, maxt, |source| source.label_names(matchers, mint, maxt))
     }
 
     fn label_values(
@@ -28,7 +66,7 @@ impl Queryable for Db {
         mint: TimestampMs,
         maxt: TimestampMs,
     ) -> Result<Vec<String>> {
-        self.head.label_values(name, matchers, mint, maxt)
+        self.ask(mint, maxt, |source| source.label_values(name, matchers, mint, maxt))
     }
 
     fn series_stats(
@@ -37,10 +75,16 @@ impl Queryable for Db {
         mint: TimestampMs,
         maxt: TimestampMs,
     ) -> Result<SeriesStats> {
-        self.head.series_stats(matchers, mint, maxt)
+        self.ask(mint, maxt, |source| source.series_stats(matchers, mint, maxt))
     }
 
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
-        self.head.time_bounds()
+        let blocks = self.blocks.loaded();
+        let blocks = blocks.iter().filter_map(|b| b.time_bounds());
+        blocks.chain(self.head.time_bounds()).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    fn blocks(&self) -> Vec<BlockSummary> {
+        self.blocks.loaded().iter().flat_map(|b| b.blocks()).collect()
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Db;
 use crate::labels::METRIC_NAME;
+use crate::query::Queryable;
 use crate::wal;
 
 /// Where the head's cardinality comes from: the largest entries of each kind, largest first.
@@ -120,6 +121,7 @@ impl Db {
         let (head, db) = (&self.head.counters, &self.counters);
         let bounds = self.head.bounds();
         let path = &self.options.path;
+        let blocks = self.blocks();
         DbMetrics {
             clean_start: self.clean_start,
             head_series: self.head.index.len() as u64,
@@ -145,9 +147,9 @@ impl Db {
             checkpoints: get(&db.checkpoints),
             compactions: get(&db.compactions),
             compactions_failed: get(&db.compactions_failed),
-            blocks_loaded: 0,
-            blocks_bytes: 0,
-            blocks_quarantined: get(&db.blocks_quarantined),
+            blocks_loaded: blocks.len() as u64,
+            blocks_bytes: blocks.iter().map(|b| b.bytes).sum(),
+            blocks_quarantined: self.blocks.damaged() as u64,
             blocks_deleted: get(&db.blocks_deleted),
             reloads: get(&db.reloads),
         }

@@ -33,7 +33,6 @@ use crate::error::AppendError;
 use crate::labels::Labels;
 use crate::sample::{SeriesRef, TimestampMs};
 
-pub(crate) use cut::CutSeries;
 pub(crate) use index::Index;
 pub(crate) use replay::{ReplayStats, Replayer};
 pub(crate) use series::{Acceptance, MemSeries, range_end};

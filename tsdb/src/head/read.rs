@@ -94,6 +94,28 @@ impl Snapshot {
         self.series[i].labels.clone()
     }
 
+    /// Chunks of series `i` as `(mint, maxt, bytes)`; `None` if they are not just its samples in
+    /// `[mint, maxt]`.
+    pub(super) fn whole_chunks(
+        &self,
+        i: usize,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> Option<impl Iterator<Item = (TimestampMs, TimestampMs, &[u8])>> {
+        let series = &self.series[i];
+        let chunks = &self.chunks[series.chunks.clone()];
+        let touched = series.deleted.is_some() || !series.ooo.is_empty();
+        let whole = !touched && chunks.iter().all(|c| c.mint >= mint && c.maxt <= maxt);
+        whole.then(|| chunks.iter().map(|c| (c.mint, c.maxt, self.bytes(c))))
+    }
+
+    fn bytes<'a>(&'a self, chunk: &'a ChunkData) -> &'a [u8] {
+        match &chunk.bytes {
+            ChunkBytes::Closed(data) => data,
+            ChunkBytes::Open(range) => &self.arena[range.clone()],
+        }
+    }
+
     fn sort(&mut self) {
         self.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
     }
@@ -110,12 +132,8 @@ impl Snapshot {
         let series = &self.series[i];
         let start = timestamps.len();
         for chunk in &self.chunks[series.chunks.clone()] {
-            let data = match &chunk.bytes {
-                ChunkBytes::Closed(data) => data,
-                ChunkBytes::Open(range) => &self.arena[range.clone()],
-            };
             let from = timestamps.len();
-            xor::decode_into(data, timestamps, values)
+            xor::decode_into(self.bytes(chunk), timestamps, values)
                 .map_err(|e| Error::corrupt("head", 0, format!("{}: {e}", series.labels)))?;
             if chunk.maxt > maxt {
                 let end = from + timestamps[from..].partition_point(|t| *t <= maxt);
@@ -298,11 +316,7 @@ impl Queryable for Head {
                     stats.exact &= from >= mint && to <= maxt;
                 };
                 for chunk in &snapshot.chunks[series.chunks.clone()] {
-                    let bytes = match &chunk.bytes {
-                        ChunkBytes::Closed(data) => data,
-                        ChunkBytes::Open(range) => &snapshot.arena[range.clone()],
-                    };
-                    let samples = chunkenc::num_samples(Encoding::Xor, bytes);
+                    let samples = chunkenc::num_samples(Encoding::Xor, snapshot.bytes(chunk));
                     add(u64::from(samples), chunk.mint, chunk.maxt);
                 }
                 if let (Some(first), Some(last)) = (series.ooo.first(), series.ooo.last()) {

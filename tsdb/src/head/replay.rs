@@ -99,12 +99,13 @@ impl<'a> Replayer<'a> {
         Ok(())
     }
 
-    /// Tells the head which window it now holds.
-    pub(crate) fn finish(self) -> ReplayStats {
+    /// Tells the head which window it now holds; also gives the references that stand for a series
+    /// with another reference.
+    pub(crate) fn finish(self) -> (ReplayStats, Vec<SeriesRef>) {
         if self.mint <= self.maxt {
             self.head.extend_bounds(self.mint, self.maxt);
         }
-        self.stats
+        (self.stats, self.aliases.into_keys().map(SeriesRef).collect())
     }
 
     fn count_skipped(&mut self, kind: RecordKind) {

@@ -15,7 +15,7 @@ use crate::labels::Labels;
 use crate::sample::{Sample, SeriesRef, TimestampMs};
 
 /// Samples that a chunk should hold.
-const SAMPLES_PER_CHUNK: usize = 120;
+pub(super) const SAMPLES_PER_CHUNK: usize = 120;
 /// A chunk larger than this is cut whatever its count: 1 KiB less the largest sample.
 const MAX_CHUNK_BYTES: usize = 1024 - 19;
 /// Most chunks of slow counters fit; others grow once.

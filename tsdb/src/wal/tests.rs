@@ -1,1 +1,304 @@
 //! Tests of writer, reader, records, repair and checkpoints.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::record::*;
+use super::*;
+use crate::labels::Labels;
+use crate::sample::SeriesRef;
+
+const SEGMENT_BYTES: usize = 4 * PAGE_BYTES;
+
+fn writer(dir: &Path) -> Writer {
+    Writer::open(dir, SEGMENT_BYTES, Compression::Snappy).unwrap()
+}
+
+/// Readable records of `dir`, and the damage that ended them.
+fn read(dir: &Path) -> (Vec<Vec<u8>>, Option<Corruption>) {
+    let mut records = Vec::new();
+    let result = read_records(dir, 0..=u32::MAX, |r| {
+        records.push(r.to_vec());
+        Ok(())
+    });
+    match result {
+        Ok(()) => (records, None),
+        Err(ReadError::Corrupt(damage)) => (records, Some(damage)),
+        Err(ReadError::Other(e)) => panic!("{e}"),
+    }
+}
+
+/// Bytes that snappy cannot shrink.
+fn noise(n: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+#[test]
+fn records_of_all_sizes_come_back_over_pages_and_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes =
+        [0, 1, 7, PAGE_BYTES - 8, PAGE_BYTES - 7, PAGE_BYTES - 6, PAGE_BYTES, 3 * PAGE_BYTES, 100_000, 5];
+    let records = sizes.iter().enumerate().map(|(i, n)| noise(*n, i as u64)).collect::<Vec<_>>();
+    let mut writer = writer(dir.path());
+    for record in &records {
+        writer.log([record.as_slice()]).unwrap();
+    }
+    assert_eq!(read(dir.path()), (records.clone(), None), "before the close");
+    writer.close().unwrap();
+    assert_eq!(read(dir.path()), (records, None));
+    let segments = segment::list(dir.path()).unwrap();
+    assert!(segments.len() >= 3);
+    for number in segments {
+        assert_eq!(fs::metadata(segment::path(dir.path(), number)).unwrap().len() % PAGE_BYTES as u64, 0);
+    }
+}
+
+#[test]
+fn a_record_larger_than_a_segment_makes_one_large_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = [noise(10, 1), noise(10 * PAGE_BYTES, 2), noise(10, 3)];
+    let mut writer = writer(dir.path());
+    writer.log(records.iter().map(Vec::as_slice)).unwrap();
+    assert_eq!(read(dir.path()), (records.to_vec(), None));
+    assert_eq!(segment::list(dir.path()).unwrap(), [0, 1, 2]);
+}
+
+#[test]
+fn open_starts_a_new_segment_and_close_ends_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    writer(dir.path()).log([&b"one"[..]]).unwrap();
+    let mut second = writer(dir.path());
+    assert_eq!(second.stats().segment, 1);
+    second.log([&b"two"[..]]).unwrap();
+    second.close().unwrap();
+    assert!(matches!(second.log([&b"three"[..]]), Err(Error::Poisoned)));
+    assert_eq!(read(dir.path()), (vec![b"one".to_vec(), b"two".to_vec()], None));
+}
+
+#[test]
+fn compressible_records_take_less_room_and_zstd_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = writer(dir.path());
+    writer.log([vec![7u8; 10_000].as_slice()]).unwrap();
+    assert!(writer.stats().bytes < 1000);
+    let packed = zstd::bulk::compress(&[9u8; 5000], 3).unwrap();
+    let mut page = vec![fragment::FULL | fragment::ZSTD];
+    page.extend_from_slice(&(packed.len() as u16).to_be_bytes());
+    page.extend_from_slice(&crc32c::crc32c(&packed).to_be_bytes());
+    page.extend_from_slice(&packed);
+    let mut reader = SegmentReader::new(page.as_slice(), 0);
+    assert_eq!(reader.next_record().unwrap().unwrap(), [9u8; 5000]);
+    assert!(reader.next_record().is_none());
+}
+
+#[test]
+fn a_log_torn_at_any_byte_of_its_last_page_repairs_to_the_records_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = (0..40).map(|i| noise(900, i)).collect::<Vec<_>>();
+    let mut writer = writer(dir.path());
+    let mut ends = Vec::new();
+    for record in &records {
+        writer.log([record.as_slice()]).unwrap();
+        ends.push(writer.stats().bytes as usize);
+    }
+    let whole = fs::read(segment::path(dir.path(), 0)).unwrap();
+    assert_eq!(whole.len(), *ends.last().unwrap());
+    for cut in PAGE_BYTES..=whole.len() {
+        let mut reader = SegmentReader::new(&whole[..cut], 0);
+        let intact = ends.iter().filter(|e| **e <= cut).count();
+        for record in &records[..intact] {
+            assert_eq!(reader.next_record().unwrap().unwrap(), record, "cut at {cut}");
+        }
+        match reader.next_record() {
+            None => assert!(ends.contains(&cut) || cut == PAGE_BYTES, "a tear at {cut} went unnoticed"),
+            Some(Err(ReadError::Corrupt(damage))) => {
+                assert_eq!((damage.segment, damage.offset as usize), (0, ends[intact - 1]), "cut at {cut}");
+                if cut % 64 == 0 {
+                    let torn = tempfile::tempdir().unwrap();
+                    fs::write(segment::path(torn.path(), 0), &whole[..cut]).unwrap();
+                    assert_eq!(read(torn.path()), (records[..intact].to_vec(), Some(damage.clone())));
+                    repair::repair(torn.path(), &damage, SEGMENT_BYTES).unwrap();
+                    assert_eq!(read(torn.path()), (records[..intact].to_vec(), None), "repaired at {cut}");
+                }
+            }
+            Some(other) => panic!("{other:?} at {cut}"),
+        }
+    }
+}
+
+#[test]
+fn repair_drops_everything_behind_the_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = (0..30).map(|i| noise(20_000, i)).collect::<Vec<_>>();
+    let mut log = writer(dir.path());
+    log.log(records.iter().map(Vec::as_slice)).unwrap();
+    log.close().unwrap();
+    let path = segment::path(dir.path(), 1);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[70_000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let (before, damage) = read(dir.path());
+    let damage = damage.unwrap();
+    assert_eq!(damage.segment, 1);
+    assert!(damage.reason.contains("checksum"));
+    repair::repair(dir.path(), &damage, SEGMENT_BYTES).unwrap();
+    assert_eq!(read(dir.path()), (before.clone(), None));
+    assert_eq!(before, records[..before.len()]);
+    assert_eq!(segment::list(dir.path()).unwrap(), [0, 1]);
+    assert_eq!(writer(dir.path()).stats().segment, 2);
+}
+
+#[test]
+fn a_checkpoint_keeps_what_is_needed_and_deletes_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = writer(dir.path());
+    let labels = |i: u64| Labels::from_pairs([("i", i.to_string())]);
+    let mut record = Vec::new();
+    for i in 1..=6 {
+        begin_series(&mut record);
+        put_series(&mut record, SeriesRef(i), &labels(i));
+        log.log([record.as_slice()]).unwrap();
+        encode_samples(&mut record, [1, 2].map(|s| RefSample { series: SeriesRef(s), t: i as i64, v: 0.5 }));
+        log.log([record.as_slice()]).unwrap();
+        log.next_segment().unwrap();
+    }
+    assert_eq!(checkpoint::plan(0, 5), Some(3));
+    let stats = checkpoint::write(dir.path(), 3, SEGMENT_BYTES, 3, |s| s.0 != 2).unwrap();
+    assert_eq!((stats.series, stats.samples), ((3, 1), (4, 4)));
+    assert_eq!(segment::list(dir.path()).unwrap(), [4, 5, 6]);
+    let (path, last) = segment::last_checkpoint(dir.path()).unwrap().unwrap();
+    assert_eq!(last, 3);
+    let kinds = read(&path).0.iter().map(|r| RecordKind::of(r)).collect::<Vec<_>>();
+    use RecordKind::{Samples, Series};
+    assert_eq!(kinds, [Series, Series, Samples, Series, Samples]);
+    // A second one starts from the first.
+    let stats = checkpoint::write(dir.path(), 5, SEGMENT_BYTES, 100, |s| s.0 == 1).unwrap();
+    assert_eq!((stats.series, stats.samples), ((1, 4), (0, 8)));
+    assert_eq!(segment::checkpoints(dir.path()).unwrap(), [5]);
+    assert_eq!(segment::list(dir.path()).unwrap(), [6]);
+}
+
+#[test]
+fn checkpoints_are_planned_over_two_thirds() {
+    assert_eq!(checkpoint::plan(0, 0), None);
+    assert_eq!(checkpoint::plan(0, 1), None);
+    assert_eq!(checkpoint::plan(0, 2), Some(1));
+    assert_eq!(checkpoint::plan(7, 10), Some(9));
+    assert_eq!(checkpoint::plan(7, 6), None);
+}
+
+#[test]
+fn samples_with_start_timestamps_are_read_without_them() {
+    use crate::encoding::{put_be64, put_varint};
+    let mut record = vec![11];
+    for v in [10, 1000, 900] {
+        put_varint(&mut record, v);
+    }
+    put_be64(&mut record, 1f64.to_bits());
+    for (dref, dt, st) in [(5, 15, &[0u8][..]), (-2, 30, &[2, 4]), (1, -5, &[1])] {
+        put_varint(&mut record, dref);
+        put_varint(&mut record, dt);
+        record.extend_from_slice(st);
+        put_be64(&mut record, 2f64.to_bits());
+    }
+    let mut out = Vec::new();
+    decode_samples(&record, &mut out).unwrap();
+    let found = out.iter().map(|s| (s.series.0, s.t, s.v)).collect::<Vec<_>>();
+    assert_eq!(found, [(10, 1000, 1.0), (15, 1015, 2.0), (13, 1030, 2.0), (14, 995, 2.0)]);
+}
+
+#[test]
+fn series_records_with_unsorted_labels_are_brought_into_order() {
+    let mut record = vec![1, 0, 0, 0, 0, 0, 0, 0, 9, 3];
+    for s in ["b", "2", "a", "1", "empty", ""] {
+        crate::encoding::put_prefixed(&mut record, s);
+    }
+    let mut out = Vec::new();
+    decode_series(&record, &mut out).unwrap();
+    assert_eq!(
+        out,
+        [RefSeries { series: SeriesRef(9), labels: Labels::from_pairs([("a", "1"), ("b", "2")]) }]
+    );
+}
+
+proptest! {
+    #[test]
+    fn samples_round_trip(samples in prop::collection::vec((any::<u64>(), any::<i64>(), any::<u64>()), 0..50)) {
+        let samples = samples.into_iter()
+            .map(|(r, t, v)| RefSample { series: SeriesRef(r), t, v: f64::from_bits(v) }).collect::<Vec<_>>();
+        let (mut record, mut out) = (Vec::new(), Vec::new());
+        encode_samples(&mut record, samples.iter().copied());
+        decode_samples(&record, &mut out).unwrap();
+        prop_assert_eq!(out, samples);
+    }
+
+    #[test]
+    fn series_round_trip(sets in prop::collection::vec(prop::collection::btree_map("[a-z]{1,9}", ".{1,20}", 0..5), 0..6)) {
+        let mut record = Vec::new();
+        begin_series(&mut record);
+        let series = sets.iter().enumerate()
+            .map(|(i, pairs)| RefSeries { series: SeriesRef(i as u64 * 7), labels: Labels::from_pairs(pairs) })
+            .collect::<Vec<_>>();
+        for s in &series {
+            put_series(&mut record, s.series, &s.labels);
+        }
+        let mut out = Vec::new();
+        decode_series(&record, &mut out).unwrap();
+        prop_assert_eq!(out, series);
+    }
+
+    #[test]
+    fn tombstones_round_trip(list in prop::collection::vec((any::<u64>(), any::<i64>(), any::<i64>()), 0..20)) {
+        let list = list.into_iter()
+            .map(|(r, mint, maxt)| RefTombstone { series: SeriesRef(r), mint, maxt }).collect::<Vec<_>>();
+        let (mut record, mut out) = (Vec::new(), Vec::new());
+        encode_tombstones(&mut record, &list);
+        decode_tombstones(&record, &mut out).unwrap();
+        prop_assert_eq!(out, list);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_danger(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+        let mut reader = SegmentReader::new(bytes.as_slice(), 0);
+        while let Some(record) = reader.next_record() {
+            prop_assert!(record.is_ok() || reader.next_record().is_none());
+        }
+        let _ = decode_series(&bytes, &mut Vec::new());
+        let _ = decode_samples(&bytes, &mut Vec::new());
+        let _ = decode_tombstones(&bytes, &mut Vec::new());
+    }
+
+    /// A flipped bit costs the record that it is in and those behind it, never one before it.
+    #[test]
+    fn a_flipped_bit_leaves_the_records_before_it(
+        sizes in prop::collection::vec(0usize..9000, 1..20), at in any::<prop::sample::Index>(), bit in 0u8..8
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let records = sizes.iter().enumerate().map(|(i, n)| noise(*n, i as u64)).collect::<Vec<_>>();
+        let mut log = Writer::open(dir.path(), 64 * PAGE_BYTES, Compression::Snappy).unwrap();
+        let mut ends = Vec::new();
+        for record in &records {
+            log.log([record.as_slice()]).unwrap();
+            ends.push(log.stats().bytes as usize);
+        }
+        let mut bytes = fs::read(segment::path(dir.path(), 0)).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        let intact = ends.iter().filter(|e| **e <= at).count();
+        let mut reader = SegmentReader::new(bytes.as_slice(), 0);
+        let mut found = Vec::new();
+        while let Some(Ok(record)) = reader.next_record() {
+            found.push(record.to_vec());
+        }
+        prop_assert!(found.len() >= intact);
+        prop_assert_eq!(&found[..intact], &records[..intact]);
+    }
+}

@@ -1,4 +1,7 @@
 //! Behaviour of the storage as its users see it, one module per behaviour.
 
 mod append_and_restart;
+mod block_cut;
+mod isolation;
+mod prometheus_fixtures;
 mod support;
