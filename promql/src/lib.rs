@@ -5,6 +5,7 @@
 //! ```
 //!
 //! - [`parser`] knows the language and nothing of its execution.
+//! - [`logical`] describes leaves, windows and aggregates; [`physical`] runs them; [`kernels`] computes.
 //! - [`tile`] is the column contract that every operator between leaf and result obeys.
 //! - [`value`] is what a query gives: scalars, vectors, matrices, annotations.
 //! - [`EngineOptions`] and [`QueryParams`] carry what a query may use and over which steps it runs.
@@ -14,9 +15,12 @@
 pub mod context;
 mod engine;
 mod error;
+pub mod kernels;
+pub mod keys;
 pub mod logical;
 mod params;
 pub mod parser;
+pub mod physical;
 pub mod tile;
 pub mod value;
 

@@ -1,0 +1,154 @@
+//! Range functions: from the samples in `(t - range, t]` to one value per step.
+//!
+//! # Contract
+//! [`evaluate`] takes samples without stale markers and gives, bit for bit, what Prometheus gives
+//! for floats. Timestamps are walked once with two cursors. Where a result can be kept up exactly
+//! while the window slides (counters of things, extremes, reset corrections) it is; compensated
+//! sums are added up anew for each window, because taking values out again would not be exact.
+//!
+//! # Source
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/functions.go>
+
+mod extrapolate;
+mod over_time;
+mod regression;
+#[cfg(test)]
+mod tests;
+
+use promontory_tsdb::TimestampMs;
+
+use super::{Samples, StepRow, StepScalar, Windows};
+use crate::error::QueryError;
+use crate::logical::spec::RangeFunction;
+
+/// Buffers that [`evaluate`] uses again for the next series.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    floats: Vec<f64>,
+    indexes: Vec<u32>,
+    lanes: Box<extrapolate::Lanes>,
+}
+
+/// Evaluates `function` for every step. `samples` has no stale markers; `scalars` are the
+/// function's scalar arguments in the order of the call.
+///
+/// # Errors
+/// [`QueryError::Execution`] when a scalar argument is out of the function's domain;
+/// [`QueryError::Internal`] when there are too few of them.
+pub fn evaluate(
+    function: RangeFunction,
+    windows: &Windows,
+    samples: Samples<'_>,
+    scalars: &[StepScalar],
+    scratch: &mut Scratch,
+    out: &mut StepRow,
+) -> Result<(), QueryError> {
+    let wanted = scalar_arguments(function);
+    if scalars.len() < wanted {
+        return Err(QueryError::Internal(format!(
+            "{function:?} takes {wanted} scalar arguments, got {}",
+            scalars.len()
+        )));
+    }
+    let steps = windows.grid.steps;
+    if windows.is_pinned() && steps > 1 && scalars.iter().all(StepScalar::is_constant) {
+        let mut one = StepRow::default();
+        evaluate(function, &windows.first_step(), samples, scalars, scratch, &mut one)?;
+        out.fill(steps, one.get(0));
+        return Ok(());
+    }
+    out.reset(steps);
+    dispatch(function, windows, samples, scalars, scratch, out)
+}
+
+/// Number of scalar arguments of `function`.
+pub fn scalar_arguments(function: RangeFunction) -> usize {
+    use RangeFunction as F;
+    match function {
+        F::PredictLinear | F::QuantileOverTime => 1,
+        F::DoubleExponentialSmoothing => 2,
+        _ => 0,
+    }
+}
+
+fn dispatch(
+    function: RangeFunction,
+    w: &Windows,
+    s: Samples<'_>,
+    scalars: &[StepScalar],
+    scratch: &mut Scratch,
+    out: &mut StepRow,
+) -> Result<(), QueryError> {
+    use RangeFunction as F;
+    let seconds = |t: TimestampMs| t as f64 / 1000.0;
+    match function {
+        F::Rate => extrapolate::evaluate::<true, true>(w, s, scratch, out),
+        F::Increase => extrapolate::evaluate::<true, false>(w, s, scratch, out),
+        F::Delta => extrapolate::evaluate::<false, false>(w, s, scratch, out),
+        F::Irate => extrapolate::last_two::<true>(w, s, out),
+        F::Idelta => extrapolate::last_two::<false>(w, s, out),
+        F::Deriv => each(w, s, out, |_, x| regression::deriv(x)),
+        F::PredictLinear => {
+            each(w, s, out, |i, x| regression::predict_linear(x, w.grid.at(i), scalars[0].at(i)))
+        }
+        F::DoubleExponentialSmoothing => {
+            let mut error = None;
+            each(w, s, out, |i, x| {
+                regression::smooth(x.values, scalars[0].at(i), scalars[1].at(i)).unwrap_or_else(|e| {
+                    error.get_or_insert(e);
+                    None
+                })
+            });
+            return error.map_or(Ok(()), Err);
+        }
+        F::Changes => {
+            over_time::count_steps(w, s, scratch, out, |a, b| b != a && !(a.is_nan() && b.is_nan()))
+        }
+        F::Resets => over_time::count_steps(w, s, scratch, out, |a, b| b < a),
+        F::AvgOverTime => each(w, s, out, |_, x| Some(over_time::avg(x.values))),
+        F::SumOverTime => each(w, s, out, |_, x| Some(over_time::sum(x.values))),
+        F::CountOverTime => each(w, s, out, |_, x| Some(x.values.len() as f64)),
+        F::PresentOverTime => each(w, s, out, |_, _| Some(1.0)),
+        F::LastOverTime => each(w, s, out, |_, x| x.values.last().copied()),
+        F::FirstOverTime => each(w, s, out, |_, x| x.values.first().copied()),
+        F::TsOfFirstOverTime => each(w, s, out, |_, x| x.timestamps.first().map(|t| seconds(*t))),
+        F::TsOfLastOverTime => each(w, s, out, |_, x| x.timestamps.last().map(|t| seconds(*t))),
+        F::MinOverTime => over_time::extreme(w, s, scratch, out, |new, old| new < old, |k| s.values[k]),
+        F::MaxOverTime => over_time::extreme(w, s, scratch, out, |new, old| new > old, |k| s.values[k]),
+        F::TsOfMinOverTime => {
+            over_time::extreme(w, s, scratch, out, |new, old| new <= old, |k| seconds(s.timestamps[k]));
+        }
+        F::TsOfMaxOverTime => {
+            over_time::extreme(w, s, scratch, out, |new, old| new >= old, |k| seconds(s.timestamps[k]));
+        }
+        F::StdvarOverTime => each(w, s, out, |_, x| Some(over_time::variance(x.values))),
+        F::StddevOverTime => each(w, s, out, |_, x| Some(over_time::variance(x.values).sqrt())),
+        F::QuantileOverTime => {
+            let buffer = &mut scratch.floats;
+            each(w, s, out, |i, x| Some(over_time::quantile(x.values, scalars[0].at(i), buffer)));
+        }
+        F::MadOverTime => {
+            let buffer = &mut scratch.floats;
+            each(w, s, out, |_, x| Some(over_time::mad(x.values, buffer)));
+        }
+    }
+    Ok(())
+}
+
+/// Calls `f(step, window)` for every window that has a sample.
+#[inline(always)]
+fn each(
+    windows: &Windows,
+    samples: Samples<'_>,
+    out: &mut StepRow,
+    mut f: impl FnMut(usize, Samples<'_>) -> Option<f64>,
+) {
+    windows.walk(samples.timestamps, |i, _, lo, hi| {
+        if lo < hi {
+            let window = Samples { timestamps: &samples.timestamps[lo..hi], values: &samples.values[lo..hi] };
+            if let Some(v) = f(i, window) {
+                out.set(i, v);
+            }
+        }
+    });
+}

@@ -1,0 +1,125 @@
+//! Label keys: which labels of a series a key holds.
+//!
+//! Keys are in the canonical form of [`Labels::as_bytes`]; leaving labels out of a canonical key
+//! leaves a canonical key, so keys are rewritten without building label sets.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::{DataFusionError, Result, exec_datafusion_err};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
+};
+use promontory_tsdb::labels::put_pair;
+use promontory_tsdb::{Labels, METRIC_NAME};
+
+use crate::logical::spec::{Grouping, KeyOutput};
+
+impl Grouping {
+    /// Whether the group's labels include `name`, if a series has it.
+    pub fn keeps(&self, name: &str) -> bool {
+        let listed = self.labels.iter().any(|l| l == name);
+        if self.without { !listed && name != METRIC_NAME } else { listed }
+    }
+}
+
+impl KeyOutput {
+    /// Whether the key holds label `name`, if a series has it.
+    pub fn keeps(&self, name: &str) -> bool {
+        match self {
+            Self::Full => true,
+            Self::DropName => name != METRIC_NAME,
+            Self::Group(grouping) => grouping.keeps(name),
+        }
+    }
+
+    /// Writes the key of a series to `key`, which is emptied first.
+    pub fn write_key(&self, labels: &Labels, key: &mut Vec<u8>) {
+        key.clear();
+        if *self == Self::Full {
+            key.extend_from_slice(labels.as_bytes());
+            return;
+        }
+        for (name, value) in labels.iter().filter(|(name, _)| self.keeps(name)) {
+            put_pair(key, name, value);
+        }
+    }
+}
+
+/// The grouping that gives for whole label sets what `grouping` gives for keys of `output`; `None`
+/// if those are group keys already.
+pub fn group_of_output(output: &KeyOutput, grouping: &Grouping) -> Option<Grouping> {
+    let mut grouping = grouping.clone();
+    match output {
+        KeyOutput::Full => {}
+        KeyOutput::DropName if grouping.without => {}
+        KeyOutput::DropName => grouping.labels.retain(|l| l != METRIC_NAME),
+        KeyOutput::Group(_) => return None,
+    }
+    Some(grouping)
+}
+
+/// SQL function `prom_group_key(labels_key)`: the key of the group of a grouping.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GroupKey {
+    grouping: Grouping,
+    signature: Signature,
+}
+
+impl GroupKey {
+    /// The function for one grouping.
+    pub fn new(grouping: Grouping) -> Self {
+        Self { grouping, signature: Signature::exact(vec![DataType::Binary], Volatility::Immutable) }
+    }
+
+    fn group(&self, key: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        out.clear();
+        let labels = Labels::from_bytes(key)
+            .ok_or_else(|| exec_datafusion_err!("a labels_key is not in canonical form"))?;
+        for (name, value) in labels.iter().filter(|(name, _)| self.grouping.keeps(name)) {
+            put_pair(out, name, value);
+        }
+        Ok(())
+    }
+}
+
+impl ScalarUDFImpl for GroupKey {
+    fn name(&self) -> &str {
+        "prom_group_key"
+    }
+
+    fn schema_name(&self, _: &[datafusion::logical_expr::Expr]) -> Result<String> {
+        Ok(format!("prom_group_key {}", self.grouping))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Binary)
+    }
+
+    fn return_field_from_args(&self, _: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(self.name(), DataType::Binary, false)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [keys] = arrays.as_slice() else {
+            return Err(DataFusionError::Internal("prom_group_key takes one argument".into()));
+        };
+        let keys = keys.as_binary::<i32>();
+        let mut out = BinaryBuilder::with_capacity(keys.len(), keys.len() * 16);
+        let mut group = Vec::new();
+        for row in 0..keys.len() {
+            // Tiles of a series mostly follow each other.
+            if row == 0 || keys.value(row) != keys.value(row - 1) {
+                self.group(keys.value(row), &mut group)?;
+            }
+            out.append_value(&group);
+        }
+        Ok(ColumnarValue::Array(Arc::new(out.finish()) as ArrayRef))
+    }
+}

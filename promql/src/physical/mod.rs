@@ -1,0 +1,105 @@
+//! Operators: how logical nodes run.
+//!
+//! [`LeafPlanner`] turns the nodes of leaves, subqueries and quantiles into their operators; vector
+//! aggregates run as DataFusion's own aggregate with the functions of [`aggregate`].
+
+pub mod aggregate;
+pub mod quantile;
+mod scalars;
+pub mod selector;
+pub mod subquery;
+pub mod tiles;
+
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_expr::EquivalenceProperties;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream};
+use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use crate::logical::quantile::QuantileNode;
+use crate::logical::selector::SelectorNode;
+use crate::logical::subquery::SubqueryNode;
+use crate::params::Grid;
+use crate::tile::tile_schema;
+
+/// Plans [`SelectorNode`], [`SubqueryNode`] and [`QuantileNode`].
+#[derive(Debug, Default, Clone, Copy)]
+pub struct LeafPlanner;
+
+#[async_trait]
+impl ExtensionPlanner for LeafPlanner {
+    async fn plan_extension(
+        &self,
+        _planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _logical_inputs: &[&LogicalPlan],
+        physical_inputs: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        _context: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let inputs = physical_inputs.to_vec();
+        let node = node.as_any();
+        if let Some(leaf) = node.downcast_ref::<SelectorNode>() {
+            let partitions = session.config().target_partitions().max(1);
+            let exec = selector::SelectorExec::new(
+                Arc::clone(leaf.source()),
+                Arc::clone(leaf.spec()),
+                inputs,
+                partitions,
+            );
+            return Ok(Some(Arc::new(exec)));
+        }
+        if let Some(window) = node.downcast_ref::<SubqueryNode>() {
+            let exec = subquery::SubqueryExec::try_new(Arc::clone(window.spec()), inputs)?;
+            return Ok(Some(Arc::new(exec)));
+        }
+        if let Some(quantile) = node.downcast_ref::<QuantileNode>() {
+            return Ok(Some(Arc::new(quantile::QuantileExec::try_new(quantile.grid(), inputs)?)));
+        }
+        Ok(None)
+    }
+}
+
+/// Properties of an operator that emits tiles on `grid` in no order.
+fn tile_properties(grid: &Grid, partitions: usize, emission: EmissionType) -> Arc<PlanProperties> {
+    Arc::new(PlanProperties::new(
+        EquivalenceProperties::new(tile_schema(grid)),
+        Partitioning::UnknownPartitioning(partitions),
+        emission,
+        Boundedness::Bounded,
+    ))
+}
+
+/// All batches of all partitions of `plan`, as they come: the partitions run on their own tasks
+/// when there are several.
+fn all_partitions(
+    plan: &Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> Result<SendableRecordBatchStream> {
+    datafusion::physical_plan::execute_stream(Arc::clone(plan), Arc::clone(context))
+}
+
+/// A stream of tile batches that is made by `start` when it is first polled.
+fn tile_stream<S>(
+    grid: &Grid,
+    start: impl Future<Output = Result<S>> + Send + 'static,
+) -> SendableRecordBatchStream
+where
+    S: Stream<Item = Result<RecordBatch>> + Send + 'static,
+{
+    let stream = futures::stream::once(start).try_flatten();
+    Box::pin(RecordBatchStreamAdapter::new(tile_schema(grid), stream.boxed()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! [`SelectorExec`]: reads series, evaluates their window function, emits tiles.
+//!
+//! One partition of the operator is one partition of the source. The source is asked once, when
+//! the first partition starts; each partition then decodes and evaluates on its own. A series is in
+//! memory as two vectors while its steps are computed, and after that as tiles only.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::EmissionType;
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+    ReplaceChildrenOptions, SendableRecordBatchStream,
+};
+use futures::TryStreamExt;
+use parking_lot::Mutex;
+use promontory_tsdb::{Labels, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs};
+
+use super::scalars::ScalarInputs;
+use super::tiles::TileBuilder;
+use super::{tile_properties, tile_stream};
+use crate::context::QueryContext;
+use crate::error::QueryError;
+use crate::kernels::{Samples, StepRow, StepScalar, Windows, instant, range};
+use crate::logical::spec::{SelectorSpec, Window};
+
+/// The leaf of every plan.
+#[derive(Debug)]
+pub struct SelectorExec {
+    source: Arc<dyn Queryable>,
+    spec: Arc<SelectorSpec>,
+    scalars: Arc<ScalarInputs>,
+    partitions: usize,
+    /// Streams of the running selection, taken one by one.
+    selection: Mutex<Selected>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+#[derive(Default)]
+struct Selected(Vec<Option<SeriesStream>>);
+
+impl fmt::Debug for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(Option::is_some)).finish()
+    }
+}
+
+impl SelectorExec {
+    /// A leaf over `partitions` partitions of `source`. `scalars` are the scalar arguments of the
+    /// range function.
+    pub fn new(
+        source: Arc<dyn Queryable>,
+        spec: Arc<SelectorSpec>,
+        scalars: Vec<Arc<dyn ExecutionPlan>>,
+        partitions: usize,
+    ) -> Self {
+        let properties = tile_properties(&spec.grid, partitions, EmissionType::Incremental);
+        Self {
+            source,
+            spec,
+            scalars: Arc::new(ScalarInputs::new(scalars)),
+            partitions,
+            selection: Mutex::default(),
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// The stream of one partition. Asks the source when nothing is selected yet, or when the
+    /// partition was taken already because the plan runs again.
+    fn stream(&self, partition: usize) -> Result<SeriesStream, QueryError> {
+        let mut selection = self.selection.lock();
+        if let Some(stream) = selection.0.get_mut(partition).and_then(Option::take) {
+            return Ok(stream);
+        }
+        let (first, last) = windows(&self.spec).bounds();
+        let hints = SelectHints { partitions: self.partitions, ..SelectHints::default() };
+        let selected = self.source.select(&self.spec.matchers, first, last, &hints)?;
+        selection.0 = selected.partitions.into_iter().map(Some).collect();
+        selection
+            .0
+            .get_mut(partition)
+            .and_then(Option::take)
+            .ok_or_else(|| QueryError::Internal(format!("the source has no partition {partition}")))
+    }
+}
+
+fn windows(spec: &SelectorSpec) -> Windows {
+    let width_ms = match spec.window {
+        Window::Instant { lookback_ms, .. } => lookback_ms,
+        Window::Range { range_ms, .. } => range_ms,
+    };
+    Windows { grid: spec.grid, view: spec.view, width_ms }
+}
+
+impl DisplayAs for SelectorExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SelectorExec: {} partitions={}", self.spec, self.partitions)
+    }
+}
+
+impl ExecutionPlan for SelectorExec {
+    fn name(&self) -> &'static str {
+        "SelectorExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.scalars.plans().iter().collect()
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false; self.scalars.plans().len()]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(Arc::clone(&self.source), Arc::clone(&self.spec), children, self.partitions)))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if partition >= self.partitions {
+            return Err(internal_datafusion_err!("partition {partition} of {}", self.partitions));
+        }
+        let query = QueryContext::of(&context)?;
+        query.check()?;
+        let input = self.stream(partition)?;
+        let leaf = Leaf {
+            input,
+            evaluator: Evaluator::new(Arc::clone(&self.spec)),
+            tiles: TileBuilder::new(self.spec.grid),
+            batch: SeriesBatch::new(),
+            next: 0,
+            held: Held { query, samples: 0 },
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+        };
+        let scalars = Arc::clone(&self.scalars);
+        let grid = self.spec.grid;
+        let start = async move {
+            let scalars = scalars.values(&grid, &context).await?;
+            Ok(futures::stream::try_unfold((leaf, scalars), async |(mut leaf, scalars)| {
+                Ok(leaf.next_batch(&scalars).await?.map(|batch| (batch, (leaf, scalars))))
+            }))
+        };
+        Ok(tile_stream(&self.spec.grid, start))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// One running partition.
+struct Leaf {
+    input: SeriesStream,
+    evaluator: Evaluator,
+    tiles: TileBuilder,
+    batch: SeriesBatch,
+    /// Next series of `batch`.
+    next: usize,
+    held: Held,
+    metrics: BaselineMetrics,
+}
+
+impl Leaf {
+    async fn next_batch(&mut self, scalars: &[StepScalar]) -> Result<Option<RecordBatch>> {
+        loop {
+            self.evaluate(scalars)?;
+            if self.tiles.is_full() {
+                break;
+            }
+            // All series of the batch are evaluated.
+            match self.input.try_next().await.map_err(QueryError::from)? {
+                Some(batch) if !batch.histograms.is_empty() => {
+                    return Err(QueryError::Unsupported("native histograms in PromQL".into()).into());
+                }
+                Some(batch) => (self.batch, self.next) = (batch, 0),
+                None if self.tiles.is_empty() => {
+                    self.metrics.done();
+                    return Ok(None);
+                }
+                None => break,
+            }
+        }
+        let batch = self.tiles.finish()?;
+        self.metrics.record_output(batch.num_rows());
+        Ok(Some(batch))
+    }
+
+    /// Evaluates series until the batch is used up or the tiles are full.
+    fn evaluate(&mut self, scalars: &[StepScalar]) -> Result<(), QueryError> {
+        let _timer = self.metrics.elapsed_compute().timer();
+        self.held.query.check()?;
+        while self.next < self.batch.len() && !self.tiles.is_full() {
+            let (labels, timestamps, values) = self.batch.series(self.next);
+            self.evaluator.series(
+                labels,
+                Samples::new(timestamps, values),
+                scalars,
+                &mut self.held,
+                &mut self.tiles,
+            )?;
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
+/// What the query holds on behalf of one partition: as in Prometheus, the points of its result and,
+/// for a moment, the samples of one window.
+struct Held {
+    query: Arc<QueryContext>,
+    samples: usize,
+}
+
+impl Held {
+    fn points(&mut self, n: usize) -> Result<(), QueryError> {
+        self.samples += n;
+        self.query.hold_samples(n)
+    }
+
+    fn window(&self, windows: &Windows, timestamps: &[TimestampMs]) -> Result<(), QueryError> {
+        // A whole series that fits means that its windows do; only otherwise they are measured.
+        let fits = self.query.hold_samples(timestamps.len());
+        self.query.release_samples(timestamps.len());
+        if fits.is_ok() {
+            return Ok(());
+        }
+        let mut widest = 0;
+        windows.walk(timestamps, |_, _, lo, hi| widest = widest.max(hi - lo));
+        let fits = self.query.hold_samples(widest);
+        self.query.release_samples(widest);
+        fits
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.query.release_samples(self.samples);
+    }
+}
+
+/// From a series to tiles; owns the buffers that series after series uses.
+struct Evaluator {
+    spec: Arc<SelectorSpec>,
+    windows: Windows,
+    key: Vec<u8>,
+    row: StepRow,
+    live: (Vec<TimestampMs>, Vec<f64>),
+    scratch: range::Scratch,
+}
+
+impl Evaluator {
+    fn new(spec: Arc<SelectorSpec>) -> Self {
+        let windows = windows(&spec);
+        Self {
+            spec,
+            windows,
+            key: Vec::new(),
+            row: StepRow::default(),
+            live: Default::default(),
+            scratch: range::Scratch::default(),
+        }
+    }
+
+    fn series(
+        &mut self,
+        labels: &Labels,
+        samples: Samples<'_>,
+        scalars: &[StepScalar],
+        held: &mut Held,
+        tiles: &mut TileBuilder,
+    ) -> Result<(), QueryError> {
+        match self.spec.window {
+            Window::Instant { timestamp, .. } => {
+                instant::evaluate(&self.windows, samples, timestamp, &mut self.row);
+            }
+            Window::Range { function, .. } => {
+                let samples = samples.without_stale(&mut self.live);
+                held.window(&self.windows, samples.timestamps)?;
+                range::evaluate(function, &self.windows, samples, scalars, &mut self.scratch, &mut self.row)?;
+            }
+        }
+        held.points(self.row.count())?;
+        self.spec.output.write_key(labels, &mut self.key);
+        tiles.push_row(&self.key, &self.row);
+        Ok(())
+    }
+}

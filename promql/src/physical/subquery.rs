@@ -1,0 +1,227 @@
+//! [`SubqueryExec`]: a range function over tiles.
+//!
+//! Tiles of a series may come from any partition in any order, so all of them are collected first;
+//! then each series' points are lined up and go through the same kernels as stored samples.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::execution_plan::EmissionType;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties,
+    ReplaceChildrenOptions, SendableRecordBatchStream,
+};
+use futures::TryStreamExt;
+use promontory_tsdb::{Labels, TimestampMs};
+
+use super::scalars::ScalarInputs;
+use super::tiles::{TileBuilder, TileColumns};
+use super::{all_partitions, tile_properties, tile_stream};
+use crate::context::QueryContext;
+use crate::error::QueryError;
+use crate::kernels::{Samples, StepRow, StepScalar, Windows, range};
+use crate::logical::spec::SubquerySpec;
+use crate::params::Grid;
+
+/// The window of a subquery. One output partition.
+#[derive(Debug)]
+pub struct SubqueryExec {
+    spec: Arc<SubquerySpec>,
+    input: Arc<dyn ExecutionPlan>,
+    scalars: Arc<ScalarInputs>,
+    properties: Arc<PlanProperties>,
+}
+
+impl SubqueryExec {
+    /// `inputs` are the inner plan and the scalar arguments.
+    ///
+    /// # Errors
+    /// If there is no inner plan.
+    pub fn try_new(spec: Arc<SubquerySpec>, inputs: Vec<Arc<dyn ExecutionPlan>>) -> Result<Self> {
+        let mut inputs = inputs.into_iter();
+        let input = inputs.next().ok_or_else(|| internal_datafusion_err!("a subquery has an inner plan"))?;
+        let properties = tile_properties(&spec.grid, 1, EmissionType::Final);
+        Ok(Self { spec, input, scalars: Arc::new(ScalarInputs::new(inputs.collect())), properties })
+    }
+}
+
+impl DisplayAs for SubqueryExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SubqueryExec: {}", self.spec)
+    }
+}
+
+impl ExecutionPlan for SubqueryExec {
+    fn name(&self) -> &'static str {
+        "SubqueryExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        std::iter::once(&self.input).chain(self.scalars.plans()).collect()
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false; 1 + self.scalars.plans().len()]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::try_new(Arc::clone(&self.spec), children)?))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let query = QueryContext::of(&context)?;
+        let (spec, scalars) = (Arc::clone(&self.spec), Arc::clone(&self.scalars));
+        let input = all_partitions(&self.input, &context)?;
+        let grid = spec.grid;
+        let start = async move {
+            let scalars = scalars.values(&grid, &context).await?;
+            let collected = InnerSeries::new(spec.inner.tile_steps);
+            let mut run = Run { spec, query, scalars, collected, next: 0, held: 0 };
+            run.collect(input).await?;
+            Ok(futures::stream::try_unfold(run, async |mut run| Ok(run.next_batch()?.map(|b| (b, run)))))
+        };
+        Ok(tile_stream(&self.spec.grid, start))
+    }
+}
+
+/// Collected tiles, by series in the order in which they came.
+struct InnerSeries {
+    lanes: usize,
+    ids: HashMap<Arc<[u8]>, usize>,
+    series: Vec<Inner>,
+    values: Vec<f64>,
+}
+
+/// One series.
+struct Inner {
+    key: Arc<[u8]>,
+    /// Index, presence, and where the lanes start in the values of all.
+    tiles: Vec<(u32, u128, usize)>,
+}
+
+impl InnerSeries {
+    fn new(lanes: usize) -> Self {
+        Self { lanes, ids: HashMap::new(), series: Vec::new(), values: Vec::new() }
+    }
+
+    /// Takes a batch; returns the number of points in it.
+    fn add(&mut self, batch: &TileColumns<'_>) -> usize {
+        let mut points = 0;
+        for row in 0..batch.len() {
+            let (lanes, mask) = batch.row(row);
+            let id = self.id(batch.key(row));
+            self.series[id].tiles.push((batch.tile(row), mask, self.values.len()));
+            self.values.extend_from_slice(lanes);
+            points += mask.count_ones() as usize;
+        }
+        points
+    }
+
+    fn id(&mut self, key: &[u8]) -> usize {
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let key: Arc<[u8]> = Arc::from(key);
+        let id = self.series.len();
+        self.series.push(Inner { key: Arc::clone(&key), tiles: Vec::new() });
+        self.ids.insert(key, id);
+        id
+    }
+
+    /// Lines up the points of series `id`.
+    fn points(&mut self, id: usize, grid: &Grid, timestamps: &mut Vec<TimestampMs>, values: &mut Vec<f64>) {
+        timestamps.clear();
+        values.clear();
+        let tiles = &mut self.series[id].tiles;
+        tiles.sort_unstable_by_key(|(tile, ..)| *tile);
+        for &(tile, mask, at) in tiles.iter() {
+            let first = tile as usize * self.lanes;
+            for j in (0..self.lanes).filter(|j| mask >> j & 1 == 1) {
+                timestamps.push(grid.at(first + j));
+                values.push(self.values[at + j]);
+            }
+        }
+    }
+}
+
+/// Evaluation of what was collected.
+struct Run {
+    spec: Arc<SubquerySpec>,
+    query: Arc<QueryContext>,
+    scalars: Arc<[StepScalar]>,
+    collected: InnerSeries,
+    next: usize,
+    /// Points that the query holds for us: the collected ones, then also those of the result.
+    held: usize,
+}
+
+impl Run {
+    fn hold(&mut self, points: usize) -> Result<(), QueryError> {
+        self.held += points;
+        self.query.hold_samples(points)
+    }
+
+    async fn collect(&mut self, mut input: SendableRecordBatchStream) -> Result<()> {
+        while let Some(batch) = input.try_next().await? {
+            self.query.check()?;
+            let points = self.collected.add(&TileColumns::of(&batch)?);
+            self.hold(points)?;
+        }
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        self.query.check()?;
+        let spec = Arc::clone(&self.spec);
+        let windows = Windows { grid: spec.grid, view: spec.view, width_ms: spec.range_ms };
+        let mut tiles = TileBuilder::new(spec.grid);
+        let (mut row, mut scratch) = (StepRow::default(), range::Scratch::default());
+        let (mut timestamps, mut values, mut key) = (Vec::new(), Vec::new(), Vec::new());
+        while self.next < self.collected.series.len() && !tiles.is_full() {
+            self.collected.points(self.next, &spec.inner, &mut timestamps, &mut values);
+            let samples = Samples::new(&timestamps, &values);
+            range::evaluate(spec.function, &windows, samples, &self.scalars, &mut scratch, &mut row)?;
+            self.hold(row.count())?;
+            let labels = Labels::from_bytes(&self.collected.series[self.next].key)
+                .ok_or_else(|| internal_datafusion_err!("a labels_key is not in canonical form"))?;
+            spec.output.write_key(&labels, &mut key);
+            tiles.push_row(&key, &row);
+            self.next += 1;
+        }
+        if tiles.is_empty() { Ok(None) } else { tiles.finish().map(Some) }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.query.release_samples(self.held);
+    }
+}
