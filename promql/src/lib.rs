@@ -18,6 +18,7 @@ mod error;
 pub mod kernels;
 pub mod keys;
 pub mod logical;
+pub mod operators;
 mod params;
 pub mod parser;
 pub mod physical;

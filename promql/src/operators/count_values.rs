@@ -1,0 +1,62 @@
+//! `CountValues`: `count_values("label", v)`.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+use super::format::go_f;
+use super::key::{group_of, labels};
+use super::rows::{Merger, Row, TileWriter, lanes};
+use super::{Evaluate, Scope};
+use crate::logical::spec::Grouping;
+
+/// Counts equal values of each group, a series per value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CountValues {
+    /// The label that holds the value.
+    pub label: String,
+    /// How the result is grouped besides; `by` includes the label.
+    pub grouping: Grouping,
+}
+
+impl fmt::Display for CountValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "into {} {}", self.label, self.grouping)
+    }
+}
+
+impl Evaluate for CountValues {
+    fn name(&self) -> &'static str {
+        "CountValues"
+    }
+
+    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+        let mut counts = Merger::new(out.width());
+        for row in &vectors[0] {
+            // A series often keeps its value for a while.
+            let mut last: Option<(u64, usize)> = None;
+            for lane in lanes(row.mask) {
+                let bits = row.values[lane].to_bits();
+                let slot = match last {
+                    Some((b, slot)) if b == bits => slot,
+                    _ => {
+                        let mut builder = labels(row.key).to_builder();
+                        builder.set(&self.label, &go_f(row.values[lane]));
+                        let key = group_of(builder.build().as_bytes(), &self.grouping);
+                        let (slot, old) = counts.slot(&key, row.tile);
+                        if !old {
+                            scope.context.hold_samples(1)?;
+                        }
+                        slot
+                    }
+                };
+                last = Some((bits, slot));
+                let (mask, values) = counts.row(slot);
+                *mask |= 1 << lane;
+                values[lane] += 1.0;
+            }
+        }
+        counts.write(out);
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! [`OperatorExec`]: runs an [`Operator`].
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
+
+use super::rows::{Held, TileWriter, lanes, rows};
+use super::{Operator, Scope};
+use crate::context::QueryContext;
+use crate::params::Grid;
+use crate::tile::tile_schema;
+
+/// Runs one operator.
+///
+/// A streaming operator keeps the partitions of its vector input; anything else reads whole inputs
+/// and has one partition. Scalar inputs are evaluated once per run, whatever the number of partitions.
+#[derive(Debug)]
+pub struct OperatorExec {
+    operator: Arc<Operator>,
+    grid: Grid,
+    inputs: Vec<Arc<dyn ExecutionPlan>>,
+    properties: Arc<PlanProperties>,
+    scalars: Arc<OnceCell<Vec<Vec<f64>>>>,
+}
+
+impl OperatorExec {
+    /// `operator` over `inputs`: vectors, then scalars.
+    pub fn new(operator: Arc<Operator>, grid: Grid, mut inputs: Vec<Arc<dyn ExecutionPlan>>) -> Self {
+        let streams = operator.evaluate().streams();
+        for (i, input) in inputs.iter_mut().enumerate() {
+            let keeps_partitions = streams && i == 0;
+            if !keeps_partitions && input.output_partitioning().partition_count() > 1 {
+                *input = Arc::new(CoalescePartitionsExec::new(Arc::clone(input)));
+            }
+        }
+        let partitions = if streams { inputs[0].output_partitioning().partition_count() } else { 1 };
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(tile_schema(&grid)),
+            Partitioning::UnknownPartitioning(partitions),
+            if streams { EmissionType::Incremental } else { EmissionType::Final },
+            Boundedness::Bounded,
+        );
+        Self { operator, grid, inputs, properties: Arc::new(properties), scalars: Arc::default() }
+    }
+
+    fn scalar_inputs(&self) -> &[Arc<dyn ExecutionPlan>] {
+        &self.inputs[self.operator.evaluate().vector_inputs().min(self.inputs.len())..]
+    }
+
+    fn job(&self, context: &Arc<TaskContext>) -> Result<Job> {
+        Ok(Job {
+            operator: Arc::clone(&self.operator),
+            grid: self.grid,
+            schema: self.schema(),
+            query: QueryContext::of(context)?,
+            task: Arc::clone(context),
+            scalar_inputs: self.scalar_inputs().to_vec(),
+            scalars: Arc::clone(&self.scalars),
+        })
+    }
+}
+
+impl DisplayAs for OperatorExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operator = self.operator.evaluate();
+        write!(f, "{}Exec: {operator}", operator.name())
+    }
+}
+
+impl ExecutionPlan for OperatorExec {
+    fn name(&self) -> &str {
+        "OperatorExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false; self.inputs.len()]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.inputs.iter().collect()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(Arc::clone(&self.operator), self.grid, children)))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let job = Arc::new(self.job(&context)?);
+        let operator = self.operator.evaluate();
+        let inputs = self.inputs[..operator.vector_inputs()]
+            .iter()
+            .map(|input| input.execute(partition, Arc::clone(&context)))
+            .collect::<Result<Vec<_>>>()?;
+        let batches = if operator.streams() {
+            let input = inputs.into_iter().next().expect("a streaming operator has an input");
+            input
+                .and_then(move |batch| {
+                    let job = Arc::clone(&job);
+                    async move { job.run_batch(&batch).await }
+                })
+                .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+                .try_flatten()
+                .boxed()
+        } else {
+            stream::once(async move { job.run_whole(inputs).await })
+                .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+                .try_flatten()
+                .boxed()
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+    }
+}
+
+/// One run of an operator.
+#[derive(Debug)]
+struct Job {
+    operator: Arc<Operator>,
+    grid: Grid,
+    schema: SchemaRef,
+    query: Arc<QueryContext>,
+    task: Arc<TaskContext>,
+    scalar_inputs: Vec<Arc<dyn ExecutionPlan>>,
+    scalars: Arc<OnceCell<Vec<Vec<f64>>>>,
+}
+
+impl Job {
+    async fn run_batch(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
+        self.query.check()?;
+        let scalars = self.scalars().await?;
+        self.evaluate(scalars, &[rows(batch)?])
+    }
+
+    async fn run_whole(&self, inputs: Vec<SendableRecordBatchStream>) -> Result<Vec<RecordBatch>> {
+        let held = futures::future::try_join_all(inputs.into_iter().map(|input| self.hold(input))).await?;
+        let scalars = self.scalars().await?;
+        self.query.check()?;
+        let vectors = held.iter().map(Held::rows).collect::<Result<Vec<_>>>()?;
+        self.evaluate(scalars, &vectors)
+    }
+
+    async fn hold(&self, mut input: SendableRecordBatchStream) -> Result<Held> {
+        let mut held = Held::new(&self.query);
+        while let Some(batch) = input.next().await {
+            self.query.check()?;
+            held.push(batch?)?;
+        }
+        Ok(held)
+    }
+
+    fn evaluate(&self, scalars: &[Vec<f64>], vectors: &[Vec<super::rows::Row<'_>>]) -> Result<Vec<RecordBatch>> {
+        let mut out = TileWriter::new(&self.grid);
+        let scope = Scope { grid: &self.grid, context: &self.query, scalars };
+        self.operator.evaluate().run(scope, vectors, &mut out)?;
+        let batches = out.finish();
+        debug_assert!(batches.iter().all(|b| b.schema() == self.schema), "operators write tiles of their grid");
+        Ok(batches)
+    }
+
+    /// Values of all scalar inputs; the first who asks evaluates them.
+    async fn scalars(&self) -> Result<&[Vec<f64>]> {
+        if self.scalar_inputs.is_empty() {
+            return Ok(&[]);
+        }
+        let values = self.scalars.get_or_try_init(|| async {
+            let mut all = Vec::with_capacity(self.scalar_inputs.len());
+            for input in &self.scalar_inputs {
+                all.push(self.scalar(input).await?);
+            }
+            Ok::<_, DataFusionError>(all)
+        });
+        Ok(values.await?)
+    }
+
+    async fn scalar(&self, input: &Arc<dyn ExecutionPlan>) -> Result<Vec<f64>> {
+        let mut values = vec![f64::NAN; self.grid.steps];
+        let mut batches = input.execute(0, Arc::clone(&self.task))?;
+        while let Some(batch) = batches.next().await {
+            self.query.check()?;
+            for row in rows(&batch?)? {
+                let first = row.tile as usize * self.grid.tile_steps;
+                for lane in lanes(row.mask) {
+                    if let Some(slot) = values.get_mut(first + lane) {
+                        *slot = row.values[lane];
+                    }
+                }
+            }
+        }
+        Ok(values)
+    }
+}

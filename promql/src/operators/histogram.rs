@@ -1,0 +1,426 @@
+//! `Buckets`: `histogram_quantile` and `histogram_fraction` over classic buckets.
+//!
+//! Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/quantile.go>
+//! (`BucketQuantile`, `BucketFraction`). Differences: none intended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+use promontory_tsdb::labels::{METRIC_NAME, go_quote, put_pair};
+
+use super::format::{go_2g, go_f, go_g, rfc3339};
+use super::key::{NAME_DROPPED, get, retain_into};
+use super::notice::bad_quantile;
+use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
+use super::{Evaluate, Scope, ScalarArg};
+
+/// A function of the buckets that share all labels but `le`, step by step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Buckets {
+    /// Which one.
+    pub function: BucketFunction,
+    /// ` (line:col)` of the vector, for annotations.
+    pub position: String,
+    /// Names are marked and not dropped, and told in annotations.
+    pub delayed_names: bool,
+}
+
+/// What a [`Buckets`] computes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BucketFunction {
+    /// `histogram_quantile(φ, v)`; with the position of φ.
+    Quantile(ScalarArg, String),
+    /// `histogram_quantiles(v, "label", φ…)`; with the positions of the φ.
+    Quantiles(String, Vec<(ScalarArg, String)>),
+    /// `histogram_fraction(lower, upper, v)`.
+    Fraction(ScalarArg, ScalarArg),
+}
+
+impl fmt::Display for Buckets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.function {
+            BucketFunction::Quantile(q, _) => write!(f, "quantile {q}"),
+            BucketFunction::Quantiles(label, qs) => {
+                write!(f, "quantiles into {label}:")?;
+                qs.iter().try_for_each(|(q, _)| write!(f, " {q}"))
+            }
+            BucketFunction::Fraction(lower, upper) => write!(f, "fraction {lower}..{upper}"),
+        }
+    }
+}
+
+/// A cumulative bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Bucket {
+    upper: f64,
+    count: f64,
+}
+
+impl Evaluate for Buckets {
+    fn name(&self) -> &'static str {
+        "Buckets"
+    }
+
+    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+        self.check_quantiles(scope);
+        let mut groups: HashMap<(u32, Vec<u8>), Vec<(f64, &Row<'_>)>> = HashMap::new();
+        for row in &vectors[0] {
+            let Some(upper) = self.upper_bound(scope, row) else { continue };
+            let mut key = Vec::with_capacity(row.key.len());
+            retain_into(row.key, &mut key, |n| n != b"le" && n != NAME_DROPPED.as_bytes());
+            groups.entry((row.tile, key)).or_default().push((upper, row));
+        }
+        let mut merger = Merger::new(out.width());
+        let mut fixed = Fixes::default();
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for ((tile, key), buckets) in &groups {
+            self.group(scope, *tile, key, buckets, &mut fixed, &mut merger)?;
+        }
+        fixed.tell(scope, &self.position);
+        merger.write(out);
+        Ok(())
+    }
+}
+
+impl Buckets {
+    fn check_quantiles(&self, scope: Scope<'_>) {
+        let one;
+        let quantiles = match &self.function {
+            BucketFunction::Quantile(q, position) => {
+                one = [(*q, position.clone())];
+                &one[..]
+            }
+            BucketFunction::Quantiles(_, quantiles) => quantiles,
+            BucketFunction::Fraction(..) => return,
+        };
+        for (q, position) in quantiles {
+            let q = q.resolve(scope.scalars);
+            for text in (0..scope.grid.steps).filter_map(|step| bad_quantile(q.at(step))) {
+                scope.context.warn(&format!("{text}{position}"));
+            }
+        }
+    }
+
+    fn upper_bound(&self, scope: Scope<'_>, row: &Row<'_>) -> Option<f64> {
+        let le = get(row.key, "le").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
+        let upper = parse_go_float(le);
+        if upper.is_none() {
+            let mut text = format!("bucket label \"le\" is missing or has a malformed value of {}", go_quote(le));
+            if self.delayed_names {
+                text.push_str(&for_metric(row.key));
+            }
+            scope.context.warn(&format!("{text}{}", self.position));
+        }
+        upper
+    }
+
+    fn group(
+        &self,
+        scope: Scope<'_>,
+        tile: u32,
+        key: &[u8],
+        rows: &[(f64, &Row<'_>)],
+        fixed: &mut Fixes,
+        merger: &mut Merger,
+    ) -> Result<(), DataFusionError> {
+        let mut rows = rows.to_vec();
+        rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let any = rows.iter().fold(0, |mask, (_, row)| mask | row.mask);
+        let width = rows[0].1.values.len();
+        let outputs = match &self.function {
+            BucketFunction::Quantiles(label, quantiles) => {
+                quantiles.iter().map(|(q, _)| (Some((label, *q)), *q)).collect()
+            }
+            BucketFunction::Quantile(q, _) => vec![(None, *q)],
+            BucketFunction::Fraction(lower, _) => vec![(None, *lower)],
+        };
+        let mut buckets = Vec::new();
+        for (label, argument) in outputs {
+            let argument = argument.resolve(scope.scalars);
+            for lane in lanes(any) {
+                let step = tile as usize * width + lane;
+                buckets.clear();
+                buckets.extend(
+                    rows.iter()
+                        .filter(|(_, row)| row.mask >> lane & 1 == 1)
+                        .map(|(upper, row)| Bucket { upper: *upper, count: row.values[lane] }),
+                );
+                let value = match &self.function {
+                    BucketFunction::Fraction(_, upper) => {
+                        fraction(argument.at(step), upper.resolve(scope.scalars).at(step), &mut buckets)
+                    }
+                    _ => {
+                        let (value, fix) = quantile(argument.at(step), &mut buckets);
+                        if let Some(fix) = fix {
+                            let name = if self.delayed_names { for_metric(key) } else { String::new() };
+                            fixed.add(name, scope.grid.at(step), fix);
+                        }
+                        value
+                    }
+                };
+                let out_key = self.out_key(key, label.map(|(label, _)| (label.as_str(), argument.at(step))));
+                let mut values = vec![0.0; width];
+                values[lane] = value;
+                if merger.add(&out_key, tile, 1 << lane, &values) != 0 {
+                    return Err(same_labelset().into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn out_key(&self, key: &[u8], quantile: Option<(&str, f64)>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(key.len() + 16);
+        retain_into(key, &mut out, |n| self.delayed_names || n != METRIC_NAME.as_bytes());
+        if let Some((label, q)) = quantile {
+            let mut builder = super::labels(&out).to_builder();
+            builder.set(label, &openmetrics_float(q));
+            out = builder.build().as_bytes().to_vec();
+        }
+        if self.delayed_names {
+            put_pair(&mut out, NAME_DROPPED, "1");
+        }
+        out
+    }
+}
+
+/// `1` prints as `1.0`, so that the label looks like a float.
+fn openmetrics_float(v: f64) -> String {
+    let text = if v.is_finite() { go_g(v) } else { go_f(v) };
+    if v.is_finite() && !text.contains(['e', '.']) { format!("{text}.0") } else { text }
+}
+
+fn for_metric(key: &[u8]) -> String {
+    match get(key, METRIC_NAME).and_then(|n| std::str::from_utf8(n).ok()) {
+        Some(name) if !name.is_empty() => format!(" for metric name {}", go_quote(name)),
+        _ => String::new(),
+    }
+}
+
+/// Go's `strconv.ParseFloat` as far as bucket bounds go.
+fn parse_go_float(text: &str) -> Option<f64> {
+    let plain = text.trim_start_matches(['+', '-']);
+    let known = plain.eq_ignore_ascii_case("inf")
+        || plain.eq_ignore_ascii_case("infinity")
+        || plain.eq_ignore_ascii_case("nan")
+        || plain.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    if known { text.parse().ok() } else { None }
+}
+
+/// What had to be changed to make bucket counts grow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Fix {
+    min_bucket: f64,
+    max_bucket: f64,
+    max_difference: f64,
+}
+
+/// All fixes of a query, by metric.
+#[derive(Debug, Default)]
+struct Fixes(BTreeMap<String, (Fix, i64, i64, usize)>);
+
+impl Fixes {
+    fn add(&mut self, name: String, t: i64, fix: Fix) {
+        let (all, first, last, count) = self.0.entry(name).or_insert((fix, t, t, 0));
+        all.min_bucket = all.min_bucket.min(fix.min_bucket);
+        all.max_bucket = all.max_bucket.max(fix.max_bucket);
+        all.max_difference = all.max_difference.max(fix.max_difference);
+        *first = t.min(*first);
+        *last = t.max(*last);
+        *count += 1;
+    }
+
+    fn tell(self, scope: Scope<'_>, position: &str) {
+        for (name, (fix, first, last, count)) in self.0 {
+            scope.context.info(&format!(
+                "input to histogram_quantile needed to be fixed for monotonicity (see \
+                 https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){name}, \
+                 from buckets {} to {}, with a max diff of {}, over {count} samples from {} to {}{position}",
+                go_g(fix.min_bucket),
+                go_g(fix.max_bucket),
+                go_2g(fix.max_difference),
+                rfc3339(first),
+                rfc3339(last),
+            ));
+        }
+    }
+}
+
+/// Adds up buckets with equal bounds; they come sorted.
+#[expect(clippy::float_cmp, reason = "bounds are parsed from labels, equal text or not")]
+fn coalesce(buckets: &mut Vec<Bucket>) {
+    buckets.dedup_by(|next, kept| {
+        let same = next.upper == kept.upper;
+        if same {
+            kept.count += next.count;
+        }
+        same
+    });
+}
+
+/// Makes counts grow with bounds. Differences too small to be real are ignored without a word.
+#[expect(clippy::float_cmp, reason = "equal counts need no correction")]
+fn make_monotonic(buckets: &mut [Bucket]) -> Option<Fix> {
+    let mut fix = None::<Fix>;
+    let mut previous = buckets[0].count;
+    for bucket in &mut buckets[1..] {
+        let current = bucket.count;
+        if current == previous {
+            continue;
+        }
+        if almost_equal(previous, current, 1e-12) {
+            bucket.count = previous;
+            continue;
+        }
+        if current < previous {
+            bucket.count = previous;
+            let fix = fix.get_or_insert(Fix {
+                min_bucket: f64::INFINITY,
+                max_bucket: f64::NEG_INFINITY,
+                max_difference: 0.0,
+            });
+            fix.min_bucket = fix.min_bucket.min(bucket.upper);
+            fix.max_bucket = fix.max_bucket.max(bucket.upper);
+            fix.max_difference = fix.max_difference.max(previous - current);
+            continue;
+        }
+        previous = current;
+    }
+    fix
+}
+
+/// Upstream's `almost.Equal`.
+#[expect(clippy::float_cmp, reason = "the exact case of an approximate comparison")]
+fn almost_equal(a: f64, b: f64, epsilon: f64) -> bool {
+    if a.is_nan() && b.is_nan() || a == b {
+        return true;
+    }
+    let sum = a.abs() + b.abs();
+    let difference = (a - b).abs();
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < epsilon * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < epsilon
+}
+
+/// The quantile by linear interpolation. `buckets` come sorted by bound and are changed.
+fn quantile(q: f64, buckets: &mut Vec<Bucket>) -> (f64, Option<Fix>) {
+    if q.is_nan() {
+        return (f64::NAN, None);
+    }
+    if q < 0.0 {
+        return (f64::NEG_INFINITY, None);
+    }
+    if q > 1.0 {
+        return (f64::INFINITY, None);
+    }
+    if buckets.last().is_none_or(|b| b.upper != f64::INFINITY) {
+        return (f64::NAN, None);
+    }
+    coalesce(buckets);
+    let fix = make_monotonic(buckets);
+    let last = buckets.len() - 1;
+    let observations = buckets[last].count;
+    if buckets.len() < 2 || observations == 0.0 {
+        return (f64::NAN, fix);
+    }
+    let mut rank = q * observations;
+    let b = partition(&buckets[..last], |bucket| bucket.count >= rank);
+    if b == last {
+        return (buckets[last - 1].upper, fix);
+    }
+    if b == 0 && buckets[0].upper <= 0.0 {
+        return (buckets[0].upper, fix);
+    }
+    let (mut start, mut count) = (0.0, buckets[b].count);
+    if b > 0 {
+        start = buckets[b - 1].upper;
+        count -= buckets[b - 1].count;
+        rank -= buckets[b - 1].count;
+    }
+    (start + (buckets[b].upper - start) * (rank / count), fix)
+}
+
+/// Go's `sort.Search`: where `f` begins to hold.
+fn partition(buckets: &[Bucket], f: impl Fn(&Bucket) -> bool) -> usize {
+    buckets.partition_point(|b| !f(b))
+}
+
+/// The part of observations in `(lower, upper]` by linear interpolation. `buckets` come sorted.
+fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
+    if buckets.last().is_none_or(|b| b.upper != f64::INFINITY) {
+        return f64::NAN;
+    }
+    coalesce(buckets);
+    let count = buckets[buckets.len() - 1].count;
+    if count == 0.0 || lower.is_nan() || upper.is_nan() {
+        return f64::NAN;
+    }
+    if lower >= upper {
+        return 0.0;
+    }
+    let mut rank = 0.0;
+    let (mut lower_rank, mut upper_rank) = (None, None);
+    let mut bound = if buckets[0].upper <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
+    for bucket in buckets.iter() {
+        let interpolate = |v: f64| {
+            if bound == f64::NEG_INFINITY {
+                bucket.count
+            } else {
+                rank + (bucket.count - rank) * (v - bound) / (bucket.upper - bound)
+            }
+        };
+        for (wanted, found) in [(lower, &mut lower_rank), (upper, &mut upper_rank)] {
+            if found.is_none() && bound >= wanted {
+                *found = Some(rank);
+            }
+        }
+        if lower_rank.is_some() && upper_rank.is_some() {
+            break;
+        }
+        for (wanted, found) in [(lower, &mut lower_rank), (upper, &mut upper_rank)] {
+            if found.is_none() && bound < wanted && bucket.upper > wanted {
+                *found = Some(interpolate(wanted));
+            }
+        }
+        if lower_rank.is_some() && upper_rank.is_some() {
+            break;
+        }
+        rank = bucket.count;
+        bound = bucket.upper;
+    }
+    let (lower_rank, upper_rank) = (lower_rank.unwrap_or(count), upper_rank.unwrap_or(count));
+    (upper_rank - lower_rank) / count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buckets(pairs: &[(f64, f64)]) -> Vec<Bucket> {
+        pairs.iter().map(|(upper, count)| Bucket { upper: *upper, count: *count }).collect()
+    }
+
+    #[test]
+    fn quantile_interpolates_within_the_bucket() {
+        let all = [(1.0, 1.0), (2.0, 3.0), (f64::INFINITY, 4.0)];
+        assert_eq!(quantile(0.5, &mut buckets(&all)).0, 1.5);
+        assert_eq!(quantile(1.0, &mut buckets(&all)).0, 2.0);
+        assert!(quantile(0.5, &mut buckets(&all[..2])).0.is_nan(), "no +Inf bucket");
+    }
+
+    #[test]
+    fn quantile_reports_counts_that_shrink() {
+        let (_, fix) = quantile(0.5, &mut buckets(&[(1.0, 3.0), (2.0, 1.0), (f64::INFINITY, 4.0)]));
+        assert_eq!(fix, Some(Fix { min_bucket: 2.0, max_bucket: 2.0, max_difference: 2.0 }));
+    }
+
+    #[test]
+    fn fraction_is_the_share_between_two_bounds() {
+        let all = [(1.0, 1.0), (2.0, 3.0), (f64::INFINITY, 4.0)];
+        assert_eq!(fraction(0.0, 2.0, &mut buckets(&all)), 0.75);
+        assert_eq!(fraction(0.5, 1.0, &mut buckets(&all)), 0.125);
+    }
+}

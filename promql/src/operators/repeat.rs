@@ -1,0 +1,40 @@
+//! `Repeat`: a step-invariant subtree, evaluated on one step, at every step.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+use super::rows::{Row, TileWriter, lane_mask};
+use super::{Evaluate, Scope};
+
+/// Puts the only sample of each series at every step. The input's grid has one step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Repeat;
+
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("every step")
+    }
+}
+
+impl Evaluate for Repeat {
+    fn name(&self) -> &'static str {
+        "Repeat"
+    }
+
+    fn streams(&self) -> bool {
+        true
+    }
+
+    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+        let grid = scope.grid;
+        let mut values = vec![0.0; grid.tile_steps];
+        for row in &vectors[0] {
+            values.fill(row.values[0]);
+            for tile in 0..grid.tiles() {
+                out.push(row.key, tile as u32, lane_mask(grid.steps_in_tile(tile)), &values);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Tile rows: reading them out of batches and writing them into batches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, BinaryArray, BinaryBuilder, BooleanBufferBuilder, FixedSizeListArray, Float64Array, RecordBatch,
+    UInt32Array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::error::DataFusionError;
+
+use crate::context::QueryContext;
+use crate::error::QueryError;
+use crate::params::Grid;
+use crate::tile::{FLOATS, LABELS_KEY, TILE, tile_schema};
+
+/// One row of a tile relation. Bit `j` of `mask` says that lane `j` of `values` is a sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) tile: u32,
+    pub(crate) mask: u128,
+    pub(crate) values: &'a [f64],
+}
+
+/// The lowest `lanes` bits.
+pub(crate) fn lane_mask(lanes: usize) -> u128 {
+    if lanes >= 128 { u128::MAX } else { (1 << lanes) - 1 }
+}
+
+/// Indexes of the bits that are set, ascending.
+pub(crate) fn lanes(mut mask: u128) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (mask != 0).then(|| {
+            let lane = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            lane
+        })
+    })
+}
+
+/// All rows of `batch`.
+pub(crate) fn rows(batch: &RecordBatch) -> Result<Vec<Row<'_>>, DataFusionError> {
+    let wrong = || DataFusionError::Internal(format!("not tiles: {}", batch.schema()));
+    let keys = batch.column(LABELS_KEY.0).as_any().downcast_ref::<BinaryArray>().ok_or_else(wrong)?;
+    let tiles = batch.column(TILE.0).as_any().downcast_ref::<UInt32Array>().ok_or_else(wrong)?;
+    let floats = batch.column(FLOATS.0).as_any().downcast_ref::<FixedSizeListArray>().ok_or_else(wrong)?;
+    let child = floats.values().as_any().downcast_ref::<Float64Array>().ok_or_else(wrong)?;
+    let width = usize::try_from(floats.value_length()).map_err(|_| wrong())?;
+    let values = child.values();
+    Ok((0..batch.num_rows())
+        .map(|i| Row {
+            key: keys.value(i),
+            tile: tiles.value(i),
+            mask: mask_of(child.nulls(), i * width, width),
+            values: &values[i * width..(i + 1) * width],
+        })
+        .collect())
+}
+
+/// Number of samples in `batch`.
+pub(crate) fn samples(batch: &RecordBatch) -> usize {
+    batch
+        .column(FLOATS.0)
+        .as_any()
+        .downcast_ref::<FixedSizeListArray>()
+        .map_or(0, |floats| floats.values().len() - floats.values().null_count())
+}
+
+fn mask_of(nulls: Option<&NullBuffer>, first: usize, len: usize) -> u128 {
+    let Some(nulls) = nulls else { return lane_mask(len) };
+    let bits = nulls.inner();
+    let offset = bits.offset() + first;
+    let (begin, end, shift) = (offset / 8, (offset + len).div_ceil(8), offset % 8);
+    let mut raw = [0u8; 17];
+    raw[..end - begin].copy_from_slice(&bits.values()[begin..end]);
+    let mut low = [0u8; 16];
+    low.copy_from_slice(&raw[..16]);
+    let mut mask = u128::from_le_bytes(low) >> shift;
+    if shift > 0 {
+        mask |= u128::from(raw[16]) << (128 - shift);
+    }
+    mask & lane_mask(len)
+}
+
+/// Batches that an operator holds, accounted for until they are dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    batches: Vec<RecordBatch>,
+    samples: usize,
+    context: Arc<QueryContext>,
+}
+
+impl Held {
+    pub(crate) fn new(context: &Arc<QueryContext>) -> Self {
+        Self { batches: Vec::new(), samples: 0, context: Arc::clone(context) }
+    }
+
+    pub(crate) fn push(&mut self, batch: RecordBatch) -> Result<(), QueryError> {
+        let n = samples(&batch);
+        self.samples += n;
+        self.batches.push(batch);
+        self.context.hold_samples(n)
+    }
+
+    pub(crate) fn rows(&self) -> Result<Vec<Row<'_>>, DataFusionError> {
+        let mut all = Vec::with_capacity(self.batches.iter().map(RecordBatch::num_rows).sum());
+        for batch in &self.batches {
+            all.extend(rows(batch)?);
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.context.release_samples(self.samples);
+    }
+}
+
+/// Collects rows into batches of about a mebibyte.
+#[derive(Debug)]
+pub(crate) struct TileWriter {
+    schema: SchemaRef,
+    width: usize,
+    batch_rows: usize,
+    keys: BinaryBuilder,
+    tiles: Vec<u32>,
+    values: Vec<f64>,
+    present: BooleanBufferBuilder,
+    done: Vec<RecordBatch>,
+}
+
+impl TileWriter {
+    pub(crate) fn new(grid: &Grid) -> Self {
+        let width = grid.tile_steps;
+        Self {
+            schema: tile_schema(grid),
+            width,
+            batch_rows: ((1 << 20) / (8 * width)).clamp(64, 8192),
+            keys: BinaryBuilder::new(),
+            tiles: Vec::new(),
+            values: Vec::new(),
+            present: BooleanBufferBuilder::new(0),
+            done: Vec::new(),
+        }
+    }
+
+    /// Lanes per row.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Adds a row, unless it has no sample.
+    pub(crate) fn push(&mut self, key: &[u8], tile: u32, mask: u128, values: &[f64]) {
+        debug_assert_eq!(values.len(), self.width, "a row has one value per lane");
+        if mask == 0 {
+            return;
+        }
+        self.keys.append_value(key);
+        self.tiles.push(tile);
+        self.values.extend_from_slice(values);
+        self.present.append_packed_range(0..self.width, &mask.to_le_bytes());
+        if self.tiles.len() == self.batch_rows {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.tiles.is_empty() {
+            return;
+        }
+        let width = self.width;
+        let nulls = NullBuffer::new(self.present.finish());
+        let nulls = (nulls.null_count() > 0).then_some(nulls);
+        let child = Float64Array::new(std::mem::take(&mut self.values).into(), nulls);
+        let item = Arc::new(Field::new("item", DataType::Float64, true));
+        let lanes = i32::try_from(width).expect("a tile has at most 128 lanes");
+        let floats = FixedSizeListArray::new(item, lanes, Arc::new(child), None);
+        let batch = RecordBatch::try_new(
+            Arc::clone(&self.schema),
+            vec![
+                Arc::new(self.keys.finish()),
+                Arc::new(UInt32Array::from(std::mem::take(&mut self.tiles))),
+                Arc::new(floats),
+            ],
+        )
+        .expect("the three columns have the types of `tile_schema` and one length");
+        self.done.push(batch);
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<RecordBatch> {
+        self.flush();
+        self.done
+    }
+}
+
+/// Rows by `(key, tile)`; rows that meet are laid over each other as long as no lane has two samples.
+#[derive(Debug)]
+pub(crate) struct Merger {
+    width: usize,
+    index: HashMap<(Vec<u8>, u32), usize>,
+    rows: Vec<(u128, Vec<f64>)>,
+}
+
+impl Merger {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { width, index: HashMap::new(), rows: Vec::new() }
+    }
+
+    /// Adds a row; gives the lanes that had a sample already.
+    pub(crate) fn add(&mut self, key: &[u8], tile: u32, mask: u128, values: &[f64]) -> u128 {
+        if mask == 0 {
+            return 0;
+        }
+        let (at, _) = self.slot(key, tile);
+        let (present, slots) = &mut self.rows[at];
+        let both = *present & mask;
+        *present |= mask;
+        for lane in lanes(mask & !both) {
+            slots[lane] = values[lane];
+        }
+        both
+    }
+
+    /// The row of `(key, tile)`, made if it is not there, and whether it was there.
+    pub(crate) fn slot(&mut self, key: &[u8], tile: u32) -> (usize, bool) {
+        let next = self.rows.len();
+        let at = *self.index.entry((key.to_vec(), tile)).or_insert(next);
+        if at == next {
+            self.rows.push((0, vec![0.0; self.width]));
+        }
+        (at, at < next)
+    }
+
+    /// Presence and values of a slot.
+    pub(crate) fn row(&mut self, at: usize) -> &mut (u128, Vec<f64>) {
+        &mut self.rows[at]
+    }
+
+    /// Writes all rows in the order in which they came.
+    pub(crate) fn write(self, out: &mut TileWriter) {
+        let mut order: Vec<_> = self.index.into_iter().collect();
+        order.sort_unstable_by_key(|(_, at)| *at);
+        for ((key, tile), at) in order {
+            let (mask, values) = &self.rows[at];
+            out.push(&key, tile, *mask, values);
+        }
+    }
+}
+
+/// What upstream says when two series of a result have the same labels.
+pub(crate) fn same_labelset() -> QueryError {
+    QueryError::Execution("vector cannot contain metrics with the same labelset".into())
+}

@@ -1,0 +1,102 @@
+//! `SetOperator`: `and`, `or`, `unless`, decided step by step.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+
+use super::key::{Interner, PerKey, Signature};
+use super::rows::{Merger, Row, TileWriter, same_labelset};
+use super::{Evaluate, Scope};
+use crate::parser::BinaryOp;
+
+/// A set operator: the left side's samples, kept or dropped by what the right side has with the same
+/// signature at the same step; `or` adds the right side's samples where the left has none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SetOperator {
+    /// `And`, `Or` or `Unless`.
+    pub op: BinaryOp,
+    /// What belongs together.
+    pub signature: Signature,
+}
+
+impl fmt::Display for SetOperator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.op.symbol(), self.signature)
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", if self.on { "on" } else { "ignoring" }, self.labels.join(", "))
+    }
+}
+
+/// Signatures and presence of one side.
+#[derive(Debug, Default)]
+struct Side {
+    /// Signature of each row.
+    signatures: Vec<u32>,
+    /// Steps at which the signature has a sample.
+    present: HashMap<(u32, u32), u128>,
+}
+
+impl Side {
+    fn new(rows: &[Row<'_>], signature: &Signature, ids: &mut Interner) -> Self {
+        let mut known = PerKey::new();
+        let mut side = Self::default();
+        for row in rows {
+            let id = known.get(row.key, |key| ids.id(&signature.of(key)));
+            side.signatures.push(id);
+            *side.present.entry((row.tile, id)).or_default() |= row.mask;
+        }
+        side
+    }
+
+    fn present(&self, tile: u32, signature: u32) -> u128 {
+        self.present.get(&(tile, signature)).copied().unwrap_or(0)
+    }
+}
+
+impl Evaluate for SetOperator {
+    fn name(&self) -> &'static str {
+        "SetOperator"
+    }
+
+    fn vector_inputs(&self) -> usize {
+        2
+    }
+
+    fn run(&self, _: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+        let mut ids = Interner::default();
+        let left = Side::new(&vectors[0], &self.signature, &mut ids);
+        let right = Side::new(&vectors[1], &self.signature, &mut ids);
+        if self.op == BinaryOp::Or {
+            return or(vectors, &left, &right, out);
+        }
+        for (row, signature) in vectors[0].iter().zip(&left.signatures) {
+            let other = right.present(row.tile, *signature);
+            let mask = if self.op == BinaryOp::And { row.mask & other } else { row.mask & !other };
+            out.push(row.key, row.tile, mask, row.values);
+        }
+        Ok(())
+    }
+}
+
+/// A series may stand on both sides, at different steps: rows are laid over each other.
+fn or(vectors: &[Vec<Row<'_>>], left: &Side, right: &Side, out: &mut TileWriter) -> Result<(), DataFusionError> {
+    let mut merger = Merger::new(out.width());
+    for row in &vectors[0] {
+        if merger.add(row.key, row.tile, row.mask, row.values) != 0 {
+            return Err(same_labelset().into());
+        }
+    }
+    for (row, signature) in vectors[1].iter().zip(&right.signatures) {
+        let mask = row.mask & !left.present(row.tile, *signature);
+        if merger.add(row.key, row.tile, mask, row.values) != 0 {
+            return Err(same_labelset().into());
+        }
+    }
+    merger.write(out);
+    Ok(())
+}

@@ -1,0 +1,369 @@
+//! `VectorBinary`: arithmetic and comparison of two vectors.
+//!
+//! Series are matched once, by signature; samples are matched by presence masks, a tile at a time.
+//! All checks are per step, as upstream: two series of the "one" side may share a signature as long
+//! as no step has both.
+//!
+//! Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/engine.go> (`VectorBinop`).
+//! Difference: of several errors the one of the earliest step is reported.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+use promontory_tsdb::labels::{METRIC_NAME, put_pair};
+
+use super::key::{Interner, NAME_DROPPED, PerKey, Signature, get, labels, retain_into};
+use super::math::{arithmetic, compare};
+use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
+use super::{Evaluate, Float, Scope};
+use crate::error::QueryError;
+use crate::parser::{BinaryOp, Cardinality};
+
+/// A binary operator between vectors that is no set operator.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VectorBinary {
+    /// Arithmetic or comparison.
+    pub op: BinaryOp,
+    /// `bool` stands after the operator.
+    pub return_bool: bool,
+    /// What belongs together.
+    pub signature: Signature,
+    /// How many on each side; not `ManyToMany`.
+    pub cardinality: Cardinality,
+    /// Labels taken from the "one" side.
+    pub include: Vec<String>,
+    /// Stands in for a missing left sample.
+    pub fill_left: Option<Float>,
+    /// Stands in for a missing right sample.
+    pub fill_right: Option<Float>,
+    /// Names are marked and not dropped where upstream delays.
+    pub delayed_names: bool,
+}
+
+impl fmt::Display for VectorBinary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} {}", self.op.symbol(), if self.return_bool { " bool" } else { "" }, self.signature)?;
+        match self.cardinality {
+            Cardinality::OneToOne | Cardinality::ManyToMany => {}
+            Cardinality::ManyToOne => write!(f, " group_left({})", self.include.join(", "))?,
+            Cardinality::OneToMany => write!(f, " group_right({})", self.include.join(", "))?,
+        }
+        for (name, fill) in [("fill_left", self.fill_left), ("fill_right", self.fill_right)] {
+            if let Some(v) = fill {
+                write!(f, " {name}({v:?})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows of one side, ordered by tile and signature.
+#[derive(Debug)]
+struct Side<'a, 'b> {
+    rows: &'b [Row<'a>],
+    /// `(tile, signature, index into rows)`.
+    order: Vec<(u32, u32, u32)>,
+    /// Steps at which the side has any sample, by tile.
+    any: Vec<u128>,
+}
+
+impl<'a, 'b> Side<'a, 'b> {
+    fn new(rows: &'b [Row<'a>], signature: &Signature, ids: &mut Interner, tiles: usize) -> Self {
+        let mut known = PerKey::new();
+        let mut any = vec![0; tiles];
+        let mut order = Vec::with_capacity(rows.len());
+        for (i, row) in rows.iter().enumerate() {
+            any[row.tile as usize] |= row.mask;
+            order.push((row.tile, known.get(row.key, |key| ids.id(&signature.of(key))), i as u32));
+        }
+        order.sort_unstable();
+        Self { rows, order, any }
+    }
+
+    /// Takes the rows of the group `(tile, signature)`, which is not behind the cursor.
+    fn group(&self, cursor: &mut usize, group: (u32, u32)) -> Vec<&'b Row<'a>> {
+        let mut found = Vec::new();
+        while let Some((tile, signature, i)) = self.order.get(*cursor) {
+            if (*tile, *signature) != group {
+                break;
+            }
+            found.push(&self.rows[*i as usize]);
+            *cursor += 1;
+        }
+        found
+    }
+
+    fn peek(&self, cursor: usize) -> Option<(u32, u32)> {
+        self.order.get(cursor).map(|(tile, signature, _)| (*tile, *signature))
+    }
+}
+
+/// The first thing that is wrong in a tile: step and kind decide which one is told.
+#[derive(Debug, Default)]
+struct FirstError(Option<(usize, u8, QueryError)>);
+
+impl FirstError {
+    fn offer(&mut self, mask: u128, kind: u8, text: impl FnOnce(usize) -> String) {
+        if mask == 0 {
+            return;
+        }
+        let lane = mask.trailing_zeros() as usize;
+        if self.0.as_ref().is_none_or(|(l, k, _)| (lane, kind) < (*l, *k)) {
+            self.0 = Some((lane, kind, QueryError::Execution(text(lane))));
+        }
+    }
+}
+
+impl Evaluate for VectorBinary {
+    fn name(&self) -> &'static str {
+        "VectorBinary"
+    }
+
+    fn vector_inputs(&self) -> usize {
+        2
+    }
+
+    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+        let swapped = self.cardinality == Cardinality::OneToMany;
+        let (many, one) = if swapped { (1, 0) } else { (0, 1) };
+        let mut ids = Interner::default();
+        let tiles = scope.grid.tiles();
+        let many = Side::new(&vectors[many], &self.signature, &mut ids, tiles);
+        let one = Side::new(&vectors[one], &self.signature, &mut ids, tiles);
+        let mut matcher = Matcher {
+            operator: self,
+            swapped,
+            error: FirstError::default(),
+            values: vec![0.0; out.width()],
+            // Keys of different groups can only meet where the signature holds what the result drops.
+            merger: self.signature.lists(METRIC_NAME.as_bytes()).then(|| Merger::new(out.width())),
+            out,
+        };
+        let (mut m, mut o) = (0, 0);
+        let mut tile = 0;
+        while let Some(group) = [many.peek(m), one.peek(o)].into_iter().flatten().min() {
+            if group.0 != tile {
+                matcher.fail()?;
+                tile = group.0;
+            }
+            let (lefts, rights) = (many.group(&mut m, group), one.group(&mut o, group));
+            let (any_many, any_one) = (many.any[tile as usize], one.any[tile as usize]);
+            let steps = if self.fill_left.is_some() || self.fill_right.is_some() {
+                any_many | any_one
+            } else {
+                any_many & any_one
+            };
+            matcher.group(tile, steps, &lefts, &rights)?;
+        }
+        matcher.fail()?;
+        matcher.finish();
+        Ok(())
+    }
+}
+
+struct Matcher<'a> {
+    operator: &'a VectorBinary,
+    /// The "many" side is the right one.
+    swapped: bool,
+    error: FirstError,
+    values: Vec<f64>,
+    merger: Option<Merger>,
+    out: &'a mut TileWriter,
+}
+
+/// Output rows of one group: key, presence before the comparison, presence, values.
+type GroupRows = Vec<(Vec<u8>, u128, u128, Vec<f64>)>;
+
+impl Matcher<'_> {
+    fn fail(&mut self) -> Result<(), DataFusionError> {
+        match self.error.0.take() {
+            Some((_, _, error)) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(self) {
+        if let Some(merger) = self.merger {
+            merger.write(self.out);
+        }
+    }
+
+    /// Matches the rows of one tile and signature at `steps`.
+    fn group(
+        &mut self,
+        tile: u32,
+        steps: u128,
+        many: &[&Row<'_>],
+        one: &[&Row<'_>],
+    ) -> Result<(), DataFusionError> {
+        let duplicates = self.one_side(steps, one);
+        let present = one.iter().fold(0, |mask, row| mask | row.mask);
+        let mut made = GroupRows::new();
+        let mut matched = 0;
+        for left in many {
+            for right in one {
+                let both = left.mask & right.mask & steps & !duplicates;
+                self.pair(both, left.key, left.values, right.key, right.values, &mut matched, &mut made);
+            }
+            // After the swap, upstream's `RHS` fill still stands in for the "one" side.
+            if let Some(fill) = self.operator.fill_right {
+                let alone = left.mask & !present & steps;
+                let key = self.operator.signature.of(left.key);
+                let filled = vec![fill.0; left.values.len()];
+                self.pair(alone, left.key, left.values, &key, &filled, &mut matched, &mut made);
+            }
+        }
+        if let Some(fill) = self.operator.fill_left {
+            for right in one {
+                let alone = right.mask & steps & !matched;
+                let key = self.operator.signature.of(right.key);
+                let filled = vec![fill.0; right.values.len()];
+                self.pair(alone, &key, &filled, right.key, right.values, &mut matched, &mut made);
+            }
+        }
+        for (key, _, mask, values) in made {
+            match &mut self.merger {
+                None => self.out.push(&key, tile, mask, &values),
+                Some(merger) => {
+                    if merger.add(&key, tile, mask, &values) != 0 {
+                        return Err(same_labelset().into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for steps at which the "one" side has more than one sample; gives those steps.
+    fn one_side(&mut self, steps: u128, one: &[&Row<'_>]) -> u128 {
+        let (mut seen, mut twice) = (0, 0);
+        for row in one {
+            twice |= seen & row.mask;
+            seen |= row.mask;
+        }
+        let duplicates = twice & steps;
+        let (operator, swapped) = (self.operator, self.swapped);
+        self.error.offer(duplicates, 0, |lane| {
+            let mut found: Vec<_> = one.iter().filter(|row| row.mask >> lane & 1 == 1).map(|row| row.key).collect();
+            found.sort_by(|a, b| super::compare(a, b));
+            let mut texts = [labels(found[0]).to_string(), labels(found[1]).to_string()];
+            texts.sort();
+            format!(
+                "found duplicate series for the match group {} on the {} hand-side of the operation: [{}, {}];\
+                 many-to-many matching not allowed: matching labels must be unique on one side",
+                operator.signature.group_labels(found[0]),
+                if swapped { "left" } else { "right" },
+                texts[0],
+                texts[1]
+            )
+        });
+        duplicates
+    }
+
+    /// Combines two rows at the steps `both`.
+    fn pair(
+        &mut self,
+        both: u128,
+        many_key: &[u8],
+        many: &[f64],
+        one_key: &[u8],
+        one: &[f64],
+        matched: &mut u128,
+        made: &mut GroupRows,
+    ) {
+        if both == 0 {
+            return;
+        }
+        let operator = self.operator;
+        let (left, right) = if self.swapped { (one, many) } else { (many, one) };
+        let mask = operator.lanes(both, left, right, &mut self.values);
+        let key = operator.result_key(many_key, one_key);
+        let one_to_one = operator.cardinality == Cardinality::OneToOne;
+        if one_to_one {
+            self.error.offer(*matched & both, 1, |_| {
+                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".into()
+            });
+        }
+        *matched |= both;
+        match made.iter_mut().find(|(k, ..)| *k == key) {
+            None => made.push((key, both, mask, self.values.clone())),
+            Some((_, inserted, present, values)) => {
+                if !one_to_one {
+                    self.error.offer(*inserted & both, 1, |_| {
+                        "multiple matches for labels: grouping labels must ensure unique matches".into()
+                    });
+                }
+                *inserted |= both;
+                *present |= mask;
+                for lane in lanes(mask) {
+                    values[lane] = self.values[lane];
+                }
+            }
+        }
+    }
+}
+
+impl VectorBinary {
+    /// Values and presence of the result at the steps `both`.
+    fn lanes(&self, both: u128, left: &[f64], right: &[f64], values: &mut [f64]) -> u128 {
+        if !self.op.is_comparison() {
+            arithmetic_lanes(self.op, left, right, values);
+            return both;
+        }
+        let holds = lanes(both)
+            .filter(|lane| compare(self.op, left[*lane], right[*lane]))
+            .fold(0, |mask: u128, lane| mask | 1 << lane);
+        if self.return_bool {
+            for (lane, value) in values.iter_mut().enumerate() {
+                *value = f64::from(u8::from(holds >> lane & 1 == 1));
+            }
+            both
+        } else {
+            values.copy_from_slice(left);
+            holds
+        }
+    }
+
+    /// Labels of the result: the "many" side's, changed as upstream's `resultMetric` does.
+    fn result_key(&self, many: &[u8], one: &[u8]) -> Vec<u8> {
+        let drop_name = !self.op.is_comparison() || (self.return_bool && !self.delayed_names);
+        let one_to_one = self.cardinality == Cardinality::OneToOne;
+        let mut key = Vec::with_capacity(many.len() + 8);
+        retain_into(many, &mut key, |name| {
+            let is_name = name == METRIC_NAME.as_bytes();
+            name != NAME_DROPPED.as_bytes()
+                && !(is_name && drop_name)
+                && (!one_to_one || self.signature.lists(name) == self.signature.on)
+        });
+        if !self.include.is_empty() {
+            let mut builder = labels(&key).to_builder();
+            for name in &self.include {
+                let value = get(one, name).and_then(|v| std::str::from_utf8(v).ok());
+                builder.set(name, value.unwrap_or_default());
+            }
+            key = builder.build().as_bytes().to_vec();
+        }
+        if self.return_bool && self.delayed_names {
+            put_pair(&mut key, NAME_DROPPED, "1");
+        }
+        key
+    }
+}
+
+/// One loop per operator, so that the usual ones become vector instructions.
+fn arithmetic_lanes(op: BinaryOp, left: &[f64], right: &[f64], values: &mut [f64]) {
+    macro_rules! each {
+        ($op:expr) => {
+            for ((value, l), r) in values.iter_mut().zip(left).zip(right) {
+                *value = arithmetic($op, *l, *r);
+            }
+        };
+    }
+    match op {
+        BinaryOp::Add => each!(BinaryOp::Add),
+        BinaryOp::Sub => each!(BinaryOp::Sub),
+        BinaryOp::Mul => each!(BinaryOp::Mul),
+        BinaryOp::Div => each!(BinaryOp::Div),
+        op => each!(op),
+    }
+}
