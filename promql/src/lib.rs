@@ -22,6 +22,8 @@ pub mod operators;
 mod params;
 pub mod parser;
 pub mod physical;
+mod planner;
+mod result;
 pub mod tile;
 pub mod value;
 

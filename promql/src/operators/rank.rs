@@ -47,12 +47,6 @@ impl fmt::Display for Rank {
     }
 }
 
-impl fmt::Display for Grouping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", if self.without { "without" } else { "by" }, self.labels.join(", "))
-    }
-}
-
 impl Evaluate for Rank {
     fn name(&self) -> &'static str {
         "Rank"

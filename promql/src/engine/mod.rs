@@ -1,0 +1,269 @@
+//! [`Engine`]: text in, [`QueryResult`] out.
+//!
+//! One engine serves any number of queries at a time and holds no data: each query names its source.
+//! Queries run on the tokio runtime of the caller; dropping the future or cancelling the token ends
+//! a query at the next batch of any of its operators.
+//!
+//! DataFusion's optimizer passes are left out: plans are made right in the first place. What remains
+//! is what a physical plan with vector aggregates needs to be correct ([`Planners`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::execution::TaskContext;
+use datafusion::execution::context::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::combine_partial_final_agg::CombinePartialFinalAggregate;
+use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionConfig;
+use futures::FutureExt;
+use promontory_tsdb::Queryable;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Annotations, QueryContext};
+use crate::error::QueryError;
+use crate::operators::OperatorPlanner;
+use crate::operators::rows::Held;
+use crate::params::{EngineOptions, QueryParams};
+use crate::parser::{self, Expr, ValueType};
+use crate::physical::LeafPlanner;
+use crate::planner::{Planner, QueryPlan, Root};
+use crate::result;
+use crate::value::{QueryResult, QueryValue};
+
+/// Plans and runs PromQL.
+#[derive(Debug)]
+pub struct Engine {
+    options: EngineOptions,
+    planners: Planners,
+}
+
+impl Engine {
+    /// An engine with these limits and defaults.
+    pub fn new(options: EngineOptions) -> Self {
+        let planners = Planners::new(options.partitions);
+        Self { options, planners }
+    }
+
+    /// What the engine was made with.
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Parses, plans and runs `expr` over `source`. An instant query when `params.step` is 0.
+    ///
+    /// # Errors
+    /// Whatever [`QueryError`] lists; texts are upstream's where it would fail too.
+    pub async fn query(
+        &self,
+        source: Arc<dyn Queryable>,
+        expr: &str,
+        params: QueryParams,
+        cancel: CancellationToken,
+    ) -> Result<QueryResult, QueryError> {
+        let parsed = self.parse(expr, params)?;
+        self.query_parsed(source, expr, &parsed, params, cancel).await
+    }
+
+    /// Runs `parsed`, which came from `expr`. For callers that evaluate one expression often.
+    ///
+    /// # Errors
+    /// As [`Engine::query`].
+    pub async fn query_parsed(
+        &self,
+        source: Arc<dyn Queryable>,
+        expr: &str,
+        parsed: &Expr,
+        params: QueryParams,
+        cancel: CancellationToken,
+    ) -> Result<QueryResult, QueryError> {
+        check_range_type(parsed, params)?;
+        let plan = Planner::plan_query(&source, &self.options, expr, parsed, params)?;
+        let running = cancel.child_token();
+        let context = QueryContext::new(self.options.max_samples, running.clone());
+        for text in &plan.warnings {
+            context.warn(text);
+        }
+        // Whatever is still running when this future ends is told to stop.
+        let _stop = running.drop_guard();
+        let run = self.run(&source, plan, params, &context);
+        let value = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(QueryError::Cancelled("query execution")),
+            value = tokio::time::timeout(self.options.timeout, run) => {
+                value.unwrap_or(Err(QueryError::Timeout("query execution")))
+            }
+        }?;
+        let Annotations { warnings, infos } = context.annotations();
+        Ok(QueryResult { value, warnings: warnings.into_iter().collect(), infos: infos.into_iter().collect() })
+    }
+
+    /// The logical and the physical plan of `expr` as text; nothing runs.
+    ///
+    /// # Errors
+    /// As [`Engine::query`], up to planning.
+    pub fn explain(
+        &self,
+        source: Arc<dyn Queryable>,
+        expr: &str,
+        params: QueryParams,
+    ) -> Result<String, QueryError> {
+        let parsed = self.parse(expr, params)?;
+        check_range_type(&parsed, params)?;
+        let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
+        let logical = match plan.root {
+            Root::Text(text) => return Ok(format!("string {text:?}\n")),
+            Root::Constant(v, _) => return Ok(format!("scalar {v}\n")),
+            Root::Raw(raw) => return Ok(format!("{raw:?}\n")),
+            Root::Scalar(plan, _) | Root::Vector(plan, _) | Root::Matrix(plan, _) => plan,
+        };
+        let planning = self.planners.physical(&logical, params);
+        // Our nodes are planned without waiting for anything.
+        let physical = planning.now_or_never().unwrap_or_else(|| Err(QueryError::Internal("planning waits".into())))?;
+        Ok(format!("{}\n\n{}", logical.display_indent(), displayable(physical.as_ref()).indent(false)))
+    }
+
+    fn parse(&self, expr: &str, params: QueryParams) -> Result<Expr, QueryError> {
+        if params.end < params.start {
+            return Err(QueryError::Invalid("end timestamp must not be before start time".into()));
+        }
+        if params.step < 0 {
+            return Err(QueryError::Invalid("zero or negative query resolution step widths are not accepted".into()));
+        }
+        Ok(parser::parse(expr, &self.options.parser)?)
+    }
+
+    async fn run(
+        &self,
+        source: &Arc<dyn Queryable>,
+        plan: QueryPlan,
+        params: QueryParams,
+        context: &Arc<QueryContext>,
+    ) -> Result<QueryValue, QueryError> {
+        let instant = params.step == 0;
+        Ok(match plan.root {
+            Root::Text(text) => QueryValue::String(params.start, text),
+            Root::Constant(v, grid) if instant => QueryValue::Scalar(grid.start, v),
+            Root::Constant(v, grid) => result::constant_matrix(v, &grid),
+            Root::Raw(raw) => result::raw(source.as_ref(), &raw, context).await?,
+            Root::Scalar(logical, grid) if instant => {
+                result::scalar(&self.execute(&logical, params, context).await?, &grid)?
+            }
+            Root::Vector(logical, grid) if instant => {
+                result::vector(&self.execute(&logical, params, context).await?, &grid, &plan.order)?
+            }
+            Root::Scalar(logical, grid) | Root::Vector(logical, grid) | Root::Matrix(logical, grid) => {
+                result::matrix(&self.execute(&logical, params, context).await?, &grid)?
+            }
+        })
+    }
+
+    async fn execute(
+        &self,
+        logical: &LogicalPlan,
+        params: QueryParams,
+        context: &Arc<QueryContext>,
+    ) -> Result<Held, QueryError> {
+        let mut physical = self.planners.physical(logical, params).await?;
+        if physical.output_partitioning().partition_count() > 1 {
+            physical = Arc::new(CoalescePartitionsExec::new(physical));
+        }
+        let task = self.planners.task(params, context);
+        let stream = physical.execute(0, task).map_err(QueryError::from_datafusion)?;
+        result::collect(stream, context).await
+    }
+}
+
+/// A range query needs a value at each step.
+fn check_range_type(expr: &Expr, params: QueryParams) -> Result<(), QueryError> {
+    let documented = match expr.value_type() {
+        ValueType::Scalar | ValueType::Vector => return Ok(()),
+        _ if params.step == 0 => return Ok(()),
+        ValueType::Matrix => "range vector",
+        ValueType::String => "string",
+    };
+    Err(QueryError::Invalid(format!(
+        "invalid expression type \"{documented}\" for range query, must be Scalar or instant Vector"
+    )))
+}
+
+/// What turns logical plans into physical ones, made once: session states with short rule lists.
+struct Planners {
+    runtime: Arc<RuntimeEnv>,
+    planner: DefaultPhysicalPlanner,
+    /// One partition, for queries that are done before a second core could help.
+    single: SessionState,
+    /// Partitioned leaves and aggregates.
+    parallel: SessionState,
+}
+
+impl fmt::Debug for Planners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planners").finish_non_exhaustive()
+    }
+}
+
+impl Planners {
+    fn new(partitions: usize) -> Self {
+        let extensions: Vec<Arc<dyn ExtensionPlanner + Send + Sync>> =
+            vec![Arc::new(LeafPlanner), Arc::new(OperatorPlanner)];
+        let runtime = Arc::new(RuntimeEnv::default());
+        let single = state(1, vec![Arc::new(CombinePartialFinalAggregate::new())], &runtime);
+        let parallel = state(partitions.max(1), vec![Arc::new(EnsureRequirements::new())], &runtime);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(extensions);
+        Self { runtime, planner, single, parallel }
+    }
+
+    fn state(&self, params: QueryParams) -> &SessionState {
+        if params.step == 0 { &self.single } else { &self.parallel }
+    }
+
+    async fn physical(
+        &self,
+        logical: &LogicalPlan,
+        params: QueryParams,
+    ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+        let plan = self.planner.create_physical_plan(logical, self.state(params)).await;
+        plan.map_err(QueryError::from_datafusion)
+    }
+
+    fn task(&self, params: QueryParams, context: &Arc<QueryContext>) -> Arc<TaskContext> {
+        let config = self.state(params).config().clone().with_extension(Arc::clone(context));
+        Arc::new(TaskContext::new(
+            None,
+            String::new(),
+            config,
+            Default::default(),
+            Default::default(),
+            Default::default(),
+            Default::default(),
+            Arc::clone(&self.runtime),
+        ))
+    }
+}
+
+fn state(
+    partitions: usize,
+    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+    runtime: &Arc<RuntimeEnv>,
+) -> SessionState {
+    // A tile is up to a kibibyte of values: fewer rows make a batch than elsewhere.
+    let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(1024);
+    config.options_mut().optimizer.enable_round_robin_repartition = false;
+    SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(Arc::clone(runtime))
+        .with_analyzer_rules(Vec::new())
+        .with_optimizer_rules(Vec::new())
+        .with_physical_optimizer_rules(rules)
+        .build()
+}
+
+#[cfg(test)]
+mod tests;

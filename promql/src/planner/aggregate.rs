@@ -1,0 +1,100 @@
+//! Aggregations.
+
+use promontory_tsdb::labels::METRIC_NAME;
+
+use super::{Names, Planner, ScalarPlan, VectorPlan, scalar_args};
+use crate::error::QueryError;
+use crate::logical::aggregate_plan;
+use crate::logical::spec::Grouping;
+use crate::operators::{
+    CountValues, NAME_DROPPED, Notice, NoticeKind, Rank, RankKind, bad_quantile, operator_plan,
+};
+use crate::params::Grid;
+use crate::parser::{AggregateExpr, AggregateOp, Expr};
+
+impl Planner<'_> {
+    pub(super) fn aggregate(&mut self, aggregate: &AggregateExpr, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let grouping = self.grouping(aggregate);
+        let names = if !aggregate.without && aggregate.grouping.iter().any(|l| l == METRIC_NAME) {
+            Names::Various
+        } else {
+            Names::Absent
+        };
+        let kind = match aggregate.op {
+            AggregateOp::TopK => RankKind::Top,
+            AggregateOp::BottomK => RankKind::Bottom,
+            AggregateOp::LimitK => RankKind::Limit,
+            AggregateOp::LimitRatio => RankKind::Ratio,
+            AggregateOp::CountValues => return self.count_values(aggregate, grouping, grid),
+            op => {
+                let param = match &aggregate.param {
+                    Some(param) => Some(self.quantile_param(param, grid)?.relation(grid)),
+                    None => None,
+                };
+                let input = self.vector(&aggregate.expr, grid)?;
+                // What is to be told of the input can as well be told of the result: both have
+                // samples, or neither.
+                let plan = aggregate_plan(input.plan, grid, op, grouping, param)?;
+                return Ok(VectorPlan { plan, names, notices: input.notices });
+            }
+        };
+        let param = param(aggregate)?;
+        let k = self.scalar(param, grid)?;
+        let input = self.vector(&aggregate.expr, grid)?.finish(grid);
+        let (args, mut inputs) = scalar_args(vec![k]);
+        inputs.insert(0, input.plan);
+        let rank = Rank { kind, grouping, param: args[0], position: self.position(param.span) };
+        Ok(VectorPlan::new(operator_plan(rank, grid, inputs), input.names))
+    }
+
+    fn grouping(&self, aggregate: &AggregateExpr) -> Grouping {
+        let mut labels = aggregate.grouping.clone();
+        if aggregate.without && self.options.delayed_name_removal {
+            // The mark goes with the name.
+            labels.push(NAME_DROPPED.to_owned());
+        }
+        labels.sort_unstable();
+        labels.dedup();
+        Grouping { without: aggregate.without, labels }
+    }
+
+    fn quantile_param(&mut self, param: &Expr, grid: Grid) -> Result<ScalarPlan, QueryError> {
+        let position = self.position(param.span);
+        Ok(match self.scalar(param, grid)? {
+            ScalarPlan::Constant(q) => {
+                self.warnings.extend(bad_quantile(q).map(|text| format!("{text}{position}")));
+                ScalarPlan::Constant(q)
+            }
+            ScalarPlan::Relation(plan) => {
+                let notice = Notice { kind: NoticeKind::BadQuantile, position };
+                ScalarPlan::Relation(operator_plan(notice, grid, vec![plan]))
+            }
+        })
+    }
+
+    fn count_values(
+        &mut self,
+        aggregate: &AggregateExpr,
+        mut grouping: Grouping,
+        grid: Grid,
+    ) -> Result<VectorPlan, QueryError> {
+        let label = self.text(param(aggregate)?)?;
+        if label.is_empty() {
+            return Err(QueryError::Execution(format!("invalid label name {label:?}")));
+        }
+        if !aggregate.without && !grouping.labels.contains(&label) {
+            grouping.labels.push(label.clone());
+            grouping.labels.sort_unstable();
+        }
+        let names = if grouping.without { Names::Absent } else { Names::Various };
+        let input = self.vector(&aggregate.expr, grid)?.finish(grid);
+        Ok(VectorPlan::new(operator_plan(CountValues { label, grouping }, grid, vec![input.plan]), names))
+    }
+}
+
+fn param(aggregate: &AggregateExpr) -> Result<&Expr, QueryError> {
+    aggregate
+        .param
+        .as_deref()
+        .ok_or_else(|| QueryError::Internal(format!("{} without a parameter", aggregate.op.name())))
+}

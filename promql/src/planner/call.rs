@@ -1,0 +1,219 @@
+//! Function calls, and the order of the result that `sort` and `topk` ask for.
+
+use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap_parens};
+use crate::error::QueryError;
+use crate::logical::spec::RangeFunction;
+use crate::operators::{
+    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, MapFunction, MathFunction, Relabel,
+    RelabelRule, ScalarOf, go_max, go_min, operator_plan,
+};
+use crate::params::Grid;
+use crate::parser::{AggregateOp, Call, Expr, ExprKind};
+use crate::result::ResultOrder;
+
+impl Planner<'_> {
+    pub(super) fn call(&mut self, expr: &Expr, call: &Call, grid: Grid) -> Result<Planned, QueryError> {
+        let name = call.function.name;
+        if let Some(function) = RangeFunction::by_name(name) {
+            return self.range_call(call, function, grid).map(Planned::Vector);
+        }
+        if let Some(scalar) = self.scalar_call(call, grid)? {
+            return Ok(Planned::Scalar(scalar));
+        }
+        self.vector_call(expr, call, grid).map(Planned::Vector)
+    }
+
+    /// Functions that give scalars.
+    fn scalar_call(&mut self, call: &Call, grid: Grid) -> Result<Option<ScalarPlan>, QueryError> {
+        let seconds = |ms: i64| ScalarPlan::Constant(ms as f64 / 1000.0);
+        Ok(Some(match call.function.name {
+            "time" => ScalarPlan::Relation(operator_plan(Constant(ConstantValue::Time), grid, Vec::new())),
+            "pi" => ScalarPlan::Constant(std::f64::consts::PI),
+            "start" => seconds(self.params.start),
+            "end" => seconds(self.params.end),
+            "range" => seconds(self.params.end - self.params.start),
+            "step" => seconds(if self.params.start == self.params.end { 0 } else { self.params.step }),
+            "max_of" => self.extreme(call, MapFunction::Greater, go_max, grid)?,
+            "min_of" => self.extreme(call, MapFunction::Less, go_min, grid)?,
+            "scalar" => {
+                let input = self.vector(&call.args[0], grid)?.finish(grid);
+                ScalarPlan::Relation(operator_plan(ScalarOf, grid, vec![input.plan]))
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn extreme(
+        &mut self,
+        call: &Call,
+        function: MapFunction,
+        known: fn(f64, f64) -> f64,
+        grid: Grid,
+    ) -> Result<ScalarPlan, QueryError> {
+        let (a, b) = (self.scalar(&call.args[0], grid)?, self.scalar(&call.args[1], grid)?);
+        Ok(match (a, b) {
+            (ScalarPlan::Constant(a), ScalarPlan::Constant(b)) => ScalarPlan::Constant(known(a, b)),
+            (ScalarPlan::Relation(plan), other) | (other, ScalarPlan::Relation(plan)) => {
+                let vector = VectorPlan::new(plan, Names::Absent);
+                ScalarPlan::Relation(self.map(vector, grid, function, vec![other], false).plan)
+            }
+        })
+    }
+
+    fn vector_call(&mut self, expr: &Expr, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let name = call.function.name;
+        if let Some(function) = MathFunction::by_name(name) {
+            let vector = self.vector(&call.args[0], grid)?;
+            return Ok(self.map(vector, grid, MapFunction::Math(function), Vec::new(), true));
+        }
+        if let Some(function) = DateFunction::by_name(name) {
+            return self.date(call, function, grid);
+        }
+        match name {
+            "clamp" => self.with_scalars(call, MapFunction::Clamp, grid),
+            "clamp_min" => self.with_scalars(call, MapFunction::ClampMin, grid),
+            "clamp_max" => self.with_scalars(call, MapFunction::ClampMax, grid),
+            "round" => self.with_scalars(call, MapFunction::Round, grid),
+            "timestamp" => self.timestamp(call, grid),
+            "vector" => {
+                let scalar = self.scalar(&call.args[0], grid)?;
+                Ok(VectorPlan::new(scalar.relation(grid), Names::Absent))
+            }
+            "absent" => {
+                let input = self.vector(&call.args[0], grid)?.finish(grid);
+                Ok(absent(call, input, grid))
+            }
+            "absent_over_time" => {
+                let input = self.range_call(call, RangeFunction::PresentOverTime, grid)?.finish(grid);
+                Ok(absent(call, input, grid))
+            }
+            "label_replace" | "label_join" => self.relabel(call, grid),
+            "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => {
+                if grid.steps > 1 {
+                    let text = "sort is ineffective for range queries since results are always ordered by labels";
+                    self.warnings.push(format!("{text}{}", self.position(expr.span)));
+                }
+                self.vector(&call.args[0], grid)
+            }
+            "histogram_quantile" | "histogram_fraction" | "histogram_quantiles" => self.buckets(call, grid),
+            _ => Err(QueryError::Unsupported(format!("function {name}()"))),
+        }
+    }
+
+    fn date(&mut self, call: &Call, function: DateFunction, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let vector = match call.args.first() {
+            Some(arg) => self.vector(arg, grid)?,
+            None => {
+                let time = operator_plan(Constant(ConstantValue::Time), grid, Vec::new());
+                VectorPlan::new(time, Names::Absent)
+            }
+        };
+        Ok(self.map(vector, grid, MapFunction::Date(function), Vec::new(), true))
+    }
+
+    /// A vector and then scalars.
+    fn with_scalars(&mut self, call: &Call, function: MapFunction, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let vector = self.vector(&call.args[0], grid)?;
+        let mut scalars = Vec::new();
+        for arg in &call.args[1..] {
+            scalars.push(self.scalar(arg, grid)?);
+        }
+        if function == MapFunction::Round && scalars.is_empty() {
+            scalars.push(ScalarPlan::Constant(1.0));
+        }
+        Ok(self.map(vector, grid, function, scalars, true))
+    }
+
+    fn timestamp(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
+        // Only a selector knows when its samples were taken.
+        if let ExprKind::VectorSelector(selector) = &unwrap_parens(&call.args[0]).kind {
+            return self.instant(selector, grid, true);
+        }
+        let vector = self.vector(&call.args[0], grid)?;
+        Ok(self.map(vector, grid, MapFunction::Timestamp, Vec::new(), true))
+    }
+
+    fn relabel(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let function = call.function.name;
+        let texts = call.args[1..].iter().map(|arg| self.text(arg)).collect::<Result<Vec<_>, _>>()?;
+        let destination = texts[0].clone();
+        let rule = if function == "label_replace" {
+            let pattern = texts[3].clone();
+            if promontory_tsdb::matcher::compile_anchored(&pattern).is_err() {
+                let text = format!("invalid regular expression in label_replace(): {pattern}");
+                return Err(QueryError::Execution(text));
+            }
+            RelabelRule::Replace { template: texts[1].clone(), source: texts[2].clone(), pattern }
+        } else {
+            let sources = texts[2..].to_vec();
+            if let Some(source) = sources.iter().find(|source| source.is_empty()) {
+                return Err(QueryError::Execution(format!("invalid source label name in label_join(): {source}")));
+            }
+            RelabelRule::Join { separator: texts[1].clone(), sources }
+        };
+        if destination.is_empty() {
+            let text = format!("invalid destination label name in {function}(): {destination}");
+            return Err(QueryError::Execution(text));
+        }
+        let input = self.vector(&call.args[0], grid)?.finish(grid);
+        let names = if destination == promontory_tsdb::labels::METRIC_NAME { Names::Various } else { input.names };
+        let plan = operator_plan(Relabel { destination, rule }, grid, vec![input.plan]);
+        Ok(VectorPlan::new(plan, names))
+    }
+
+    fn buckets(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let args = &call.args;
+        let (vector, scalars): (_, Vec<_>) = match call.function.name {
+            "histogram_quantile" => (1, vec![0]),
+            "histogram_fraction" => (2, vec![0, 1]),
+            _ => (0, (2..args.len()).collect()),
+        };
+        let mut plans = Vec::new();
+        for i in &scalars {
+            plans.push(self.scalar(&args[*i], grid)?);
+        }
+        let (values, scalar_inputs) = scalar_args(plans);
+        let position_of = |i: usize| self.position(unwrap_parens(&args[i]).span);
+        let function = match call.function.name {
+            "histogram_quantile" => BucketFunction::Quantile(values[0], position_of(0)),
+            "histogram_fraction" => BucketFunction::Fraction(values[0], values[1]),
+            _ => {
+                let positions = scalars.iter().map(|i| position_of(*i));
+                let quantiles = values.iter().copied().zip(positions).collect();
+                BucketFunction::Quantiles(self.text(&args[1])?, quantiles)
+            }
+        };
+        let position = self.position(unwrap_parens(&args[vector]).span);
+        let input = self.vector(&args[vector], grid)?.finish(grid);
+        let delayed_names = self.options.delayed_name_removal;
+        let names = if delayed_names { input.names } else { Names::Absent };
+        let mut inputs = vec![input.plan];
+        inputs.extend(scalar_inputs);
+        let plan = operator_plan(Buckets { function, position, delayed_names }, grid, inputs);
+        Ok(VectorPlan::new(plan, names))
+    }
+
+    /// The order of an instant vector.
+    pub(super) fn order(&mut self, expr: &Expr) -> Result<ResultOrder, QueryError> {
+        Ok(match &unwrap_parens(expr).kind {
+            ExprKind::Aggregate(aggregate) if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) => {
+                ResultOrder::AsComputed
+            }
+            ExprKind::Call(call) => match call.function.name {
+                "sort" => ResultOrder::ByValue { descending: false },
+                "sort_desc" => ResultOrder::ByValue { descending: true },
+                name @ ("sort_by_label" | "sort_by_label_desc") => {
+                    let labels = call.args[1..].iter().map(|arg| self.text(arg)).collect::<Result<_, _>>()?;
+                    ResultOrder::ByLabels { labels, descending: name == "sort_by_label_desc" }
+                }
+                _ => ResultOrder::Labels,
+            },
+            _ => ResultOrder::Labels,
+        })
+    }
+}
+
+fn absent(call: &Call, input: VectorPlan, grid: Grid) -> VectorPlan {
+    let labels = Planner::absent_labels(&call.args[0]);
+    VectorPlan::new(operator_plan(Absent { labels }, grid, vec![input.plan]), Names::Absent)
+}

@@ -1,0 +1,357 @@
+//! The planner: `Expr` and time parameters in, a [`QueryPlan`] out. Reads no data and runs nothing.
+//!
+//! Every node of a plan is on a [`Grid`]; the grid of a subtree changes at subqueries and at
+//! step-invariant subtrees (`@`), which are evaluated on one step and repeated.
+//!
+//! Scalars that are known at plan time stay numbers; other scalars are relations of scalar type and
+//! become additional inputs of the nodes that use them.
+
+mod aggregate;
+mod binary;
+mod call;
+mod duration;
+mod invariant;
+mod selector;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
+use promontory_tsdb::Queryable;
+
+use crate::error::QueryError;
+use crate::operators::{
+    Constant, ConstantValue, Float, KeyChange, Map, MapFunction, MergeDisjoint, Notice, NoticeKind, Repeat,
+    ScalarArg, operator_plan,
+};
+use crate::params::{EngineOptions, Grid, QueryParams};
+use crate::parser::{Expr, ExprKind, Span, UnaryOp};
+use crate::result::ResultOrder;
+
+pub(crate) use selector::RawSelector;
+
+/// How many operators may be nested. Plans, streams and their destruction recurse.
+const MAX_DEPTH: usize = 1000;
+
+/// A planned query.
+#[derive(Debug)]
+pub(crate) struct QueryPlan {
+    /// What is to be run.
+    pub(crate) root: Root,
+    /// Order of an instant vector.
+    pub(crate) order: ResultOrder,
+    /// Warnings that are certain without looking at data, with positions.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The root of a plan.
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// A string literal.
+    Text(String),
+    /// A scalar that needs no data.
+    Constant(f64, Grid),
+    /// A scalar relation.
+    Scalar(LogicalPlan, Grid),
+    /// A vector.
+    Vector(LogicalPlan, Grid),
+    /// A subquery without a function: a vector whose every step is a point.
+    Matrix(LogicalPlan, Grid),
+    /// A range selector without a function: samples as they are stored.
+    Raw(RawSelector),
+}
+
+/// A planned expression.
+#[derive(Debug)]
+enum Planned {
+    Scalar(ScalarPlan),
+    Vector(VectorPlan),
+    Text(String),
+}
+
+/// A planned scalar.
+#[derive(Debug)]
+enum ScalarPlan {
+    Constant(f64),
+    Relation(LogicalPlan),
+}
+
+/// A planned instant vector.
+#[derive(Debug)]
+struct VectorPlan {
+    plan: LogicalPlan,
+    names: Names,
+    /// To be told once the vector has a sample; put into the plan above the next aggregation, so
+    /// that leaf and aggregation stay neighbours.
+    notices: Vec<Notice>,
+}
+
+/// What is known of the metric names of a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// No series has one.
+    Absent,
+    /// All series have the same one: dropping it keeps keys apart.
+    Same,
+    /// Anything else.
+    Various,
+}
+
+/// Plans one query.
+pub(crate) struct Planner<'a> {
+    query: &'a str,
+    source: &'a Arc<dyn Queryable>,
+    options: &'a EngineOptions,
+    params: QueryParams,
+    lookback_ms: i64,
+    /// Subtrees to be evaluated once; by address, the tree outlives the planner.
+    invariant: HashSet<*const Expr>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Planner<'a> {
+    /// Plans `expr`, parsed from `query`, over `source`.
+    pub(crate) fn plan_query(
+        source: &'a Arc<dyn Queryable>,
+        options: &'a EngineOptions,
+        query: &'a str,
+        expr: &'a Expr,
+        params: QueryParams,
+    ) -> Result<QueryPlan, QueryError> {
+        check_depth(expr)?;
+        let lookback_ms = params.lookback.filter(|ms| *ms > 0).unwrap_or(options.lookback_ms);
+        let invariant = invariant::find(expr);
+        let mut planner =
+            Planner { query, source, options, params, lookback_ms, invariant, warnings: Vec::new() };
+        let grid = if params.step == 0 {
+            Grid::instant(params.start)
+        } else {
+            Grid::new(params.start, params.end, params.step, options.tile_steps)
+        };
+        let root = planner.root(expr, grid)?;
+        let order = if grid.steps == 1 { planner.order(expr)? } else { ResultOrder::Labels };
+        Ok(QueryPlan { root, order, warnings: planner.warnings })
+    }
+
+    fn root(&mut self, expr: &Expr, grid: Grid) -> Result<Root, QueryError> {
+        if self.params.step == 0 {
+            match &unwrap_parens(expr).kind {
+                ExprKind::MatrixSelector(matrix) => return Ok(Root::Raw(self.raw_selector(matrix, grid)?)),
+                ExprKind::Subquery(subquery) => {
+                    let Some((plan, inner)) = self.subquery_input(subquery, grid)? else {
+                        return Ok(Root::Vector(empty(&grid), grid));
+                    };
+                    return Ok(Root::Matrix(plan.finish(inner).plan, inner));
+                }
+                _ => {}
+            }
+        }
+        Ok(match self.plan(expr, grid)? {
+            Planned::Text(text) => Root::Text(text),
+            Planned::Scalar(ScalarPlan::Constant(v)) => Root::Constant(v, grid),
+            Planned::Scalar(ScalarPlan::Relation(plan)) => Root::Scalar(plan, grid),
+            Planned::Vector(vector) => Root::Vector(vector.finish(grid).plan, grid),
+        })
+    }
+
+    /// Plans `expr` on `grid`.
+    fn plan(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
+        if grid.steps > 1 && self.invariant.contains(&std::ptr::from_ref(expr)) {
+            let once = Grid::instant(grid.start);
+            return Ok(match self.plan_here(expr, once)? {
+                Planned::Vector(vector) => {
+                    let vector = vector.finish(once);
+                    let plan = operator_plan(Repeat, grid, vec![vector.plan]);
+                    Planned::Vector(VectorPlan { plan, ..vector })
+                }
+                Planned::Scalar(ScalarPlan::Relation(plan)) => {
+                    Planned::Scalar(ScalarPlan::Relation(operator_plan(Repeat, grid, vec![plan])))
+                }
+                constant => constant,
+            });
+        }
+        self.plan_here(expr, grid)
+    }
+
+    fn plan_here(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
+        match &expr.kind {
+            ExprKind::Number(n) => Ok(Planned::Scalar(ScalarPlan::Constant(n.value))),
+            ExprKind::String(text) => Ok(Planned::Text(text.clone())),
+            ExprKind::Paren(inner) => self.plan(inner, grid),
+            ExprKind::Unary(UnaryOp::Plus, inner) => self.plan(inner, grid),
+            ExprKind::Unary(UnaryOp::Minus, inner) => self.negate(inner, grid),
+            ExprKind::Binary(binary) => self.binary(binary, grid),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid).map(Planned::Vector),
+            ExprKind::Call(call) => self.call(expr, call, grid),
+            ExprKind::VectorSelector(selector) => self.instant(selector, grid, false).map(Planned::Vector),
+            ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => {
+                Err(QueryError::Internal("a range vector outside of a function".into()))
+            }
+        }
+    }
+
+    fn negate(&mut self, inner: &Expr, grid: Grid) -> Result<Planned, QueryError> {
+        Ok(match self.plan(inner, grid)? {
+            Planned::Scalar(ScalarPlan::Constant(v)) => Planned::Scalar(ScalarPlan::Constant(-v)),
+            Planned::Scalar(ScalarPlan::Relation(plan)) => {
+                let map = Map { function: MapFunction::Negate, scalars: Vec::new(), key: KeyChange::Keep };
+                Planned::Scalar(ScalarPlan::Relation(operator_plan(map, grid, vec![plan])))
+            }
+            Planned::Vector(vector) => {
+                Planned::Vector(self.map(vector, grid, MapFunction::Negate, Vec::new(), true))
+            }
+            Planned::Text(_) => return Err(QueryError::Internal("a sign in front of a string".into())),
+        })
+    }
+
+    /// A function of each sample; `drop_name` as the function does with names.
+    fn map(
+        &self,
+        vector: VectorPlan,
+        grid: Grid,
+        function: MapFunction,
+        scalars: Vec<ScalarPlan>,
+        drop_name: bool,
+    ) -> VectorPlan {
+        let vector = vector.finish(grid);
+        let key = if drop_name { self.name_change(vector.names) } else { KeyChange::Keep };
+        let (scalars, mut inputs) = scalar_args(scalars);
+        inputs.insert(0, vector.plan);
+        let mut plan = operator_plan(Map { function, scalars, key }, grid, inputs);
+        if key == KeyChange::DropName && vector.names == Names::Various {
+            plan = operator_plan(MergeDisjoint { strict: false }, grid, vec![plan]);
+        }
+        VectorPlan { plan, names: if key == KeyChange::DropName { Names::Absent } else { vector.names }, notices: Vec::new() }
+    }
+
+    /// What a node that drops names does to keys.
+    fn name_change(&self, names: Names) -> KeyChange {
+        match names {
+            Names::Absent => KeyChange::Keep,
+            _ if self.options.delayed_name_removal => KeyChange::MarkName,
+            _ => KeyChange::DropName,
+        }
+    }
+
+    fn vector(&mut self, expr: &Expr, grid: Grid) -> Result<VectorPlan, QueryError> {
+        match self.plan(expr, grid)? {
+            Planned::Vector(vector) => Ok(vector),
+            other => Err(QueryError::Internal(format!("expected an instant vector, got {other:?}"))),
+        }
+    }
+
+    fn scalar(&mut self, expr: &Expr, grid: Grid) -> Result<ScalarPlan, QueryError> {
+        match self.plan(expr, grid)? {
+            Planned::Scalar(scalar) => Ok(scalar),
+            other => Err(QueryError::Internal(format!("expected a scalar, got {other:?}"))),
+        }
+    }
+
+    fn text(&mut self, expr: &Expr) -> Result<String, QueryError> {
+        match &unwrap_parens(expr).kind {
+            ExprKind::String(text) => Ok(text.clone()),
+            other => Err(QueryError::Internal(format!("expected a string, got {other:?}"))),
+        }
+    }
+
+    /// ` (line:col)` of a place in the query.
+    fn position(&self, span: Span) -> String {
+        let before = &self.query.as_bytes()[..span.start.min(self.query.len())];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+        format!(" ({line}:{column})")
+    }
+}
+
+impl VectorPlan {
+    fn new(plan: LogicalPlan, names: Names) -> Self {
+        Self { plan, names, notices: Vec::new() }
+    }
+
+    /// Puts the notices into the plan.
+    fn finish(self, grid: Grid) -> Self {
+        let Self { mut plan, names, notices } = self;
+        for notice in notices {
+            plan = operator_plan(notice, grid, vec![plan]);
+        }
+        Self { plan, names, notices: Vec::new() }
+    }
+}
+
+impl ScalarPlan {
+    /// As a relation of scalar type.
+    fn relation(self, grid: Grid) -> LogicalPlan {
+        match self {
+            Self::Constant(v) => {
+                operator_plan(Constant(ConstantValue::Number(Float(v))), grid, Vec::new())
+            }
+            Self::Relation(plan) => plan,
+        }
+    }
+}
+
+/// Scalars as arguments of a node, and the inputs that they need.
+fn scalar_args(scalars: Vec<ScalarPlan>) -> (Vec<ScalarArg>, Vec<LogicalPlan>) {
+    let mut inputs = Vec::new();
+    let args = scalars
+        .into_iter()
+        .map(|scalar| match scalar {
+            ScalarPlan::Constant(v) => ScalarArg::Constant(Float(v)),
+            ScalarPlan::Relation(plan) => {
+                inputs.push(plan);
+                ScalarArg::Input(inputs.len() - 1)
+            }
+        })
+        .collect();
+    (args, inputs)
+}
+
+/// A vector without a series.
+fn empty(grid: &Grid) -> LogicalPlan {
+    LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: crate::operators::tile_df_schema(grid),
+    })
+}
+
+fn unwrap_parens(mut expr: &Expr) -> &Expr {
+    while let ExprKind::Paren(inner) = &expr.kind {
+        expr = inner;
+    }
+    expr
+}
+
+/// Refuses trees that would need too much stack.
+fn check_depth(expr: &Expr) -> Result<(), QueryError> {
+    let mut todo = vec![(expr, 1)];
+    while let Some((expr, depth)) = todo.pop() {
+        if depth > MAX_DEPTH {
+            return Err(QueryError::Limit(format!("expression nests more than {MAX_DEPTH} operators")));
+        }
+        children(expr, |child| todo.push((child, depth + 1)));
+    }
+    Ok(())
+}
+
+fn children<'e>(expr: &'e Expr, mut visit: impl FnMut(&'e Expr)) {
+    match &expr.kind {
+        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_) => {}
+        ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => visit(inner),
+        ExprKind::Binary(binary) => {
+            visit(&binary.lhs);
+            visit(&binary.rhs);
+        }
+        ExprKind::Aggregate(aggregate) => {
+            visit(&aggregate.expr);
+            if let Some(param) = &aggregate.param {
+                visit(param);
+            }
+        }
+        ExprKind::Call(call) => call.args.iter().for_each(visit),
+        ExprKind::Subquery(subquery) => visit(&subquery.expr),
+    }
+}
+
+fn info(text: String, position: String) -> Notice {
+    Notice { kind: NoticeKind::Info(text), position }
+}

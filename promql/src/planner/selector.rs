@@ -1,0 +1,276 @@
+//! Selectors, range functions over them, and subqueries.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::LogicalPlan;
+use promontory_tsdb::labels::METRIC_NAME;
+use promontory_tsdb::matcher::MatchOp;
+use promontory_tsdb::{Matcher, TimestampMs};
+
+use super::{Names, Planner, Planned, ScalarPlan, VectorPlan, empty, info, unwrap_parens};
+use crate::error::QueryError;
+use crate::logical::spec::{KeyOutput, RangeFunction, SelectorSpec, SubquerySpec, TimeView, Window};
+use crate::logical::{selector_plan, subquery_plan};
+use crate::operators::{MapFunction, MergeDisjoint, Notice, NoticeKind, bad_quantile, non_counter, operator_plan};
+use crate::params::Grid;
+use crate::parser::{
+    AtModifier, Call, Expr, ExprKind, MatrixSelector, Span, SubqueryExpr, TimeShift, VectorSelector,
+};
+
+/// Samples as they are stored, in `(mint, maxt]`, ms.
+#[derive(Debug)]
+pub(crate) struct RawSelector {
+    pub(crate) matchers: Vec<Matcher>,
+    pub(crate) mint: TimestampMs,
+    pub(crate) maxt: TimestampMs,
+}
+
+impl Planner<'_> {
+    /// An instant selector; `timestamp` gives the samples' times and not their values.
+    pub(super) fn instant(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+        timestamp: bool,
+    ) -> Result<VectorPlan, QueryError> {
+        refuse_extension(selector)?;
+        let spec = SelectorSpec {
+            matchers: selector.matchers.clone(),
+            grid,
+            view: self.view(&selector.time)?,
+            window: Window::Instant { lookback_ms: self.lookback_ms, timestamp },
+            output: KeyOutput::Full,
+        };
+        let names = names_of(selector);
+        let vector = VectorPlan::new(selector_plan(Arc::clone(self.source), spec, Vec::new()), names);
+        if !timestamp {
+            return Ok(vector);
+        }
+        Ok(self.map(vector, grid, MapFunction::Identity, Vec::new(), true))
+    }
+
+    pub(super) fn raw_selector(&self, matrix: &MatrixSelector, grid: Grid) -> Result<RawSelector, QueryError> {
+        refuse_extension(&matrix.selector)?;
+        let maxt = self.view(&matrix.selector.time)?.data_time(grid.start);
+        let mint = maxt - self.duration(&matrix.range)?;
+        Ok(RawSelector { matchers: matrix.selector.matchers.clone(), mint, maxt })
+    }
+
+    fn view(&self, time: &TimeShift) -> Result<TimeView, QueryError> {
+        let at = time.at.map(|at| match at {
+            AtModifier::At(t) => t,
+            AtModifier::Start => self.params.start,
+            AtModifier::End => self.params.end,
+        });
+        let offset_ms = time.offset.as_ref().map_or(Ok(0), |offset| self.offset(offset))?;
+        Ok(TimeView { offset_ms, at })
+    }
+
+    /// A function with a range vector among its arguments.
+    pub(super) fn range_call(
+        &mut self,
+        call: &Call,
+        function: RangeFunction,
+        grid: Grid,
+    ) -> Result<VectorPlan, QueryError> {
+        let args: Vec<_> = call.args.iter().map(unwrap_parens).collect();
+        let range = args.iter().position(|a| matches!(a.kind, ExprKind::MatrixSelector(_) | ExprKind::Subquery(_)));
+        let range = range.ok_or_else(|| QueryError::Internal("a range function without a range".into()))?;
+        let mut notices = Vec::new();
+        let mut scalars = Vec::new();
+        for (i, arg) in args.iter().enumerate().filter(|(i, _)| *i != range) {
+            let scalar = self.scalar(&call.args[i], grid)?;
+            let scalar = if function == RangeFunction::QuantileOverTime {
+                self.checked_quantile(scalar, arg.span, grid, &mut notices)
+            } else {
+                scalar
+            };
+            scalars.push(scalar.relation(grid));
+        }
+        let counter = matches!(function, RangeFunction::Rate | RangeFunction::Increase);
+        let argument = args[range];
+        let mut vector = match &argument.kind {
+            ExprKind::MatrixSelector(matrix) => {
+                self.over_selector(matrix, argument.span, function, counter, scalars, grid)?
+            }
+            ExprKind::Subquery(subquery) => {
+                self.over_subquery(subquery, argument.span, function, counter, scalars, grid)?
+            }
+            _ => unreachable!("`range` points at one of the two"),
+        };
+        vector.notices.extend(notices);
+        Ok(vector)
+    }
+
+    /// Tells about a φ outside of `[0, 1]`: at once if it is known, through the plan otherwise.
+    fn checked_quantile(
+        &self,
+        scalar: ScalarPlan,
+        span: Span,
+        grid: Grid,
+        notices: &mut Vec<Notice>,
+    ) -> ScalarPlan {
+        let position = self.position(span);
+        match scalar {
+            ScalarPlan::Constant(q) => {
+                if let Some(text) = bad_quantile(q) {
+                    notices.push(Notice { kind: NoticeKind::Warn(text), position });
+                }
+                ScalarPlan::Constant(q)
+            }
+            ScalarPlan::Relation(plan) => {
+                let notice = Notice { kind: NoticeKind::BadQuantile, position };
+                ScalarPlan::Relation(operator_plan(notice, grid, vec![plan]))
+            }
+        }
+    }
+
+    fn over_selector(
+        &mut self,
+        matrix: &MatrixSelector,
+        span: Span,
+        function: RangeFunction,
+        counter: bool,
+        scalars: Vec<LogicalPlan>,
+        grid: Grid,
+    ) -> Result<VectorPlan, QueryError> {
+        refuse_extension(&matrix.selector)?;
+        let names = names_of(&matrix.selector);
+        // Names that are not known now are looked at on the way.
+        let look = counter && names == Names::Various;
+        let drop_in_leaf = !function.keeps_name() && !self.options.delayed_name_removal && !look;
+        let spec = SelectorSpec {
+            matchers: matrix.selector.matchers.clone(),
+            grid,
+            view: self.view(&matrix.selector.time)?,
+            window: Window::Range { range_ms: self.duration(&matrix.range)?, function },
+            output: if drop_in_leaf { KeyOutput::DropName } else { KeyOutput::Full },
+        };
+        let plan = selector_plan(Arc::clone(self.source), spec, scalars);
+        let mut vector = VectorPlan::new(plan, names);
+        if look {
+            vector.notices.push(Notice { kind: NoticeKind::NonCounter, position: self.position(span) });
+        }
+        vector = self.drop_range_name(vector, function, drop_in_leaf, grid);
+        if counter && names == Names::Same {
+            let name = metric_name(&matrix.selector).unwrap_or_default();
+            if let Some(text) = non_counter(name) {
+                vector.notices.push(info(text, self.position(span)));
+            }
+        }
+        Ok(vector)
+    }
+
+    /// Drops the name behind a range function; two series that then look the same are an error.
+    fn drop_range_name(
+        &self,
+        vector: VectorPlan,
+        function: RangeFunction,
+        dropped: bool,
+        grid: Grid,
+    ) -> VectorPlan {
+        if function.keeps_name() {
+            return vector;
+        }
+        let various = vector.names == Names::Various;
+        let mut vector = if dropped {
+            VectorPlan { names: Names::Absent, ..vector }
+        } else {
+            let key = self.name_change(vector.names);
+            let names = if self.options.delayed_name_removal { vector.names } else { Names::Absent };
+            let vector = vector.finish(grid);
+            let map = crate::operators::Map { function: MapFunction::Identity, scalars: Vec::new(), key };
+            VectorPlan::new(operator_plan(map, grid, vec![vector.plan]), names)
+        };
+        if various && !self.options.delayed_name_removal {
+            vector.plan = operator_plan(MergeDisjoint { strict: true }, grid, vec![vector.plan]);
+        }
+        vector
+    }
+
+    fn over_subquery(
+        &mut self,
+        subquery: &SubqueryExpr,
+        span: Span,
+        function: RangeFunction,
+        counter: bool,
+        scalars: Vec<LogicalPlan>,
+        grid: Grid,
+    ) -> Result<VectorPlan, QueryError> {
+        let Some((inner, inner_grid)) = self.subquery_input(subquery, grid)? else {
+            return Ok(VectorPlan::new(empty(&grid), Names::Absent));
+        };
+        let inner = inner.finish(inner_grid);
+        let names = inner.names;
+        let spec = SubquerySpec {
+            inner: inner_grid,
+            grid,
+            view: self.view(&subquery.time)?,
+            range_ms: self.duration(&subquery.range)?,
+            function,
+            output: KeyOutput::Full,
+        };
+        let mut vector = VectorPlan::new(subquery_plan(inner.plan, spec, scalars), names);
+        if counter && names != Names::Absent {
+            vector.notices.push(Notice { kind: NoticeKind::NonCounter, position: self.position(span) });
+        }
+        Ok(self.drop_range_name(vector, function, false, grid))
+    }
+
+    /// The inner expression on the subquery's own grid: absolute multiples of its step, the first
+    /// one strictly behind the start of the first window. `None` if no step falls into any window.
+    pub(super) fn subquery_input(
+        &mut self,
+        subquery: &SubqueryExpr,
+        grid: Grid,
+    ) -> Result<Option<(VectorPlan, Grid)>, QueryError> {
+        let view = self.view(&subquery.time)?;
+        let range_ms = self.duration(&subquery.range)?;
+        let step = match &subquery.step {
+            Some(step) => self.duration(step)?.max(1),
+            None => self.options.default_subquery_step_ms,
+        };
+        let open = view.data_time(grid.start) - range_ms;
+        let start = (open.div_euclid(step) + 1) * step;
+        let end = view.data_time(grid.end());
+        if end < start {
+            return Ok(None);
+        }
+        let inner_grid = Grid::new(start, end, step, self.options.tile_steps);
+        let inner = match self.plan(&subquery.expr, inner_grid)? {
+            Planned::Vector(vector) => vector,
+            Planned::Scalar(scalar) => VectorPlan::new(scalar.relation(inner_grid), Names::Absent),
+            Planned::Text(_) => return Err(QueryError::Internal("a subquery of a string".into())),
+        };
+        Ok(Some((inner, inner_grid)))
+    }
+
+    /// The selector that `absent` takes its labels from.
+    pub(super) fn absent_labels(expr: &Expr) -> promontory_tsdb::Labels {
+        match &unwrap_parens(expr).kind {
+            ExprKind::VectorSelector(selector) => crate::operators::absent_labels(&selector.matchers),
+            ExprKind::MatrixSelector(matrix) => crate::operators::absent_labels(&matrix.selector.matchers),
+            _ => promontory_tsdb::Labels::default(),
+        }
+    }
+}
+
+fn refuse_extension(selector: &VectorSelector) -> Result<(), QueryError> {
+    match selector.extension {
+        None => Ok(()),
+        Some(extension) => Err(QueryError::Unsupported(format!("{extension:?} range selectors").to_lowercase())),
+    }
+}
+
+/// The metric name that all series of `selector` have.
+fn metric_name(selector: &VectorSelector) -> Option<&str> {
+    selector
+        .matchers
+        .iter()
+        .find(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Eq && !m.value().is_empty())
+        .map(Matcher::value)
+}
+
+fn names_of(selector: &VectorSelector) -> Names {
+    if metric_name(selector).is_some() { Names::Same } else { Names::Various }
+}

@@ -1,0 +1,229 @@
+//! From tiles and raw samples to [`QueryValue`].
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
+use promontory_tsdb::sample::is_stale;
+use promontory_tsdb::{Labels, Queryable, SelectHints, TimestampMs};
+
+use crate::context::QueryContext;
+use crate::error::QueryError;
+use crate::operators::final_labels;
+use crate::operators::rows::{Held, lanes, same_labelset};
+use crate::params::Grid;
+use crate::planner::RawSelector;
+use crate::value::{InstantSample, QueryValue, RangeSeries, SampleValue};
+
+/// Order of the elements of an instant vector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ResultOrder {
+    /// Label order.
+    Labels,
+    /// As the plan emits rows (`topk`).
+    AsComputed,
+    /// `sort`, `sort_desc`: NaN last.
+    ByValue {
+        /// Greatest first.
+        descending: bool,
+    },
+    /// `sort_by_label`, `sort_by_label_desc`: numbers within values count as numbers.
+    ByLabels {
+        /// Most important first.
+        labels: Vec<String>,
+        /// In reverse.
+        descending: bool,
+    },
+}
+
+/// Reads all of `stream`.
+pub(crate) async fn collect(
+    mut stream: SendableRecordBatchStream,
+    context: &std::sync::Arc<QueryContext>,
+) -> Result<Held, QueryError> {
+    let mut held = Held::new(context);
+    while let Some(batch) = stream.next().await {
+        context.check()?;
+        held.push(batch.map_err(QueryError::from_datafusion)?)?;
+    }
+    Ok(held)
+}
+
+/// A scalar on one step.
+pub(crate) fn scalar(held: &Held, grid: &Grid) -> Result<QueryValue, QueryError> {
+    let rows = held.rows().map_err(QueryError::from_datafusion)?;
+    let value = rows.first().filter(|row| row.mask & 1 == 1).map_or(f64::NAN, |row| row.values[0]);
+    Ok(QueryValue::Scalar(grid.start, value))
+}
+
+/// A scalar that is the same at each step, over a range: a series without labels.
+pub(crate) fn constant_matrix(value: f64, grid: &Grid) -> QueryValue {
+    let floats = (0..grid.steps).map(|i| (grid.at(i), value)).collect();
+    QueryValue::Matrix(vec![RangeSeries { floats, ..RangeSeries::default() }])
+}
+
+/// A vector on one step.
+pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<QueryValue, QueryError> {
+    let rows = held.rows().map_err(QueryError::from_datafusion)?;
+    let mut elements: Vec<(Labels, f64)> = rows
+        .iter()
+        .filter(|row| row.mask & 1 == 1)
+        .map(|row| (final_labels(row.key), row.values[0]))
+        .collect();
+    let mut sorted: Vec<&Labels> = elements.iter().map(|(labels, _)| labels).collect();
+    sorted.sort_unstable();
+    if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(same_labelset());
+    }
+    if *order != ResultOrder::AsComputed {
+        elements.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    match order {
+        ResultOrder::Labels | ResultOrder::AsComputed => {}
+        ResultOrder::ByValue { descending } => elements.sort_by(|a, b| by_value(a.1, b.1, *descending)),
+        ResultOrder::ByLabels { labels, descending } => {
+            elements.sort_by(|a, b| by_labels(&a.0, &b.0, labels));
+            if *descending {
+                elements.reverse();
+            }
+        }
+    }
+    let sample = |(labels, value)| InstantSample {
+        labels,
+        timestamp: grid.start,
+        value: SampleValue::Float(value),
+    };
+    Ok(QueryValue::Vector(elements.into_iter().map(sample).collect()))
+}
+
+fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
+    let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+    a.is_nan().cmp(&b.is_nan()).then(if descending { order.reverse() } else { order })
+}
+
+fn by_labels(a: &Labels, b: &Labels, labels: &[String]) -> Ordering {
+    for label in labels {
+        let (x, y) = (a.get(label).unwrap_or_default(), b.get(label).unwrap_or_default());
+        if x != y {
+            return natural(x, y);
+        }
+    }
+    a.cmp(b)
+}
+
+/// Compares texts piece by piece, runs of digits as numbers.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut a, mut b) = (a, b);
+    while !a.is_empty() && !b.is_empty() {
+        let (x, y) = (piece(&mut a), piece(&mut b));
+        let order = match (x.parse::<u128>(), y.parse::<u128>()) {
+            (Ok(m), Ok(n)) => m.cmp(&n).then_with(|| x.len().cmp(&y.len())),
+            _ => x.cmp(y),
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    a.len().cmp(&b.len())
+}
+
+fn piece<'a>(text: &mut &'a str) -> &'a str {
+    let digit = text.starts_with(|c: char| c.is_ascii_digit());
+    let end = text.find(|c: char| c.is_ascii_digit() != digit).unwrap_or(text.len());
+    let (head, tail) = text.split_at(end);
+    *text = tail;
+    head
+}
+
+/// A vector over a range: series in label order.
+pub(crate) fn matrix(held: &Held, grid: &Grid) -> Result<QueryValue, QueryError> {
+    let rows = held.rows().map_err(QueryError::from_datafusion)?;
+    let mut by_key: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    for (i, row) in rows.iter().enumerate() {
+        by_key.entry(row.key).or_default().push(i);
+    }
+    let mut series: Vec<RangeSeries> = by_key
+        .into_iter()
+        .map(|(key, mut parts)| {
+            parts.sort_unstable_by_key(|i| rows[*i].tile);
+            let count = parts.iter().map(|i| rows[*i].mask.count_ones() as usize).sum();
+            let mut floats = Vec::with_capacity(count);
+            for row in parts.into_iter().map(|i| &rows[i]) {
+                let first = row.tile as usize * grid.tile_steps;
+                floats.extend(lanes(row.mask).map(|lane| (grid.at(first + lane), row.values[lane])));
+            }
+            RangeSeries { labels: final_labels(key), floats, ..RangeSeries::default() }
+        })
+        .collect();
+    series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+    merge_equal(series).map(QueryValue::Matrix)
+}
+
+/// Series that share their labels once names are gone become one, unless they share a timestamp.
+fn merge_equal(series: Vec<RangeSeries>) -> Result<Vec<RangeSeries>, QueryError> {
+    let mut merged: Vec<RangeSeries> = Vec::with_capacity(series.len());
+    for next in series {
+        match merged.last_mut().filter(|last| last.labels == next.labels) {
+            None => merged.push(next),
+            Some(last) => {
+                last.floats.extend(next.floats);
+                last.floats.sort_unstable_by_key(|(t, _)| *t);
+                if last.floats.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+                    return Err(same_labelset());
+                }
+            }
+        }
+    }
+    Ok(merged)
+}
+
+/// Samples as they are stored, stale markers left out.
+pub(crate) async fn raw(
+    source: &dyn Queryable,
+    selector: &RawSelector,
+    context: &QueryContext,
+) -> Result<QueryValue, QueryError> {
+    let hints = SelectHints::default();
+    let selection = source.select(&selector.matchers, selector.mint + 1, selector.maxt, &hints)?;
+    let mut series: Vec<RangeSeries> = Vec::new();
+    for mut partition in selection.partitions {
+        while let Some(batch) = partition.next().await {
+            context.check()?;
+            let batch = batch?;
+            context.hold_samples(batch.values.len())?;
+            if !batch.histograms.is_empty() {
+                return Err(QueryError::Unsupported("native histograms".into()));
+            }
+            for i in 0..batch.len() {
+                let (labels, timestamps, values) = batch.series(i);
+                let samples = timestamps.iter().copied().zip(values.iter().copied());
+                let floats: Vec<(TimestampMs, f64)> = samples.filter(|(_, v)| !is_stale(*v)).collect();
+                if !floats.is_empty() {
+                    series.push(RangeSeries { labels: labels.clone(), floats, ..RangeSeries::default() });
+                }
+            }
+        }
+    }
+    series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(QueryValue::Matrix(series))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn natural_order_counts_numbers() {
+        let mut all = ["node10", "node9", "node1", "a"];
+        all.sort_by(|a, b| natural(a, b));
+        assert_eq!(all, ["a", "node1", "node9", "node10"]);
+    }
+
+    #[test]
+    fn sorting_by_value_puts_nan_last_in_both_directions() {
+        for descending in [false, true] {
+            assert_eq!(by_value(f64::NAN, 1.0, descending), Ordering::Greater);
+        }
+    }
+}
