@@ -24,6 +24,7 @@ pub mod parser;
 pub mod physical;
 mod planner;
 mod result;
+pub mod promqltest;
 pub mod tile;
 pub mod value;
 

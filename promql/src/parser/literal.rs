@@ -23,7 +23,7 @@ pub(super) fn quote_char(c: Option<char>) -> String {
 
 /// Reads a number that the lexer let pass: decimal, octal with a leading zero, hexadecimal,
 /// exponents, underscores, `Inf`, `NaN`. The error is Go's.
-pub(super) fn parse_number(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_number(text: &str) -> Result<f64, String> {
     if let Some(n) = parse_go_int(text) {
         return Ok(n as f64);
     }
@@ -115,7 +115,7 @@ pub(super) fn format_float_short(v: f64) -> String {
 ///
 /// Escapes may make bytes that are not UTF-8; the replacement character stands in for those.
 /// `None` if the literal is malformed, which the lexer does not let happen.
-pub(super) fn unquote(literal: &str) -> Option<String> {
+pub(crate) fn unquote(literal: &str) -> Option<String> {
     let quote = literal.chars().next()?;
     let body = literal.get(1..literal.len().checked_sub(1)?)?;
     if quote == '`' || !body.contains('\\') {
