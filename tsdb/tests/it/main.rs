@@ -2,6 +2,7 @@
 
 mod append_and_restart;
 mod block_cut;
+mod blocks;
 mod isolation;
 mod prometheus_fixtures;
 mod support;

@@ -1,7 +1,16 @@
 //! Label matchers: `=`, `!=`, `=~`, `!~`.
+//!
+//! Regular expressions are those of RE2, anchored at both ends, with `.` matching newlines too.
+
+mod pattern;
+mod re2;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+use std::sync::Arc;
 
+use pattern::Pattern;
 use regex::Regex;
 
 use crate::labels::{Labels, go_quote};
@@ -36,7 +45,7 @@ pub struct Matcher {
     op: MatchOp,
     name: String,
     value: String,
-    regex: Option<Regex>,
+    pattern: Option<Arc<Pattern>>,
 }
 
 /// A regular expression that RE2 would refuse.
@@ -51,16 +60,16 @@ impl Matcher {
     /// If `op` is a regular-expression match and `value` is not a valid one.
     pub fn new(op: MatchOp, name: impl Into<String>, value: impl Into<String>) -> Result<Self, RegexError> {
         let value = value.into();
-        let regex = match op {
+        let pattern = match op {
             MatchOp::Eq | MatchOp::Ne => None,
-            MatchOp::Re | MatchOp::Nre => Some(compile_anchored(&value)?),
+            MatchOp::Re | MatchOp::Nre => Some(Arc::new(Pattern::new(&value)?)),
         };
-        Ok(Self { op, name: name.into(), value, regex })
+        Ok(Self { op, name: name.into(), value, pattern })
     }
 
     /// `name="value"`.
     pub fn eq(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { op: MatchOp::Eq, name: name.into(), value: value.into(), regex: None }
+        Self { op: MatchOp::Eq, name: name.into(), value: value.into(), pattern: None }
     }
 
     /// How it compares.
@@ -80,29 +89,28 @@ impl Matcher {
 
     /// Whether a label value passes.
     pub fn matches(&self, value: &str) -> bool {
-        match (self.op, &self.regex) {
+        match (self.op, &self.pattern) {
             (MatchOp::Eq, _) => value == self.value,
             (MatchOp::Ne, _) => value != self.value,
-            (MatchOp::Re, Some(re)) => re.is_match(value),
-            (MatchOp::Nre, Some(re)) => !re.is_match(value),
+            (MatchOp::Re, Some(pattern)) => pattern.is_match(value),
+            (MatchOp::Nre, Some(pattern)) => !pattern.is_match(value),
             (MatchOp::Re | MatchOp::Nre, None) => unreachable!("`new` compiles every regular expression"),
         }
     }
 
-    /// Whether every value passes, the empty one too, because the expression says so outright.
+    /// Whether this is a `=~` that every value passes, the empty one too.
     pub fn matches_everything(&self) -> bool {
-        self.op == MatchOp::Re && self.value == ".*"
+        self.op == MatchOp::Re && self.pattern.as_ref().is_some_and(|p| p.matches_everything())
     }
 
-    /// The values that the expression of a `=~` or `!~` lists, if it is an alternation of literals.
-    pub fn set_matches(&self) -> Option<Vec<String>> {
-        let literal = !self.value.contains(|c: char| "\\.+*?()[]{}^$".contains(c));
-        (self.regex.is_some() && literal).then(|| self.value.split('|').map(str::to_owned).collect())
+    /// All values that the expression of a `=~` or `!~` matches, sorted, if they are few.
+    pub fn set_matches(&self) -> Option<&[String]> {
+        self.pattern.as_ref()?.set()
     }
 
-    /// What every value that the expression matches starts with; may be empty.
+    /// What every value that the expression of a `=~` or `!~` matches starts with; may be empty.
     pub fn prefix(&self) -> &str {
-        ""
+        self.pattern.as_ref().map_or("", |p| p.prefix())
     }
 
     /// Whether a series without the label passes.
@@ -136,10 +144,15 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// Compiles `^(?s:pattern)$` as Prometheus does.
+/// Compiles `^(?s:pattern)$` as Prometheus does. Groups keep their numbers and names.
 ///
 /// # Errors
-/// If the pattern is not valid.
+/// If RE2 would refuse the pattern.
 pub fn compile_anchored(pattern: &str) -> Result<Regex, RegexError> {
-    Regex::new(&format!("^(?s:{pattern})$")).map_err(|e| RegexError(e.to_string()))
+    let (translated, _) = re2::parse(pattern)?;
+    compile_translated(&translated)
+}
+
+fn compile_translated(translated: &str) -> Result<Regex, RegexError> {
+    Regex::new(&format!("^(?s:{translated})$")).map_err(|e| RegexError(e.to_string()))
 }
