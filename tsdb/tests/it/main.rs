@@ -5,4 +5,5 @@ mod block_cut;
 mod blocks;
 mod isolation;
 mod prometheus_fixtures;
+mod prometheus_reads_ours;
 mod support;

@@ -12,7 +12,7 @@ use promontory_tsdb::{Db, Labels, Queryable};
 
 use crate::support::{Contents, options, read_all};
 
-fn fixtures() -> Option<PathBuf> {
+pub(crate) fn fixtures() -> Option<PathBuf> {
     let dir = std::env::var_os("PROMONTORY_FIXTURES")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/fixtures"), PathBuf::from);
     let dir = dir.join("prometheus-2.42");
