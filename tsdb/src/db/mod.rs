@@ -236,6 +236,3 @@ impl Log {
         self.writer.log(series_record.into_iter().chain([self.samples_record.as_slice()]))
     }
 }
-
-#[cfg(test)]
-mod tests;

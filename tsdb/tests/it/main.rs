@@ -5,5 +5,6 @@ mod block_cut;
 mod blocks;
 mod isolation;
 mod prometheus_fixtures;
+mod prometheus_logs;
 mod prometheus_reads_ours;
 mod support;

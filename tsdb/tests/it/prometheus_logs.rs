@@ -1,0 +1,206 @@
+//! Log records that only Prometheus writes: out-of-order samples, deletions, doubled series.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use promontory_tsdb::wal::{self, Compression, RefSample, RefTombstone, Writer, record};
+use promontory_tsdb::{Db, Labels, Queryable, SeriesRef};
+
+use crate::support::{Contents, options, read, read_all};
+
+fn series(name: &str) -> Labels {
+    Labels::from_pairs([("__name__", name)])
+}
+
+fn log(dir: &Path, records: &[Vec<u8>]) {
+    let mut writer = Writer::open(dir, wal::PAGE_BYTES, Compression::Snappy).unwrap();
+    writer.log(records.iter().map(Vec::as_slice)).unwrap();
+    writer.close().unwrap();
+}
+
+fn series_record(list: &[(u64, &Labels)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    record::begin_series(&mut out);
+    list.iter().for_each(|(r, labels)| record::put_series(&mut out, SeriesRef(*r), labels));
+    out
+}
+
+fn samples_record(list: &[(u64, i64, f64)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    record::encode_samples(
+        &mut out,
+        list.iter().map(|(r, t, v)| RefSample { series: SeriesRef(*r), t: *t, v: *v }),
+    );
+    out
+}
+
+fn tombstones_record(list: &[(u64, i64, i64)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let list =
+        list.iter().map(|(r, mint, maxt)| RefTombstone { series: SeriesRef(*r), mint: *mint, maxt: *maxt });
+    record::encode_tombstones(&mut out, &list.collect::<Vec<_>>());
+    out
+}
+
+fn open(dir: &Path) -> Arc<Db> {
+    let mut options = options(dir);
+    options.block_range_ms = 1000;
+    options.wal_segment_bytes = wal::PAGE_BYTES;
+    options.lockfile = false;
+    options.retention_ms = None;
+    Db::open(options).unwrap()
+}
+
+fn times(contents: &Contents, name: &str) -> Vec<i64> {
+    contents.get(&series(name)).map_or_else(Vec::new, |s| s.iter().map(|s| s.0).collect())
+}
+
+#[test]
+fn out_of_order_samples_are_merged_and_get_blocks_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (series("a"), series("b"));
+    log(
+        &wal::wal_dir(dir.path()),
+        &[
+            series_record(&[(1, &a), (2, &b)]),
+            samples_record(&[(1, 5100, 1.0), (1, 5300, 3.0), (2, 6700, 9.0)]),
+        ],
+    );
+    // Late by up to several blocks, once at a time that is there in order, which counts.
+    log(
+        &wal::wbl_dir(dir.path()),
+        &[
+            samples_record(&[(1, 5200, 2.0), (1, 1500, 0.5)]),
+            vec![5, 0],
+            samples_record(&[(1, 5300, 77.0), (7, 1, 1.0)]),
+        ],
+    );
+    let db = open(dir.path());
+    assert_eq!(db.replay_stats().ooo_samples, 3);
+    assert_eq!(db.replay_stats().unknown_series, 1);
+    let before = read_all(&*db);
+    assert_eq!(times(&before, "a"), [1500, 5100, 5200, 5300]);
+    assert_eq!(before[&a][3].1, 3f64.to_bits());
+    assert_eq!(times(&read(&*db, &[], 1000, 5200), "a"), [1500, 5100, 5200]);
+    assert_eq!(db.time_bounds(), Some((1500, 6700)));
+    let done = db.maintain().unwrap();
+    assert_eq!(done.blocks_cut.len(), 2);
+    let blocks = db.blocks().iter().map(|b| (b.min_time, b.max_time)).collect::<Vec<_>>();
+    assert_eq!(blocks, [(1500, 2000), (5100, 6000)]);
+    assert_eq!(read_all(&*db), before);
+    drop(db);
+    // The write-behind log is gone, as its samples are in blocks.
+    let db = open(dir.path());
+    assert_eq!(db.replay_stats().ooo_samples, 0);
+    assert_eq!(read_all(&*db), before);
+}
+
+#[test]
+fn deletions_hide_samples_from_reads_and_from_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = series("a");
+    let samples = (0..40).map(|i| (1, 5000 + i * 50, i as f64)).collect::<Vec<_>>();
+    log(
+        &wal::wal_dir(dir.path()),
+        &[
+            series_record(&[(1, &a)]),
+            samples_record(&samples),
+            tombstones_record(&[(1, 5100, 5200), (1, 5150, 5300), (1, 6900, i64::MAX - 1)]),
+        ],
+    );
+    let db = open(dir.path());
+    let expected =
+        (5000..7000).step_by(50).filter(|t| !(5100..=5300).contains(t) && *t < 6900).collect::<Vec<_>>();
+    let before = read_all(&*db);
+    assert_eq!(times(&before, "a"), expected);
+    assert!(!db.series_stats(&[], 0, 9000).unwrap().exact);
+    assert_eq!(db.maintain().unwrap().blocks_cut.len(), 1);
+    assert_eq!(read_all(&*db), before);
+    assert_eq!(db.blocks()[0].samples, 15);
+    drop(db);
+    assert_eq!(read_all(&*open(dir.path())), before);
+}
+
+#[test]
+fn an_evicted_series_starts_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = series("a");
+    log(
+        &wal::wal_dir(dir.path()),
+        &[
+            series_record(&[(1, &a)]),
+            samples_record(&[(1, 5000, 1.0)]),
+            tombstones_record(&[(1, i64::MIN, i64::MAX)]),
+            series_record(&[(2, &a)]),
+            samples_record(&[(2, 5010, 2.0)]),
+        ],
+    );
+    let db = open(dir.path());
+    assert_eq!(times(&read_all(&*db), "a"), [5010]);
+    let mut appender = db.appender();
+    assert_eq!(appender.append(SeriesRef(0), &a, 5020, 1.0).unwrap(), SeriesRef(2));
+    assert_eq!(appender.append(SeriesRef(1), &series("b"), 5020, 1.0).unwrap(), SeriesRef(3));
+}
+
+#[test]
+fn a_series_with_two_references_is_one_and_survives_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = series("a");
+    log(
+        &wal::wal_dir(dir.path()),
+        &[
+            series_record(&[(5, &a)]),
+            samples_record(&[(5, 5000, 1.0)]),
+            series_record(&[(9, &a)]),
+            samples_record(&[(9, 6100, 2.0), (5, 6200, 3.0)]),
+        ],
+    );
+    let db = open(dir.path());
+    assert_eq!(times(&read_all(&*db), "a"), [5000, 6100, 6200]);
+    // Enough segments that the next truncation folds the records above into a checkpoint.
+    let mut t = 6200;
+    for i in 0..4000u32 {
+        let labels = Labels::from_pairs([("i", format!("{:x}", i.wrapping_mul(2_654_435_761)))]);
+        t = 6200 + i64::from(i) / 10;
+        let mut appender = db.appender();
+        appender.append(SeriesRef(0), &labels, t, f64::from(i).sqrt()).unwrap();
+        appender.commit().unwrap();
+    }
+    let mut appender = db.appender();
+    assert_eq!(appender.append(SeriesRef(0), &a, t, 4.0).unwrap(), SeriesRef(5));
+    appender.commit().unwrap();
+    let before = read_all(&*db);
+    let done = db.maintain().unwrap();
+    assert!(done.checkpoint.is_some(), "{done:?}");
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(db.replay_stats().unknown_series, 0);
+    assert_eq!(times(&read_all(&*db), "a"), [5000, 6100, 6200, t]);
+    assert_eq!(read_all(&*db), before);
+}
+
+#[test]
+fn a_damaged_log_is_cut_and_the_database_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = series("a");
+    let wal_dir = wal::wal_dir(dir.path());
+    log(
+        &wal_dir,
+        &[series_record(&[(1, &a)]), samples_record(&[(1, 5000, 1.0)]), samples_record(&[(1, 5001, 2.0)])],
+    );
+    let path = wal::segment::path(&wal_dir, 0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.iter().rposition(|b| *b != 0).unwrap();
+    bytes[last] ^= 0x55;
+    std::fs::write(&path, bytes).unwrap();
+    let db = open(dir.path());
+    assert_eq!(db.metrics().wal_corruptions, 1);
+    assert_eq!(times(&read_all(&*db), "a"), [5000]);
+    let mut appender = db.appender();
+    appender.append(SeriesRef(0), &a, 5002, 3.0).unwrap();
+    appender.commit().unwrap();
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(db.metrics().wal_corruptions, 0);
+    assert_eq!(times(&read_all(&*db), "a"), [5000, 5002]);
+}
