@@ -1,1 +1,15 @@
-//! SQL.
+//! SQL over metrics: the catalog that shows series as tables, and the Postgres wire in front of it.
+//!
+//! [`SqlCatalog`] turns a [`Queryable`](promontory_tsdb::Queryable) into DataFusion tables with
+//! push-down; [`SqlServer`] lets Postgres clients query them. Knows nothing of PromQL, scraping or
+//! configuration files: the server hands over a source, a clock and [`SqlOptions`].
+//!
+//! Everything is read only. What a table shows is fixed when its scan starts.
+
+pub mod catalog;
+mod error;
+pub mod pgwire;
+
+pub use catalog::SqlCatalog;
+pub use error::SqlError;
+pub use pgwire::{ScramVerifier, SqlOptions, SqlServer, SqlUser};

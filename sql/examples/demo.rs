@@ -1,0 +1,26 @@
+//! Serves a few made-up series to Postgres clients, the data of `docs/sql.md`.
+//!
+//! `cargo run -p promontory-sql --example demo [address]`, then `psql -h 127.0.0.1 -p 5433`.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
+use promontory_tsdb::ManualClock;
+use promontory_tsdb::memory::MemoryStorage;
+use tokio_util::sync::CancellationToken;
+
+#[path = "../tests/it/data.rs"]
+mod data;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let listen: SocketAddr =
+        std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:5433".to_owned()).parse()?;
+    let storage: Arc<MemoryStorage> = Arc::new(data::storage());
+    let catalog = SqlCatalog::new(storage, Arc::new(ManualClock::new(data::NOW_MS)));
+    let server = SqlServer::bind(catalog, SqlOptions { listen, ..SqlOptions::default() }).await?;
+    server.serve(CancellationToken::new()).await;
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! [`SqlCatalog`]: what SQL sees of a storage.
+//!
+//! One database, `promontory`, with these schemas:
+//! - `metrics`, the default one: a table per metric name that exists at that moment;
+//! - `tsdb`: the storage itself (`series`, `samples`, `labels`, `blocks`), and whatever the server
+//!   registers with [`SqlCatalog::register_table`];
+//! - `information_schema` and `pg_catalog`, for tools.
+//!
+//! Names are looked up when a query is planned: listing tables reads one list of label values, and
+//! only the tables that a query names are opened.
+
+mod columns;
+mod metrics;
+mod now;
+mod pg_catalog;
+mod scan;
+mod schema;
+mod tsdb;
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use promontory_tsdb::{Clock, Queryable};
+
+use crate::SqlError;
+use metrics::MetricTables;
+use schema::Schema;
+use tsdb::StorageTables;
+
+/// Name of the only database.
+pub const DATABASE: &str = "promontory";
+/// Schema with a table per metric; where unqualified names are looked up.
+pub const METRICS: &str = "metrics";
+/// Schema with the tables about the storage.
+pub const TSDB: &str = "tsdb";
+
+/// The tables over one storage, and sessions that can query them.
+pub struct SqlCatalog {
+    catalog: Arc<MemoryCatalogProvider>,
+    /// What every session starts from: functions, catalogs, the shared runtime.
+    template: SessionState,
+}
+
+impl SqlCatalog {
+    /// The tables over `source`. In SQL, `now()` asks `clock`.
+    #[expect(clippy::needless_pass_by_value, reason = "the catalog keeps what it is given")]
+    pub fn new(source: Arc<dyn Queryable>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        let schemas: [(&str, Arc<Schema>); 2] = [
+            (METRICS, Arc::new(Schema::new(MetricTables::new(Arc::clone(&source))))),
+            (TSDB, Arc::new(Schema::new(StorageTables::new(source)))),
+        ];
+        for (name, schema) in schemas {
+            catalog.register_schema(name, schema).expect("a memory catalog takes every schema");
+        }
+        let config = SessionConfig::new()
+            .with_default_catalog_and_schema(DATABASE, METRICS)
+            .with_information_schema(true)
+            .with_create_default_catalog_and_schema(false)
+            .set_str("datafusion.sql_parser.dialect", "postgresql")
+            .set_str("datafusion.execution.time_zone", "UTC");
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .with_runtime_env(Arc::new(RuntimeEnv::default()))
+            .build();
+        let context = SessionContext::new_with_state(state);
+        context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
+        pg_catalog::install(&context, &catalog);
+        context.register_udf(ScalarUDF::from(now::Now::new(clock)));
+        Arc::new(Self { catalog, template: context.state() })
+    }
+
+    /// A session of its own: settings changed in it show nowhere else.
+    pub fn session(&self) -> SessionContext {
+        let state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_session_id(format!("{:032x}", rand::random::<u128>()))
+            .build();
+        SessionContext::new_with_state(state)
+    }
+
+    /// Adds table `name` to `schema`, which is made if there is none. Replaces what has the name.
+    ///
+    /// # Errors
+    /// If `schema` belongs to tools (`pg_catalog`, `information_schema`).
+    pub fn register_table(
+        &self,
+        schema: &str,
+        name: &str,
+        provider: Arc<dyn TableProvider>,
+    ) -> Result<(), SqlError> {
+        let refused =
+            |reason| SqlError::Register { schema: schema.to_owned(), table: name.to_owned(), reason };
+        if matches!(schema, pg_catalog::PG_CATALOG | "information_schema") {
+            return Err(refused("this schema is made for tools and takes no tables"));
+        }
+        if self.catalog.schema(schema).is_none() {
+            self.catalog
+                .register_schema(schema, Arc::new(Schema::new(schema::NoTables)))
+                .map_err(|_| refused("the schema cannot be made"))?;
+        }
+        let tables = self.catalog.schema(schema).ok_or_else(|| refused("the schema is gone"))?;
+        let tables = tables.downcast_ref::<Schema>().ok_or_else(|| refused("the schema takes no tables"))?;
+        tables.add(name, provider);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SqlCatalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlCatalog").field("schemas", &self.catalog.schema_names()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

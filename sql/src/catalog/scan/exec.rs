@@ -1,0 +1,297 @@
+//! [`SeriesScanExec`]: the leaf of a plan, one partition per core.
+//!
+//! # Order
+//! None is declared. Within a partition series come in label order with ascending time, but that is
+//! Prometheus' order, in which a missing label sorts by the next label's name and not as a NULL.
+//!
+//! # Snapshot
+//! The source is asked once per run of the plan, when its first partition is polled, so that all
+//! partitions show the same moment.
+//!
+//! # Cancellation
+//! Dropping a partition's stream drops the source's stream; between batches DataFusion's
+//! cooperative scheduling gives others their turn.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, Statistics, exec_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use promontory_tsdb::{Queryable, SelectHints, SeriesStream, TimestampMs};
+
+use crate::catalog::columns::Columns;
+use crate::catalog::scan::pushdown::Pushed;
+use crate::catalog::scan::{Rows, decode};
+
+/// Reads series of a [`Queryable`] as record batches.
+#[derive(Debug)]
+pub(crate) struct SeriesScanExec {
+    table: String,
+    columns: Columns,
+    limit: Option<usize>,
+    selection: Arc<PendingSelection>,
+    rows_estimate: Option<usize>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl SeriesScanExec {
+    /// A scan with at most `partitions` partitions.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub(crate) fn try_new(
+        table: String,
+        source: Arc<dyn Queryable>,
+        pushed: Pushed,
+        columns: Columns,
+        rows: Rows,
+        limit: Option<usize>,
+        partitions: usize,
+    ) -> Result<Self> {
+        let request = Request { source, pushed, rows };
+        let (series, rows_estimate) = request.estimate()?;
+        let partitions = partitions.clamp(1, series.max(1));
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(columns.schema())),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        Ok(Self {
+            table,
+            columns,
+            limit,
+            selection: Arc::new(PendingSelection::new(request)),
+            rows_estimate,
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    fn partitions(&self) -> usize {
+        self.properties.partitioning.partition_count()
+    }
+}
+
+impl DisplayAs for SeriesScanExec {
+    fn fmt_as(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { pushed, .. } = &self.selection.request;
+        let matchers = pushed.matchers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let columns = self.columns.schema().fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>();
+        if matches!(t, DisplayFormatType::TreeRender) {
+            return write!(f, "table={}", self.table);
+        }
+        write!(f, "SeriesScanExec: table={}, matchers={{{matchers}}}", self.table)?;
+        if pushed.is_empty() {
+            write!(f, ", time=never")?;
+        } else {
+            write!(f, ", time=[{}, {}]", TimeBound(pushed.mint), TimeBound(pushed.maxt))?;
+        }
+        write!(f, ", columns=[{}]", columns.join(", "))?;
+        if let Some(limit) = self.limit {
+            write!(f, ", limit={limit}")?;
+        }
+        write!(f, ", partitions={}", self.partitions())
+    }
+}
+
+/// An end of a closed time range, for people.
+struct TimeBound(TimestampMs);
+
+impl fmt::Display for TimeBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match chrono::DateTime::from_timestamp_millis(self.0) {
+            _ if self.0 == TimestampMs::MIN => f.write_str("-inf"),
+            _ if self.0 == TimestampMs::MAX => f.write_str("+inf"),
+            Some(time) => f.write_str(&time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)),
+            None => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+impl ExecutionPlan for SeriesScanExec {
+    fn name(&self) -> &'static str {
+        "SeriesScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if children.is_empty() { Ok(self) } else { exec_err!("a scan of {} has no children", self.table) }
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let batch_rows = context.session_config().batch_size();
+        let rows = self.selection.request.rows;
+        let hints = SelectHints {
+            partitions: self.partitions(),
+            batch_samples: self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows)),
+            labels_only: rows == Rows::Series,
+            series_limit: if rows == Rows::Series { self.limit.unwrap_or_default() } else { 0 },
+        };
+        let selection = Arc::clone(&self.selection);
+        let series = stream::once(async move { selection.take(partition, &hints) }).try_flatten();
+        let columns = self.columns.clone();
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let batches = series
+            .map(move |batch| {
+                let _timer = metrics.elapsed_compute().timer();
+                let batch = decode::decode(batch.map_err(storage_error)?, rows, &columns)?;
+                metrics.output_rows().add(batch.num_rows());
+                Ok::<_, DataFusionError>(batch)
+            })
+            .map_ok(move |batch| stream::iter(slices(batch, batch_rows).map(Ok)))
+            .try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), limited(batches, self.limit))))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.selection.streams.lock().clear();
+        Ok(self)
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _input_stats: &[Arc<Statistics>],
+        args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(self.columns.schema());
+        if let (Some(rows), None) = (self.rows_estimate, args.partition()) {
+            // Stale markers are counted and the ends of chunks stick out of the time range.
+            statistics.num_rows = Precision::Inexact(self.limit.map_or(rows, |limit| rows.min(limit)));
+        }
+        Ok(Arc::new(statistics))
+    }
+}
+
+/// What to ask the source for.
+#[derive(Debug)]
+struct Request {
+    source: Arc<dyn Queryable>,
+    pushed: Pushed,
+    rows: Rows,
+}
+
+impl Request {
+    /// The time range, without ends so far out that arithmetic on them could overflow.
+    ///
+    /// `None` if nothing can be in it.
+    fn range(&self) -> Option<(TimestampMs, TimestampMs)> {
+        if self.pushed.is_empty() {
+            return None;
+        }
+        let (oldest, newest) = self.source.time_bounds()?;
+        let (mint, maxt) = (self.pushed.mint.max(oldest), self.pushed.maxt.min(newest));
+        (mint <= maxt).then_some((mint, maxt))
+    }
+
+    /// Number of series, and of rows if that is known, from the index alone.
+    fn estimate(&self) -> Result<(usize, Option<usize>)> {
+        let Some((mint, maxt)) = self.range() else { return Ok((0, Some(0))) };
+        let stats = self.source.series_stats(&self.pushed.matchers, mint, maxt).map_err(storage_error)?;
+        let series = usize::try_from(stats.series).unwrap_or(usize::MAX);
+        let rows = match self.rows {
+            Rows::Series => Some(series),
+            Rows::Samples => usize::try_from(stats.samples).ok(),
+        };
+        Ok((series, rows))
+    }
+
+    fn select(&self, hints: &SelectHints) -> promontory_tsdb::Result<Vec<SeriesStream>> {
+        let Some((mint, maxt)) = self.range() else {
+            return Ok((0..hints.partitions).map(|_| Box::pin(stream::empty()) as SeriesStream).collect());
+        };
+        Ok(self.source.select(&self.pushed.matchers, mint, maxt, hints)?.partitions)
+    }
+}
+
+/// The streams of one selection, waiting for their partitions to be executed.
+struct PendingSelection {
+    request: Request,
+    streams: Mutex<Vec<Option<SeriesStream>>>,
+}
+
+impl PendingSelection {
+    fn new(request: Request) -> Self {
+        Self { request, streams: Mutex::default() }
+    }
+
+    /// The stream of `partition`. A partition that is asked for twice starts a new selection: the
+    /// plan is being run again.
+    fn take(&self, partition: usize, hints: &SelectHints) -> promontory_tsdb::Result<SeriesStream> {
+        let mut streams = self.streams.lock();
+        if let Some(stream) = streams.get_mut(partition).and_then(Option::take) {
+            return Ok(stream);
+        }
+        *streams = self.request.select(hints)?.into_iter().map(Some).collect();
+        let stream = streams.get_mut(partition).and_then(Option::take);
+        Ok(stream.unwrap_or_else(|| Box::pin(stream::empty())))
+    }
+}
+
+impl fmt::Debug for PendingSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingSelection").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+/// `batch` in pieces of at most `rows` rows that share its buffers: one series may be years long.
+fn slices(batch: RecordBatch, rows: usize) -> impl Iterator<Item = RecordBatch> {
+    let rows = rows.max(1);
+    (0..batch.num_rows()).step_by(rows).map(move |at| batch.slice(at, rows.min(batch.num_rows() - at)))
+}
+
+/// The first `limit` rows. The source is dropped with the last of them.
+fn limited(
+    batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    limit: Option<usize>,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    let Some(limit) = limit else { return batches.boxed() };
+    stream::try_unfold((batches.boxed(), limit), async |(mut batches, left)| {
+        if left == 0 {
+            return Ok(None);
+        }
+        let Some(batch) = batches.try_next().await? else { return Ok(None) };
+        let batch = if batch.num_rows() > left { batch.slice(0, left) } else { batch };
+        let left = left - batch.num_rows();
+        Ok(Some((batch, (batches, left))))
+    })
+    .boxed()
+}
+
+/// Keeps the storage error whole, so that its kind finds its SQLSTATE.
+pub(crate) fn storage_error(error: promontory_tsdb::Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

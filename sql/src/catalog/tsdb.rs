@@ -1,0 +1,178 @@
+//! Schema `tsdb`: the storage itself, as tables.
+//!
+//! | table | row | columns |
+//! |---|---|---|
+//! | `series` | series | `metric`, `labels` (JSON text, without the metric name) |
+//! | `samples` | sample of any metric | `metric`, `labels`, `timestamp`, `value` |
+//! | `labels` | label value | `name`, `value` |
+//! | `blocks` | block | `ulid`, `min_time`, `max_time` (excluded), `series`, `samples`, `chunks`, `level`, `bytes` |
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use promontory_tsdb::{BlockSummary, METRIC_NAME, Queryable};
+
+use crate::catalog::TSDB;
+use crate::catalog::columns::{ColumnKind, Columns, TIMESTAMP, VALUE, timestamp_type};
+use crate::catalog::scan::exec::storage_error;
+use crate::catalog::scan::{Rows, SeriesTable};
+use crate::catalog::schema::BuiltIn;
+
+/// The tables of schema `tsdb`.
+#[derive(Debug)]
+pub(crate) struct StorageTables {
+    source: Arc<dyn Queryable>,
+}
+
+impl StorageTables {
+    /// Tables about `source`.
+    pub(crate) fn new(source: Arc<dyn Queryable>) -> Self {
+        Self { source }
+    }
+
+    fn series_table(&self, name: &str, rows: Rows) -> Arc<dyn TableProvider> {
+        let mut columns = vec![
+            ("metric".to_owned(), ColumnKind::Label(METRIC_NAME.to_owned())),
+            ("labels".to_owned(), ColumnKind::LabelsJson),
+        ];
+        if rows == Rows::Samples {
+            columns.push((TIMESTAMP.to_owned(), ColumnKind::Timestamp));
+            columns.push((VALUE.to_owned(), ColumnKind::Value));
+        }
+        Arc::new(SeriesTable::new(
+            format!("{TSDB}.{name}"),
+            Arc::clone(&self.source),
+            Vec::new(),
+            Columns::new(columns),
+            rows,
+        ))
+    }
+}
+
+const TABLES: [&str; 4] = ["blocks", "labels", "samples", "series"];
+
+impl BuiltIn for StorageTables {
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(TABLES.map(str::to_owned).to_vec())
+    }
+
+    fn exists(&self, name: &str) -> Result<bool> {
+        Ok(TABLES.contains(&name))
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let source = Arc::clone(&self.source);
+        Ok(match name {
+            "series" => Some(self.series_table(name, Rows::Series)),
+            "samples" => Some(self.series_table(name, Rows::Samples)),
+            "labels" => Some(Listing::table(labels_schema(), move || label_rows(source.as_ref()))),
+            "blocks" => Some(Listing::table(blocks_schema(), move || block_rows(&source.blocks()))),
+            _ => None,
+        })
+    }
+}
+
+fn labels_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("name", DataType::Utf8, false),
+        Field::new("value", DataType::Utf8, false),
+    ]))
+}
+
+fn label_rows(source: &dyn Queryable) -> Result<RecordBatch> {
+    let (mut names, mut values) = (Vec::new(), Vec::new());
+    if let Some((mint, maxt)) = source.time_bounds() {
+        for name in source.label_names(&[], mint, maxt).map_err(storage_error)? {
+            let found = source.label_values(&name, &[], mint, maxt).map_err(storage_error)?;
+            names.extend(std::iter::repeat_n(name, found.len()));
+            values.extend(found);
+        }
+    }
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(names)), Arc::new(StringArray::from(values))];
+    Ok(RecordBatch::try_new(labels_schema(), columns)?)
+}
+
+fn blocks_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ulid", DataType::Utf8, false),
+        Field::new("min_time", timestamp_type(), false),
+        Field::new("max_time", timestamp_type(), false),
+        Field::new("series", DataType::Int64, false),
+        Field::new("samples", DataType::Int64, false),
+        Field::new("chunks", DataType::Int64, false),
+        Field::new("level", DataType::Int32, false),
+        Field::new("bytes", DataType::Int64, false),
+    ]))
+}
+
+fn block_rows(blocks: &[BlockSummary]) -> Result<RecordBatch> {
+    let times = |of: fn(&BlockSummary) -> i64| -> ArrayRef {
+        Arc::new(TimestampMillisecondArray::from_iter_values(blocks.iter().map(of)).with_timezone("UTC"))
+    };
+    let counts = |of: fn(&BlockSummary) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(
+            blocks.iter().map(|b| i64::try_from(of(b)).unwrap_or(i64::MAX)),
+        ))
+    };
+    let levels = blocks.iter().map(|b| i32::try_from(b.level).unwrap_or(i32::MAX));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(blocks.iter().map(|b| &b.ulid))),
+        times(|b| b.min_time),
+        times(|b| b.max_time),
+        counts(|b| b.series),
+        counts(|b| b.samples),
+        counts(|b| b.chunks),
+        Arc::new(Int32Array::from_iter_values(levels)),
+        counts(|b| b.bytes),
+    ];
+    Ok(RecordBatch::try_new(blocks_schema(), columns)?)
+}
+
+/// A small table whose rows are made anew for each scan.
+struct Listing<F> {
+    schema: SchemaRef,
+    rows: F,
+}
+
+impl<F: Fn() -> Result<RecordBatch> + Send + Sync + 'static> Listing<F> {
+    fn table(schema: SchemaRef, rows: F) -> Arc<dyn TableProvider> {
+        Arc::new(Self { schema, rows })
+    }
+}
+
+impl<F> fmt::Debug for Listing<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listing").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<F: Fn() -> Result<RecordBatch> + Send + Sync + 'static> TableProvider for Listing<F> {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = MemTable::try_new(self.schema(), vec![vec![(self.rows)()?]])?;
+        rows.scan(state, projection, filters, limit).await
+    }
+}

@@ -1,0 +1,261 @@
+//! [`Connection`]: the state of one client, and which part of it handles which message.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::{self, Debug};
+use std::future::Future;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use datafusion::prelude::SessionContext;
+use futures::Sink;
+use parking_lot::Mutex;
+use pgwire::api::auth::{
+    ServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
+    save_startup_parameters_to_metadata,
+};
+use pgwire::api::cancel::CancelHandler;
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
+use pgwire::api::{
+    ClientInfo, ErrorHandler, METADATA_USER, PgWireConnectionState, PgWireServerHandlers,
+    PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
+};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::cancel::CancelRequest;
+use pgwire::messages::startup::Authentication;
+use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::auth::{self, Exchange};
+use super::cancel::Running;
+use super::settings::Settings;
+use super::sqlstate;
+
+/// One client.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: Mutex<Settings>,
+    /// Names of prepared statements, for DEALLOCATE ALL.
+    pub(super) prepared: Mutex<BTreeSet<String>>,
+    session: LazyLock<SessionContext, Box<dyn FnOnce() -> SessionContext + Send>>,
+    login: Mutex<Login>,
+    /// Whether there is a place for this client.
+    admitted: bool,
+    running: Arc<Running>,
+    pid: AtomicI32,
+    shutdown: CancellationToken,
+}
+
+impl Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+/// How far the client has come.
+#[derive(Debug)]
+enum Login {
+    Strange,
+    Asked { user: String },
+    Proving(Exchange),
+    Known,
+    Failed,
+}
+
+impl Connection {
+    /// A client that just came in; `admitted` says whether there is a place for it.
+    pub(super) fn new(shared: Arc<Shared>, shutdown: CancellationToken, admitted: bool) -> Self {
+        let catalog = Arc::clone(&shared.catalog);
+        Self {
+            settings: Mutex::new(Settings::new(shared.options.statement_timeout)),
+            prepared: Mutex::default(),
+            session: LazyLock::new(Box::new(move || catalog.session())),
+            login: Mutex::new(Login::Strange),
+            admitted,
+            running: Arc::default(),
+            pid: AtomicI32::new(0),
+            shutdown,
+            shared,
+        }
+    }
+
+    /// The client's own session.
+    pub(super) fn session(&self) -> &SessionContext {
+        &self.session
+    }
+
+    /// Whether a statement is running.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running.is_busy()
+    }
+
+    /// Runs part of a statement, until it is done, cancelled, too late, or the server goes down.
+    pub(super) async fn guarded<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
+        // After an error that ends the connection, pgwire goes on reading what the client sent.
+        if !matches!(*self.login.lock(), Login::Known) {
+            return Err(sqlstate::fatal("28000", "not logged in"));
+        }
+        let cancelled = self.running.begin();
+        let timeout = self.settings.lock().statement_timeout();
+        let too_late = async {
+            match timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        let done = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {
+                Err(sqlstate::fatal("57P01", "terminating connection due to administrator command"))
+            }
+            () = cancelled.cancelled() => {
+                Err(sqlstate::error("57014", "canceling statement due to user request"))
+            }
+            () = too_late => Err(sqlstate::error("57014", "canceling statement due to statement timeout")),
+            done = work => done,
+        };
+        self.running.end();
+        done
+    }
+
+    async fn greet<C>(&self, client: &mut C) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        static PIDS: LazyLock<RandomPidSecretKeyGenerator> =
+            LazyLock::new(RandomPidSecretKeyGenerator::default);
+        let (pid, secret) = PIDS.generate(client);
+        client.set_pid_and_secret_key(pid, secret.clone());
+        self.pid.store(pid, Ordering::Relaxed);
+        self.shared.cancels.add(pid, secret, Arc::clone(&self.running));
+        *self.login.lock() = Login::Known;
+        let parameters = self.settings.lock().adopt(client.metadata_mut(), self.session())?;
+        finish_authentication(client, &Parameters(parameters)).await
+    }
+
+    /// What to do about one message of the login.
+    fn login_step(&self, user: Option<&String>, message: PgWireFrontendMessage) -> PgWireResult<Step> {
+        let mut login = self.login.lock();
+        match (std::mem::replace(&mut *login, Login::Failed), message) {
+            (Login::Strange, PgWireFrontendMessage::Startup(_)) => {
+                if self.shared.options.users.is_empty() {
+                    return Ok(Step::Welcome(None));
+                }
+                let user = user.cloned().ok_or(PgWireError::UserNameRequired)?;
+                *login = Login::Asked { user };
+                Ok(Step::Say(Authentication::SASL(vec![auth::MECHANISM.to_owned()])))
+            }
+            (Login::Asked { user }, PgWireFrontendMessage::PasswordMessageFamily(message)) => {
+                let verifier = self.shared.options.users.iter().find(|u| u.name == user);
+                let (exchange, challenge) = Exchange::begin(
+                    &user,
+                    verifier.map(|u| &u.verifier),
+                    &self.shared.mock_key,
+                    &auth::initial_response(message)?,
+                )?;
+                *login = Login::Proving(exchange);
+                Ok(Step::Say(Authentication::SASLContinue(challenge.into())))
+            }
+            (Login::Proving(exchange), PgWireFrontendMessage::PasswordMessageFamily(message)) => {
+                let proof = exchange.finish(&auth::response(message)?)?;
+                Ok(Step::Welcome(Some(Authentication::SASLFinal(proof.into()))))
+            }
+            _ => Err(sqlstate::fatal("08P01", "unexpected message during login")),
+        }
+    }
+}
+
+enum Step {
+    Say(Authentication),
+    Welcome(Option<Authentication>),
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.cancels.remove(self.pid.load(Ordering::Relaxed));
+    }
+}
+
+#[async_trait]
+impl StartupHandler for Connection {
+    async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        use futures::SinkExt;
+        if let PgWireFrontendMessage::Startup(startup) = &message {
+            protocol_negotiation(client, startup).await?;
+            save_startup_parameters_to_metadata(client, startup);
+            if !self.admitted {
+                return Err(sqlstate::fatal("53300", "sorry, too many clients already"));
+            }
+        }
+        let user = client.metadata().get(METADATA_USER).cloned();
+        match self.login_step(user.as_ref(), message)? {
+            Step::Say(authentication) => {
+                client.set_state(PgWireConnectionState::AuthenticationInProgress);
+                client.send(PgWireBackendMessage::Authentication(authentication)).await?;
+                Ok(())
+            }
+            Step::Welcome(last_word) => {
+                if let Some(authentication) = last_word {
+                    client.feed(PgWireBackendMessage::Authentication(authentication)).await?;
+                }
+                self.greet(client).await
+            }
+        }
+    }
+}
+
+/// What the server tells of itself at the start.
+#[derive(Debug)]
+struct Parameters(HashMap<String, String>);
+
+impl ServerParameterProvider for Parameters {
+    fn server_parameters<C: ClientInfo>(&self, _client: &C) -> Option<HashMap<String, String>> {
+        Some(self.0.clone())
+    }
+}
+
+#[async_trait]
+impl CancelHandler for Connection {
+    async fn on_cancel_request(&self, request: CancelRequest) {
+        self.shared.cancels.cancel(&request);
+    }
+}
+
+impl ErrorHandler for Connection {
+    fn on_error<C: ClientInfo>(&self, client: &C, error: &mut PgWireError) {
+        tracing::debug!(client = %client.socket_addr(), %error, "error to a Postgres client");
+    }
+}
+
+/// Hands the connection to pgwire, under each of the roles it plays.
+pub(super) struct Handlers(pub(super) Arc<Connection>);
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
+        Arc::clone(&self.0)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
+        Arc::clone(&self.0)
+    }
+
+    fn startup_handler(&self) -> Arc<impl StartupHandler> {
+        Arc::clone(&self.0)
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::clone(&self.0)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.0)
+    }
+}

@@ -1,0 +1,305 @@
+//! The extended protocol: parse, bind, describe, execute, with rows streamed and portals that pause.
+//!
+//! Execute is ours and not pgwire's, which gathers all rows of a portal before it sends the first.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use arrow_pg::datatypes::df::deserialize_parameters;
+use arrow_pg::datatypes::into_pg_type;
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use futures::{Sink, SinkExt};
+use pgwire::api::portal::{Format, Portal, PortalExecutionState};
+use pgwire::api::query::{ExtendedQueryHandler, send_partial_query_response};
+use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldInfo, Response};
+use pgwire::api::stmt::{QueryParser, StoredStatement};
+use pgwire::api::store::{Entry, PortalStore};
+use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::extendedquery::{Execute, Parse, ParseComplete};
+use pgwire::messages::response::EmptyQueryResponse;
+
+use super::connection::Connection;
+use super::simple::finish_command;
+use super::statement::Prepared;
+use super::{explain, rows, sqlstate};
+
+#[async_trait]
+impl ExtendedQueryHandler for Connection {
+    type Statement = Prepared;
+    type QueryParser = NoParser;
+
+    fn query_parser(&self) -> Arc<NoParser> {
+        Arc::new(NoParser)
+    }
+
+    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        let transaction = client.transaction_status();
+        let prepared = self.guarded(async {
+            let mut statements = self.parse(&message.query)?;
+            match (statements.pop(), statements.is_empty()) {
+                (None, _) => Ok(None),
+                (Some(statement), true) => self.prepare_in(transaction, statement).await.map(Some),
+                (Some(_), false) => {
+                    Err(sqlstate::error("42601", "cannot insert multiple commands into a prepared statement"))
+                }
+            }
+        });
+        match prepared.await? {
+            Some(prepared) => {
+                let types = message.type_oids.iter().map(|oid| Type::from_oid(*oid)).collect();
+                let statement = StoredStatement::new(name.clone(), prepared, types);
+                client.portal_store().put_statement(Arc::new(statement));
+            }
+            None => client.portal_store().put_empty_statement(&name),
+        }
+        self.prepared.lock().insert(name);
+        client.send(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
+        Ok(())
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let limit = usize::try_from(message.max_rows).unwrap_or(0);
+        match client.portal_store().get_portal(name) {
+            Some(Entry::Value(portal)) => self.guarded(self.go_on(client, &portal, limit)).await?,
+            Some(Entry::Empty) => {
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+            }
+            None => {
+                let message = format!("portal {name:?} does not exist");
+                return Err(sqlstate::error("34000", message));
+            }
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    async fn do_describe_statement<C>(
+        &self,
+        client: &mut C,
+        target: &StoredStatement<Prepared>,
+    ) -> PgWireResult<DescribeStatementResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let inferred = parameter_types(&target.statement)?;
+        let count = inferred.len().max(target.parameter_types.len());
+        let mut types = Vec::with_capacity(count);
+        for i in 0..count {
+            let said = target.parameter_types.get(i).cloned().flatten();
+            let inferred = inferred.get(i).and_then(Option::as_ref).map(into_pg_type).transpose()?;
+            types.push(said.or(inferred).unwrap_or(Type::TEXT));
+        }
+        let fields = self.describe(client, &target.statement, &Format::UnifiedText)?;
+        Ok(DescribeStatementResponse::new(types, fields))
+    }
+
+    async fn do_describe_portal<C>(
+        &self,
+        client: &mut C,
+        target: &Portal<Prepared>,
+    ) -> PgWireResult<DescribePortalResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let fields = self.describe(client, &target.statement.statement, &target.result_column_format)?;
+        Ok(DescribePortalResponse::new(fields))
+    }
+
+    async fn do_query<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Prepared>,
+        _max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let prepared = &portal.statement.statement;
+        let parameters = parameters(portal)?;
+        self.run(client, prepared, parameters, &portal.result_column_format).await
+    }
+}
+
+impl Connection {
+    /// Starts `portal`, or goes on with it, and sends up to `limit` rows; 0 sends all.
+    async fn go_on<C>(&self, client: &mut C, portal: &Portal<Prepared>, limit: usize) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let state = portal.state();
+        let mut state = state.lock().await;
+        if matches!(*state, PortalExecutionState::Initial) {
+            match ExtendedQueryHandler::do_query(self, client, portal, limit).await? {
+                Response::Query(rows) => *state = PortalExecutionState::Suspended(rows),
+                other => {
+                    *state = PortalExecutionState::Finished;
+                    return finish_command(client, other).await;
+                }
+            }
+        }
+        let paused = match &mut *state {
+            PortalExecutionState::Suspended(rows) => send_partial_query_response(client, rows, limit).await?,
+            _ => {
+                return Err(sqlstate::error(
+                    "55000",
+                    format!("portal {:?} cannot be run anymore", portal.name),
+                ));
+            }
+        };
+        if !paused {
+            *state = PortalExecutionState::Finished;
+        }
+        Ok(())
+    }
+
+    fn describe<C: ClientInfo>(
+        &self,
+        client: &C,
+        prepared: &Prepared,
+        format: &Format,
+    ) -> PgWireResult<Vec<FieldInfo>> {
+        let schema = match prepared {
+            Prepared::Query(plan) => Arc::clone(plan.schema().inner()),
+            Prepared::Explain(_) => explain::schema(),
+            Prepared::Command(command) => match command.schema() {
+                Some(schema) => schema,
+                None => return Ok(Vec::new()),
+            },
+        };
+        Ok(rows::fields(&schema, format, client.metadata())?.as_ref().clone())
+    }
+}
+
+/// The values bound to `portal`; `None` where there is nothing to bind.
+fn parameters(portal: &Portal<Prepared>) -> PgWireResult<Option<ParamValues>> {
+    let types = parameter_types(&portal.statement.statement)?;
+    if types.len() > portal.parameter_len() {
+        let message = format!("{} parameters bound, {} needed", portal.parameter_len(), types.len());
+        return Err(sqlstate::error("08P01", message));
+    }
+    if portal.parameter_len() == 0 {
+        return Ok(None);
+    }
+    let types: Vec<_> = types.iter().map(Option::as_ref).collect();
+    deserialize_parameters(portal, &types).map(Some)
+}
+
+/// What `$1`, `$2`, … are to be; `None` where the query does not say.
+fn parameter_types(prepared: &Prepared) -> PgWireResult<Vec<Option<DataType>>> {
+    let plan = match prepared {
+        Prepared::Query(plan) | Prepared::Explain(plan) => plan,
+        Prepared::Command(_) => return Ok(Vec::new()),
+    };
+    let mut types = BTreeMap::new();
+    for (id, data_type) in plan.get_parameter_types().map_err(|e| sqlstate::from_datafusion(&e))? {
+        let place =
+            id.trim_start_matches('$').parse::<usize>().ok().filter(|place| (1..=65_535).contains(place));
+        let place = place.ok_or_else(|| sqlstate::error("42P02", format!("there is no parameter {id}")))?;
+        types.insert(place, data_type.or_else(|| type_by_cast(plan, &id)).map(plain));
+    }
+    let count = types.keys().last().copied().unwrap_or(0);
+    Ok((1..=count).map(|place| types.remove(&place).flatten()).collect())
+}
+
+/// The type that `$n::type` gives a parameter.
+fn type_by_cast(plan: &LogicalPlan, id: &str) -> Option<DataType> {
+    let mut found = None;
+    let visited = plan.apply(|node| {
+        for expression in node.expressions() {
+            expression.apply(|e| {
+                if let Expr::Cast(cast) = e
+                    && matches!(&*cast.expr, Expr::Placeholder(p) if p.id == id)
+                {
+                    found = Some(cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    visited.ok().and(found)
+}
+
+/// Clients know texts, not dictionaries.
+fn plain(data_type: DataType) -> DataType {
+    match data_type {
+        DataType::Dictionary(_, value) => *value,
+        other => other,
+    }
+}
+
+/// Stands where pgwire wants a parser. [`Connection`] parses by itself, for it needs the session.
+#[derive(Debug)]
+pub(super) struct NoParser;
+
+impl NoParser {
+    fn refuse<T>() -> PgWireResult<T> {
+        Err(sqlstate::error("XX000", "statements are parsed by their connection"))
+    }
+}
+
+#[async_trait]
+impl QueryParser for NoParser {
+    type Statement = Prepared;
+
+    async fn parse_sql<C>(
+        &self,
+        _client: &C,
+        _sql: &str,
+        _types: &[Option<Type>],
+    ) -> PgWireResult<Option<Prepared>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        Self::refuse()
+    }
+
+    fn get_parameter_types(&self, _statement: &Prepared) -> PgWireResult<Vec<Type>> {
+        Self::refuse()
+    }
+
+    fn get_result_schema(
+        &self,
+        _statement: &Prepared,
+        _format: Option<&Format>,
+    ) -> PgWireResult<Vec<FieldInfo>> {
+        Self::refuse()
+    }
+}

@@ -1,0 +1,188 @@
+//! The Postgres wire: a server that psql, drivers and BI tools can talk to.
+//!
+//! `pgwire` reads and writes the protocol, `arrow-pg` encodes values, `datafusion-pg-catalog`
+//! rewrites the questions that tools ask; what a connection *does* is here.
+//!
+//! # Concurrency
+//! A task per connection, with a session of its own. Rows are encoded as they come and wait for the
+//! socket to take them, so a slow client holds back its query and costs no memory.
+//!
+//! # Who may connect
+//! On a loopback address without users: everyone, under any name. Otherwise the users named in
+//! [`SqlOptions`], by SCRAM-SHA-256. There is no TLS: beyond one machine, put it behind a tunnel.
+
+mod auth;
+mod cancel;
+mod connection;
+mod explain;
+mod extended;
+mod rows;
+mod settings;
+mod simple;
+mod sqlstate;
+mod statement;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use pgwire::tokio::process_socket;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use auth::ScramVerifier;
+use cancel::CancelRegistry;
+use connection::Connection;
+
+use crate::{SqlCatalog, SqlError};
+
+/// Clients beyond the limit that are told so at the same time; more are cut off without a word.
+const REFUSALS_AT_ONCE: usize = 32;
+/// How long a connection may take to tell its client that the server is going down.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long to wait before accepting again after the system had no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How to serve Postgres clients.
+#[derive(Debug, Clone)]
+pub struct SqlOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who may connect. Empty: anyone, which needs a loopback address.
+    pub users: Vec<SqlUser>,
+    /// Connections at once; the next one is refused with SQLSTATE 53300.
+    pub max_connections: usize,
+    /// How long a statement may run unless its session says otherwise.
+    pub statement_timeout: Option<Duration>,
+}
+
+impl Default for SqlOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)),
+            users: Vec::new(),
+            max_connections: 100,
+            statement_timeout: None,
+        }
+    }
+}
+
+/// Someone who may connect.
+#[derive(Debug, Clone)]
+pub struct SqlUser {
+    /// The user name that the client gives.
+    pub name: String,
+    /// What the server keeps instead of the password.
+    pub verifier: ScramVerifier,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    catalog: Arc<SqlCatalog>,
+    options: SqlOptions,
+    parser: PostgresCompatibilityParser,
+    cancels: CancelRegistry,
+    /// Makes up a salt for users that there are not, the same one each time.
+    mock_key: [u8; 32],
+}
+
+/// A bound listener, ready to serve.
+#[derive(Debug)]
+pub struct SqlServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl SqlServer {
+    /// Listens; nobody is served before [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// [`SqlError::Open`] for an address that others can reach without any user, [`SqlError::Listen`]
+    /// if the address cannot be had.
+    pub async fn bind(catalog: Arc<SqlCatalog>, options: SqlOptions) -> Result<Self, SqlError> {
+        let wanted = options.listen;
+        if options.users.is_empty() && !wanted.ip().is_loopback() {
+            return Err(SqlError::Open { address: wanted });
+        }
+        let listen_error = |source| SqlError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let shared = Shared {
+            catalog,
+            options,
+            parser: PostgresCompatibilityParser::new(),
+            cancels: CancelRegistry::default(),
+            mock_key: rand::random(),
+        };
+        Ok(Self { listener, address, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens, with the port it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then tells clients with a running statement (SQLSTATE 57P01) and
+    /// closes all connections.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let places = Arc::new(Semaphore::new(self.shared.options.max_connections));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = self.listener.accept() => accepted,
+            };
+            let socket = match accepted {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a Postgres client");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let place = Arc::clone(&places).try_acquire_owned().ok();
+            let refusal = match place {
+                Some(_) => None,
+                None => match Arc::clone(&refusals).try_acquire_owned() {
+                    Ok(refusal) => Some(refusal),
+                    Err(_) => continue,
+                },
+            };
+            let connection = Connection::new(Arc::clone(&self.shared), shutdown.clone(), place.is_some());
+            connections.spawn(converse(socket, Arc::new(connection), shutdown.clone(), (place, refusal)));
+        }
+        drop(self.listener);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn converse(
+    socket: TcpStream,
+    connection: Arc<Connection>,
+    shutdown: CancellationToken,
+    _held: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
+) {
+    let conversation = process_socket(socket, None, connection::Handlers(Arc::clone(&connection)));
+    tokio::pin!(conversation);
+    let ended = tokio::select! {
+        ended = &mut conversation => Some(ended),
+        () = shutdown.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        // The statement is being stopped; let its client hear why.
+        None if connection.is_busy() => tokio::time::timeout(GOODBYE, conversation).await.unwrap_or(Ok(())),
+        None => Ok(()),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "Postgres connection ended");
+    }
+}

@@ -1,0 +1,299 @@
+//! The simple protocol: a text with statements in, their answers out, one after the other.
+//!
+//! Also where statements are run, for both protocols.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::sql::sqlparser::ast::Statement;
+use futures::{Sink, SinkExt, stream};
+use pgwire::api::portal::Format;
+use pgwire::api::query::{
+    SimpleQueryHandler, send_execution_response, send_query_response, send_ready_for_query,
+};
+use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
+use pgwire::api::store::PortalStore;
+use pgwire::api::{ClientInfo, ClientPortalStore, PgWireConnectionState};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
+use pgwire::messages::simplequery::Query;
+use pgwire::messages::startup::ParameterStatus;
+
+use super::connection::Connection;
+use super::statement::{Command, Prepared, prepare};
+use super::{explain, rows, sqlstate};
+
+#[async_trait]
+impl SimpleQueryHandler for Connection {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        self.guarded(self.answer_all(client, &query.query)).await?;
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        send_ready_for_query(client, client.transaction_status()).await
+    }
+
+    async fn do_query<C>(&self, client: &mut C, query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let mut responses = Vec::new();
+        for statement in self.parse(query)? {
+            let prepared = self.prepare_in(client.transaction_status(), statement).await?;
+            responses.push(self.run(client, &prepared, None, &Format::UnifiedText).await?);
+        }
+        Ok(responses)
+    }
+}
+
+impl Connection {
+    /// The statements of `query`, rewritten to what DataFusion understands.
+    pub(super) fn parse(&self, query: &str) -> PgWireResult<Vec<Statement>> {
+        self.shared
+            .parser
+            .parse(query)
+            .map_err(|error| sqlstate::error("42601", sqlstate::parser_message(&error.to_string())))
+    }
+
+    /// Understands `statement`, unless the transaction has failed and this does not end it.
+    pub(super) async fn prepare_in(
+        &self,
+        transaction: TransactionStatus,
+        statement: Statement,
+    ) -> PgWireResult<Prepared> {
+        let ends = matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. });
+        if transaction == TransactionStatus::Error && !ends {
+            return Err(sqlstate::error(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        prepare(self.session(), statement).await
+    }
+
+    async fn answer_all<C>(&self, client: &mut C, query: &str) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statements = self.parse(query)?;
+        if statements.is_empty() {
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+        }
+        for statement in statements {
+            let prepared = self.prepare_in(client.transaction_status(), statement).await?;
+            match self.run(client, &prepared, None, &Format::UnifiedText).await? {
+                Response::Query(rows) => send_query_response(client, rows, true).await?,
+                other => finish_command(client, other).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a statement. The rows of a query come as the response is read.
+    pub(super) async fn run<C>(
+        &self,
+        client: &mut C,
+        prepared: &Prepared,
+        parameters: Option<ParamValues>,
+        format: &Format,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match prepared {
+            Prepared::Command(command) => self.obey(client, command, format).await,
+            Prepared::Query(plan) => {
+                let fields = rows::fields(plan.schema().as_arrow(), format, client.metadata())?;
+                Ok(select(rows::response(self.stream(plan, parameters).await?, fields)))
+            }
+            Prepared::Explain(plan) => {
+                let batches =
+                    datafusion::physical_plan::common::collect(self.stream(plan, parameters).await?);
+                let lines = batches.await.and_then(|batches| explain::lines(&batches));
+                let lines = lines.map_err(|error| sqlstate::from_datafusion(&error))?;
+                let fields = rows::fields(&explain::schema(), format, client.metadata())?;
+                let mut response = rows_of(lines, fields);
+                response.set_command_tag("EXPLAIN");
+                Ok(Response::Query(response))
+            }
+        }
+    }
+
+    async fn stream(
+        &self,
+        plan: &LogicalPlan,
+        parameters: Option<ParamValues>,
+    ) -> PgWireResult<SendableRecordBatchStream> {
+        let stream = async {
+            let plan = match parameters {
+                Some(parameters) => plan.clone().replace_params_with_values(&parameters)?,
+                None => plan.clone(),
+            };
+            self.session().execute_logical_plan(plan).await?.execute_stream().await
+        };
+        stream.await.map_err(|error| sqlstate::from_datafusion(&error))
+    }
+
+    async fn obey<C>(&self, client: &mut C, command: &Command, format: &Format) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let done = |tag: &str| Ok(Response::Execution(Tag::new(tag)));
+        match command {
+            Command::Set { name, value } => {
+                let changed = {
+                    let mut settings = self.settings.lock();
+                    match value {
+                        Some(value) => Vec::from_iter(settings.set(
+                            name,
+                            value,
+                            self.session(),
+                            client.metadata_mut(),
+                        )?),
+                        None => settings.reset(Some(name), self.session(), client.metadata_mut())?,
+                    }
+                };
+                tell(client, changed).await?;
+                done("SET")
+            }
+            Command::Reset { name } => {
+                let changed =
+                    self.settings.lock().reset(name.as_deref(), self.session(), client.metadata_mut())?;
+                tell(client, changed).await?;
+                done("RESET")
+            }
+            Command::Show { name } => self.show(client, name.as_deref(), format),
+            Command::Begin { tag } => Ok(Response::TransactionStart(Tag::new(tag))),
+            Command::Commit => Ok(Response::TransactionEnd(Tag::new(match client.transaction_status() {
+                TransactionStatus::Error => "ROLLBACK",
+                _ => "COMMIT",
+            }))),
+            Command::Rollback => Ok(Response::TransactionEnd(Tag::new("ROLLBACK"))),
+            Command::Deallocate { name } => {
+                self.deallocate(client, name.as_deref())?;
+                done(if name.is_some() { "DEALLOCATE" } else { "DEALLOCATE ALL" })
+            }
+            Command::DiscardAll => {
+                self.deallocate(client, None)?;
+                let changed = self.settings.lock().reset(None, self.session(), client.metadata_mut())?;
+                tell(client, changed).await?;
+                done("DISCARD ALL")
+            }
+            Command::Nothing { tag } => done(tag),
+        }
+    }
+
+    fn deallocate<C>(&self, client: &C, name: Option<&str>) -> PgWireResult<()>
+    where
+        C: ClientPortalStore,
+        C::PortalStore: PortalStore,
+    {
+        let mut prepared = self.prepared.lock();
+        match name {
+            Some(name) if prepared.remove(name) => client.portal_store().rm_statement(name),
+            Some(name) => {
+                let message = format!("prepared statement {name:?} does not exist");
+                return Err(sqlstate::error("26000", message));
+            }
+            None => std::mem::take(&mut *prepared).iter().for_each(|n| client.portal_store().rm_statement(n)),
+        }
+        Ok(())
+    }
+
+    fn show<C: ClientInfo>(&self, client: &C, name: Option<&str>, format: &Format) -> PgWireResult<Response> {
+        let settings = self.settings.lock();
+        let batch = match name {
+            Some(name) => {
+                let (name, value) = settings.show(name).ok_or_else(|| {
+                    sqlstate::error("42704", format!("unrecognized configuration parameter {name:?}"))
+                })?;
+                text_batch(&[(name, vec![value])])
+            }
+            None => {
+                let (names, values): (Vec<_>, Vec<_>) =
+                    settings.all().map(|(name, value)| (name.to_owned(), value.to_owned())).unzip();
+                let descriptions = vec![String::new(); names.len()];
+                text_batch(&[("name", names), ("setting", values), ("description", descriptions)])
+            }
+        }?;
+        let fields = rows::fields(batch.schema_ref(), format, client.metadata())?;
+        let mut response = rows_of(batch, fields);
+        response.set_command_tag("SHOW");
+        Ok(Response::Query(response))
+    }
+}
+
+fn select(mut response: QueryResponse) -> Response {
+    response.set_command_tag("SELECT");
+    Response::Query(response)
+}
+
+fn text_batch(columns: &[(&str, Vec<String>)]) -> PgWireResult<RecordBatch> {
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let arrays = columns.iter().map(|(_, values)| Arc::new(StringArray::from(values.clone())) as _).collect();
+    RecordBatch::try_new(super::statement::text_columns(&names), arrays)
+        .map_err(|error| sqlstate::from_datafusion(&error.into()))
+}
+
+fn rows_of(batch: RecordBatch, fields: Arc<Vec<FieldInfo>>) -> QueryResponse {
+    let schema = batch.schema();
+    rows::response(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter([Ok(batch)]))), fields)
+}
+
+/// Reports settings that the client library wants to know of.
+async fn tell<C>(client: &mut C, changed: Vec<(String, String)>) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    for (name, value) in changed {
+        client.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;
+    }
+    Ok(())
+}
+
+/// Sends the end of a statement without rows, and notes what it does to the transaction.
+pub(super) async fn finish_command<C>(client: &mut C, response: Response) -> PgWireResult<()>
+where
+    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin,
+    C::Error: Debug,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let transaction = client.transaction_status();
+    let (tag, transaction) = match response {
+        Response::Execution(tag) => (tag, transaction),
+        Response::TransactionStart(tag) => (tag, transaction.to_in_transaction_state()),
+        Response::TransactionEnd(tag) => (tag, transaction.to_idle_state()),
+        _ => return Err(sqlstate::error("XX000", "a command gave what it cannot give")),
+    };
+    send_execution_response(client, tag).await?;
+    client.set_transaction_status(transaction);
+    Ok(())
+}

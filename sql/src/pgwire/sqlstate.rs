@@ -1,0 +1,158 @@
+//! The one table from errors to SQLSTATE.
+//!
+//! Source: <https://www.postgresql.org/docs/15/errcodes-appendix.html>
+
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, SchemaError};
+use pgwire::error::{ErrorInfo, PgWireError};
+use promontory_tsdb::ErrorKind;
+
+/// SQLSTATE of an error that a layer below describes by its kind.
+pub(super) fn of_kind(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Invalid => "22023",
+        ErrorKind::Unsupported => "0A000",
+        ErrorKind::NotFound => "42P01",
+        ErrorKind::Execution => "22000",
+        ErrorKind::Limit => "53000",
+        ErrorKind::Timeout | ErrorKind::Cancelled => "57014",
+        ErrorKind::Unavailable => "57P03",
+        ErrorKind::Data => "XX001",
+        // `ErrorKind` may grow; a kind that is not in the table is our bug.
+        _ => "XX000",
+    }
+}
+
+/// An error that leaves the connection open.
+pub(super) fn error(code: &str, message: impl Into<String>) -> PgWireError {
+    info("ERROR", code, message.into())
+}
+
+/// An error that ends the connection.
+pub(super) fn fatal(code: &str, message: impl Into<String>) -> PgWireError {
+    info("FATAL", code, message.into())
+}
+
+/// The refusal of everything that would change something.
+pub(super) fn read_only(what: &str) -> PgWireError {
+    error("0A000", format!("Promontory is read only: {what} is not supported"))
+}
+
+fn info(severity: &str, code: &str, message: String) -> PgWireError {
+    let mut info = ErrorInfo::new(severity.to_owned(), code.to_owned(), message);
+    info.severity_nonlocalized = Some(severity.to_owned());
+    PgWireError::UserError(Box::new(info))
+}
+
+/// An error of planning or running a query, as its client should hear it.
+pub(super) fn from_datafusion(error: &DataFusionError) -> PgWireError {
+    let (code, message) = describe(error);
+    self::error(code, message)
+}
+
+fn describe(error: &DataFusionError) -> (&'static str, String) {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => describe(inner),
+        DataFusionError::Shared(inner) => describe(inner),
+        DataFusionError::Collection(errors) if !errors.is_empty() => describe(&errors[0]),
+        DataFusionError::SQL(parser, _) => ("42601", parser_message(&parser.to_string())),
+        DataFusionError::SchemaError(schema, _) => describe_schema(schema),
+        DataFusionError::Plan(message) => describe_plan(message),
+        DataFusionError::NotImplemented(message) => ("0A000", message.clone()),
+        DataFusionError::Configuration(message) => ("22023", message.clone()),
+        DataFusionError::ResourcesExhausted(message) => ("53200", message.clone()),
+        DataFusionError::Execution(message) => (of_execution(message), message.clone()),
+        DataFusionError::ArrowError(arrow, _) => describe_arrow(arrow),
+        DataFusionError::External(inner) => match inner.downcast_ref::<promontory_tsdb::Error>() {
+            Some(storage) => (of_kind(storage.kind()), with_causes(storage)),
+            None => match inner.downcast_ref::<DataFusionError>() {
+                Some(inner) => describe(inner),
+                None => ("XX000", inner.to_string()),
+            },
+        },
+        other => ("XX000", other.strip_backtrace()),
+    }
+}
+
+fn describe_schema(error: &SchemaError) -> (&'static str, String) {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let known: Vec<_> = valid_fields.iter().map(|f| f.name.as_str()).collect();
+            let mut message = format!("column {:?} does not exist", field.name);
+            if !known.is_empty() {
+                message.push_str("; there are ");
+                message.push_str(&known.join(", "));
+            }
+            ("42703", message)
+        }
+        SchemaError::AmbiguousReference { .. } => ("42702", error.to_string()),
+        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => {
+            ("42701", error.to_string())
+        }
+    }
+}
+
+/// DataFusion says most of what is wrong with a query in words only.
+fn describe_plan(message: &str) -> (&'static str, String) {
+    let table = message.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found"));
+    if let Some(table) = table {
+        let table = table.strip_prefix("promontory.").unwrap_or(table);
+        return ("42P01", format!("relation {table:?} does not exist"));
+    }
+    let code = if message.starts_with("Invalid function") || message.contains("No function matches") {
+        "42883"
+    } else if message.contains("must appear in the GROUP BY") || message.contains("must be in GROUP BY") {
+        "42803"
+    } else if message.contains("Cannot infer common argument type") || message.contains("Cannot coerce") {
+        "42804"
+    } else if message.contains("placeholder") || message.contains("Placeholder") {
+        "42P02"
+    } else {
+        "42601"
+    };
+    (code, message.to_owned())
+}
+
+fn of_execution(message: &str) -> &'static str {
+    if message.contains("Error parsing timestamp") { "22007" } else { "22000" }
+}
+
+fn describe_arrow(error: &ArrowError) -> (&'static str, String) {
+    let code = match error {
+        ArrowError::DivideByZero => "22012",
+        ArrowError::ArithmeticOverflow(_) => "22003",
+        ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
+        ArrowError::InvalidArgumentError(_) => "22023",
+        ArrowError::NotYetImplemented(_) => "0A000",
+        ArrowError::ExternalError(inner) => {
+            return match inner.downcast_ref::<DataFusionError>() {
+                Some(inner) => describe(inner),
+                None => ("XX000", inner.to_string()),
+            };
+        }
+        _ => "XX000",
+    };
+    let message = match error {
+        ArrowError::DivideByZero => "division by zero".to_owned(),
+        other => other.to_string(),
+    };
+    (code, message)
+}
+
+/// A syntax error, without the layer that found it.
+pub(super) fn parser_message(message: &str) -> String {
+    let message = message.trim_start_matches("sql parser error: ");
+    format!("syntax error: {message}")
+}
+
+/// `error` and what caused it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

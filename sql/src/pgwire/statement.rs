@@ -1,0 +1,194 @@
+//! What a statement is: a query for DataFusion, or a command to the session.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as AnyStatement;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Reset, Set, SetAssignment, Statement, Value};
+use pgwire::error::PgWireResult;
+
+use super::sqlstate;
+
+/// A statement, understood.
+#[derive(Debug, Clone)]
+pub(super) enum Prepared {
+    /// Gives rows.
+    Query(Arc<LogicalPlan>),
+    /// Gives the lines of a plan.
+    Explain(Arc<LogicalPlan>),
+    /// Talks to the session.
+    Command(Command),
+}
+
+/// A command to the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    /// SET; without a value, to the one at the start.
+    Set { name: String, value: Option<String> },
+    /// SHOW; without a name, all.
+    Show { name: Option<String> },
+    /// RESET; without a name, all.
+    Reset { name: Option<String> },
+    /// BEGIN, START TRANSACTION.
+    Begin { tag: &'static str },
+    /// COMMIT, END.
+    Commit,
+    /// ROLLBACK.
+    Rollback,
+    /// DEALLOCATE; without a name, all.
+    Deallocate { name: Option<String> },
+    /// DISCARD ALL.
+    DiscardAll,
+    /// Accepted, for there is nothing to do.
+    Nothing { tag: &'static str },
+}
+
+impl Command {
+    /// The columns that it answers with, if it answers with rows.
+    pub(super) fn schema(&self) -> Option<SchemaRef> {
+        match self {
+            Self::Show { name: Some(name) } => Some(text_columns(&[name])),
+            Self::Show { name: None } => Some(text_columns(&["name", "setting", "description"])),
+            _ => None,
+        }
+    }
+}
+
+/// A schema of text columns.
+pub(super) fn text_columns(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(
+        names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect::<Vec<_>>(),
+    ))
+}
+
+/// Understands `statement` in `session`. Nothing is run.
+///
+/// # Errors
+/// With the SQLSTATE that fits; 0A000 for everything that would change data.
+pub(super) async fn prepare(session: &SessionContext, statement: Statement) -> PgWireResult<Prepared> {
+    if let Some(command) = command(&statement)? {
+        return Ok(Prepared::Command(command));
+    }
+    let explain = match &statement {
+        Statement::Query(_) => false,
+        Statement::Explain { .. } => true,
+        other => return Err(sqlstate::read_only(&verb(other))),
+    };
+    let plan = session
+        .state()
+        .statement_to_plan(AnyStatement::Statement(Box::new(statement)))
+        .await
+        .map_err(|error| sqlstate::from_datafusion(&error))?;
+    let read_only =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    read_only.verify_plan(&plan).map_err(|error| match error {
+        DataFusionError::Plan(_) => sqlstate::read_only("a statement that writes"),
+        other => sqlstate::from_datafusion(&other),
+    })?;
+    Ok(if explain { Prepared::Explain(Arc::new(plan)) } else { Prepared::Query(Arc::new(plan)) })
+}
+
+/// The first word or two, as in Postgres' messages.
+fn verb(statement: &Statement) -> String {
+    let text = statement.to_string();
+    let mut words = text.split_whitespace().map(str::to_uppercase);
+    let first = words.next().unwrap_or_default();
+    match first.as_str() {
+        "CREATE" | "DROP" | "ALTER" => {
+            let object = words.find(|w| !matches!(w.as_str(), "OR" | "REPLACE" | "TEMPORARY" | "TEMP"));
+            format!("{first} {}", object.unwrap_or_default()).trim_end().to_owned()
+        }
+        _ => first,
+    }
+}
+
+fn command(statement: &Statement) -> PgWireResult<Option<Command>> {
+    Ok(Some(match statement {
+        Statement::Set(set) => return set_command(set).map(Some),
+        Statement::ShowVariable { variable } => Command::Show { name: setting_name(variable) },
+        Statement::Reset(reset) => Command::Reset {
+            name: match &reset.reset {
+                Reset::ALL => None,
+                Reset::ConfigurationParameter(name) => Some(object_name(name)),
+            },
+        },
+        Statement::StartTransaction { begin, .. } => {
+            Command::Begin { tag: if *begin { "BEGIN" } else { "START TRANSACTION" } }
+        }
+        Statement::Commit { .. } => Command::Commit,
+        Statement::Rollback { savepoint: None, .. } => Command::Rollback,
+        Statement::Rollback { .. } => Command::Nothing { tag: "ROLLBACK" },
+        Statement::Savepoint { .. } => Command::Nothing { tag: "SAVEPOINT" },
+        Statement::ReleaseSavepoint { .. } => Command::Nothing { tag: "RELEASE" },
+        Statement::Deallocate { name, .. } => {
+            let all = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all");
+            Command::Deallocate { name: (!all).then(|| name.value.clone()) }
+        }
+        Statement::Discard { object_type } => match object_type.to_string().as_str() {
+            "ALL" => Command::DiscardAll,
+            "PLANS" => Command::Nothing { tag: "DISCARD PLANS" },
+            "SEQUENCES" => Command::Nothing { tag: "DISCARD SEQUENCES" },
+            _ => Command::Nothing { tag: "DISCARD TEMP" },
+        },
+        Statement::UNLISTEN { .. } => Command::Nothing { tag: "UNLISTEN" },
+        _ => return Ok(None),
+    }))
+}
+
+fn set_command(set: &Set) -> PgWireResult<Command> {
+    let assign = |name: String, values: &[Expr]| {
+        let values: Vec<_> = values.iter().map(value_text).collect();
+        let default = matches!(values.as_slice(), [one] if one.eq_ignore_ascii_case("default"));
+        Command::Set { name, value: (!default).then(|| values.join(", ")) }
+    };
+    Ok(match set {
+        Set::SingleAssignment { variable, values, .. } => assign(object_name(variable), values),
+        Set::SetTimeZone { value, .. } => assign("TimeZone".to_owned(), std::slice::from_ref(value)),
+        Set::SetNames { charset_name, .. } => {
+            Command::Set { name: "client_encoding".to_owned(), value: Some(charset_name.value.clone()) }
+        }
+        Set::SetNamesDefault {} => Command::Set { name: "client_encoding".to_owned(), value: None },
+        Set::MultipleAssignments { assignments } => match assignments.as_slice() {
+            [SetAssignment { name, value, .. }] => assign(object_name(name), std::slice::from_ref(value)),
+            _ => return Err(sqlstate::error("0A000", "SET takes one setting at a time")),
+        },
+        // All that is ever read is committed, and nobody writes.
+        Set::SetTransaction { .. } | Set::SetSessionAuthorization(_) | Set::SetRole { .. } => {
+            Command::Nothing { tag: "SET" }
+        }
+        _ => return Err(sqlstate::error("0A000", "this form of SET is not supported")),
+    })
+}
+
+fn object_name(name: &ObjectName) -> String {
+    let parts =
+        name.0.iter().map(|part| part.as_ident().map_or_else(|| part.to_string(), |i| i.value.clone()));
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// SHOW takes several words for some settings.
+fn setting_name(words: &[Ident]) -> Option<String> {
+    let name = words.iter().map(|w| w.value.as_str()).collect::<Vec<_>>().join(".");
+    match name.to_lowercase().as_str() {
+        "all" => None,
+        "time.zone" => Some("TimeZone".to_owned()),
+        "transaction.isolation.level" => Some("transaction_isolation".to_owned()),
+        "session.authorization" => Some("session_authorization".to_owned()),
+        _ => Some(name),
+    }
+}
+
+fn value_text(value: &Expr) -> String {
+    match value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) | Value::DoubleQuotedString(text) => text.clone(),
+            other => other.to_string(),
+        },
+        Expr::Identifier(name) => name.value.clone(),
+        other => other.to_string(),
+    }
+}
