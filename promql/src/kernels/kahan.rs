@@ -8,9 +8,12 @@
 #[inline(always)]
 pub fn inc(inc: f64, sum: f64, c: f64) -> (f64, f64) {
     let t = sum + inc;
-    let (big, small) = if sum.abs() >= inc.abs() { (sum, inc) } else { (inc, sum) };
-    let next = c + ((big - t) + small);
-    (t, if t.is_infinite() { 0.0 } else { next })
+    // What rounding took from the sum. Prometheus finds it from the larger of the two (Neumaier);
+    // Knuth's way finds the same number, as it is exactly representable, without a branch. It is
+    // not finite when the sum is not.
+    let of_inc = t - sum;
+    let lost = (sum - (t - of_inc)) + (inc - of_inc);
+    (t, if lost.is_finite() { c + lost } else { 0.0 })
 }
 
 /// A running compensated sum.
@@ -33,5 +36,33 @@ impl KahanSum {
     #[inline(always)]
     pub fn total(self) -> f64 {
         self.sum + self.c
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    /// As Prometheus writes it.
+    fn neumaier(inc: f64, sum: f64, c: f64) -> (f64, f64) {
+        let t = sum + inc;
+        if t.is_infinite() {
+            return (t, 0.0);
+        }
+        (t, c + if sum.abs() >= inc.abs() { (sum - t) + inc } else { (inc - t) + sum })
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_equals_upstreams(values in prop::collection::vec(any::<f64>(), 2..20), scale in -20i32..20) {
+            let (mut ours, mut theirs) = ((0.0, 0.0), (0.0, 0.0));
+            for (i, v) in values.into_iter().enumerate() {
+                let v = if i % 2 == 0 { v } else { v.signum() * 2f64.powi(scale * i as i32) };
+                ours = super::inc(v, ours.0, ours.1);
+                theirs = neumaier(v, theirs.0, theirs.1);
+                // A NaN sum has no use for its compensation.
+                prop_assert!(ours == theirs || ours.0.is_nan() && theirs.0.is_nan(), "{ours:?} {theirs:?}");
+            }
+        }
     }
 }

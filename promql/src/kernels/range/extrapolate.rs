@@ -84,6 +84,13 @@ pub(super) fn evaluate<const COUNTER: bool, const RATE: bool>(
 
 /// The extrapolation of all lanes. Lanes without a result give garbage, which their absence hides.
 fn extrapolate<const COUNTER: bool, const RATE: bool>(lanes: &Lanes, range_s: f64, out: &mut [f64]) {
+    // A loop of its own: the compiler would otherwise move this division behind a branch.
+    let mut zero = [0.0; LANES];
+    if COUNTER {
+        for (j, slot) in zero.iter_mut().enumerate() {
+            *slot = lanes.first[j] / lanes.result[j];
+        }
+    }
     for (j, slot) in out.iter_mut().enumerate().take(LANES) {
         let (result, first) = (lanes.result[j], lanes.first[j]);
         let sampled = lanes.sampled[j] / 1000.0;
@@ -94,7 +101,7 @@ fn extrapolate<const COUNTER: bool, const RATE: bool>(lanes: &Lanes, range_s: f6
         to_start = if to_start >= threshold { average / 2.0 } else { to_start };
         if COUNTER {
             // A counter does not start below zero: not further back than where its slope meets zero.
-            let to_zero = sampled * (first / result);
+            let to_zero = sampled * zero[j];
             let known = (result > 0.0) & (first >= 0.0);
             to_start = if known & (to_zero < to_start) { to_zero } else { to_start };
         }

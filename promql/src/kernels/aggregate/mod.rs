@@ -10,12 +10,27 @@
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/engine.go> (`aggregation`)
 
+#[cfg(test)]
+mod tests;
+
 use super::kahan;
 
 /// One aggregation on one lane; `K` floats of state.
 pub trait LaneOp<const K: usize>: Send + Sync + 'static {
     /// The state before the first value.
     const INIT: [f64; K];
+    /// Whether [`LaneOp::update`] has cases that would keep a loop over lanes from vectorising.
+    const HAS_RARE: bool = false;
+    /// Whether taking this value is such a case.
+    #[inline(always)]
+    fn is_rare(_state: [f64; K], _v: f64) -> bool {
+        false
+    }
+    /// Takes a value where it is not rare.
+    #[inline(always)]
+    fn update_common(state: [f64; K], v: f64) -> [f64; K] {
+        Self::update(state, v)
+    }
     /// Takes a value.
     fn update(state: [f64; K], v: f64) -> [f64; K];
     /// Takes what another state took. Neither is [`LaneOp::INIT`].
@@ -70,8 +85,10 @@ impl<const K: usize> Groups<K> {
         let range = group * self.lanes..(group + 1) * self.lanes;
         let row = &row[..range.len()];
         let columns = self.columns.each_mut().map(|c| &mut c[range.clone()]);
-        if mask == full_mask(self.lanes) {
-            each_lane(columns, |j, state| Op::update(state, row[j]));
+        if mask == full_mask(self.lanes)
+            && !(Op::HAS_RARE && any_lane(&columns, |j, s| Op::is_rare(s, row[j])))
+        {
+            each_lane(columns, |j, state| Op::update_common(state, row[j]));
         } else {
             each_lane(columns, |j, state| if mask >> j & 1 == 1 { Op::update(state, row[j]) } else { state });
         }
@@ -141,6 +158,14 @@ fn each_lane<const K: usize>(columns: [&mut [f64]; K], f: impl Fn(usize, [f64; K
     }
 }
 
+/// Whether `f(lane, state)` holds anywhere.
+#[inline(always)]
+fn any_lane<const K: usize>(columns: &[&mut [f64]; K], f: impl Fn(usize, [f64; K]) -> bool) -> bool {
+    let lanes = columns.first().map_or(0, |c| c.len());
+    let columns = columns.each_ref().map(|c| &c[..lanes]);
+    (0..lanes).fold(false, |any, j| any | f(j, columns.map(|c| c[j])))
+}
+
 fn split<T>(v: &mut Vec<T>, n: usize) -> Vec<T> {
     if n >= v.len() {
         return std::mem::take(v);
@@ -185,21 +210,31 @@ impl Avg {
 }
 
 impl LaneOp<4> for Avg {
-    const INIT: [f64; 4] = [0.0; 4];
+    const INIT: [f64; 4] = [-0.0, 0.0, 0.0, 0.0];
+
+    const HAS_RARE: bool = true;
+
+    #[inline(always)]
+    fn is_rare([value, _, _, incremental]: [f64; 4], v: f64) -> bool {
+        (incremental != 0.0) | (value + v).is_infinite()
+    }
+
+    #[inline(always)]
+    fn update_common([sum, c, n, _]: [f64; 4], v: f64) -> [f64; 4] {
+        let (sum, c) = kahan::inc(v, sum, c);
+        [sum, c, n + 1.0, 0.0]
+    }
 
     #[inline(always)]
     fn update(state: [f64; 4], v: f64) -> [f64; 4] {
-        let [value, c, n, incremental] = state;
+        let [.., n, _] = state;
+        if !Self::is_rare(state, v) {
+            return Self::update_common(state, v);
+        }
         if n == 0.0 {
             return [v, 0.0, 1.0, 0.0];
         }
         let count = n + 1.0;
-        if incremental == 0.0 {
-            let (sum, next_c) = kahan::inc(v, value, c);
-            if !sum.is_infinite() {
-                return [sum, next_c, count, 0.0];
-            }
-        }
         let [mean, c, ..] = Self::as_mean(state);
         let q = n / count;
         let (mean, c) = kahan::inc(v / count, q * mean, q * c);
