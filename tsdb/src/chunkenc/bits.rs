@@ -140,22 +140,17 @@ impl BitWriter {
     /// The low `n` bits of `value`, `1..=64`.
     #[inline]
     pub(super) fn put(&mut self, value: u64, n: u32) {
-        let mut left = n;
-        if self.free > 0 {
-            let now = self.free.min(left);
-            let piece = (value >> (left - now)) as u8 & (0xff >> (8 - now));
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= piece << (self.free - now);
-            }
-            self.free -= now;
-            left -= now;
-        }
-        if left > 0 {
-            let whole = left.div_ceil(8);
-            let word = value << (64 - left);
-            self.bytes.extend_from_slice(&word.to_be_bytes()[..whole as usize]);
-            self.free = whole * 8 - left;
-        }
+        // Always nine bytes, then back to what counts: no branch on lengths that vary from bit to bit.
+        let last = if self.free > 0 { self.bytes.pop().unwrap_or_default() } else { 0 };
+        let bit = (8 - self.free) % 8;
+        let whole = self.bytes.len() + (bit + n).div_ceil(8) as usize;
+        let top = value << (64 - n);
+        let mut out = [0; 9];
+        out[..8].copy_from_slice(&(u64::from(last) << 56 | top >> bit).to_be_bytes());
+        out[8] = (top << (8 - bit)) as u8;
+        self.bytes.extend_from_slice(&out);
+        self.bytes.truncate(whole);
+        self.free = (8 - (bit + n) % 8) % 8;
     }
 
     pub(super) fn put_uvarint(&mut self, mut v: u64) {

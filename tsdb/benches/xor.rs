@@ -1,0 +1,69 @@
+//! XOR chunks: time per sample to encode and decode, for a chunk of 120 samples.
+//!
+//! Criterion prints time for a whole chunk and samples per second; divide by 120 for ns per sample.
+
+#![expect(missing_docs, reason = "made by the macro")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use promontory_tsdb::Sample;
+use promontory_tsdb::chunkenc::xor;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+const SAMPLES: i64 = 120;
+
+/// A gauge with few different values at exact 15 s.
+fn regular_gauge() -> Vec<Sample> {
+    (0..SAMPLES).map(|i| Sample { t: i * 15_000, v: (i / 7 % 5) as f64 }).collect()
+}
+
+/// A counter that grows by a random whole number, scraped with a few ms of jitter.
+fn random_counter() -> Vec<Sample> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut v = 100_000.0;
+    let mut next = |i: i64| {
+        v += f64::from(rng.random_range(0..1000u32));
+        Sample { t: i * 15_000 + rng.random_range(0..4i64), v }
+    };
+    (0..SAMPLES).map(&mut next).collect()
+}
+
+/// Random bits in every mantissa.
+fn random_floats() -> Vec<Sample> {
+    let mut rng = StdRng::seed_from_u64(2);
+    (0..SAMPLES).map(|i| Sample { t: i * 15_000, v: rng.random::<f64>() }).collect()
+}
+
+fn xor_chunks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("xor");
+    group.throughput(Throughput::Elements(SAMPLES as u64));
+    for (name, samples) in [
+        ("regular_gauge", regular_gauge()),
+        ("random_counter", random_counter()),
+        ("random_floats", random_floats()),
+    ] {
+        group.bench_function(format!("encode/{name}"), |b| {
+            b.iter(|| xor::encode(black_box(&samples).iter().copied()));
+        });
+        let chunk = xor::encode(samples);
+        let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+        group.bench_function(format!("decode/{name}"), |b| {
+            b.iter(|| {
+                timestamps.clear();
+                values.clear();
+                xor::decode_into(black_box(&chunk), &mut timestamps, &mut values)
+            });
+        });
+        group.bench_function(format!("iterate/{name}"), |b| {
+            b.iter(|| {
+                xor::Iter::new(black_box(&chunk)).into_iter().flatten().flatten().map(|s| s.v).sum::<f64>()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, xor_chunks);
+criterion_main!(benches);
