@@ -1,5 +1,11 @@
 //! Behaviour of the storage as its users see it, one module per behaviour.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and say what they skip as tests do"
+)]
+
 mod append_and_restart;
 mod block_cut;
 mod blocks;
