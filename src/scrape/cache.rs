@@ -241,10 +241,8 @@ impl Cache {
     /// the cache has grown out of proportion, and then returns `true`.
     pub(super) fn finish(&mut self, page: Page) -> bool {
         let forced = page != Page::Good && self.live > self.good_size * 2 + 1000;
-        if page == Page::Good || forced {
-            if self.seen_now < self.live {
-                self.prune();
-            }
+        if (page == Page::Good || forced) && self.seen_now < self.live {
+            self.prune();
         }
         if page == Page::Good {
             self.good_size = self.live;

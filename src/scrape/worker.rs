@@ -95,9 +95,9 @@ impl Worker {
             biased;
             () = self.shared.shutdown.cancelled() => return,
             reason = &mut stop => reason,
-            reason = self.wait_for_first() => match reason {
-                () => self.scrape_until(&mut ingest, &mut stop, &mut ticker, &mut last_scrape).await,
-            },
+            () = self.wait_for_first() => {
+                self.scrape_until(&mut ingest, &mut stop, &mut ticker, &mut last_scrape).await
+            }
         };
         match (reason, ticker, last_scrape) {
             (Ok(Stop::HandOver(successor)), _, _) => {
@@ -155,7 +155,7 @@ impl Worker {
             None => self.client.fetch(&self.target, &mut body).await,
         };
         let is_large = body.len() >= LARGE_PAGE_BYTES;
-        let store = || self.store(ingest, fetched, &body, t, began);
+        let store = || self.store(ingest, &fetched, &body, t, began);
         let has_other_threads =
             tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
         if is_large && has_other_threads {
@@ -169,13 +169,13 @@ impl Worker {
     fn store(
         &self,
         ingest: &mut Ingest,
-        fetched: Result<String, FetchError>,
+        fetched: &Result<String, FetchError>,
         body: &[u8],
         t: TimestampMs,
         began: Instant,
     ) {
         let counters = &self.shared.counters;
-        let fetched = match &fetched {
+        let fetched = match fetched {
             Ok(content_type) => Fetched::Page { body, content_type },
             Err(FetchError::OverBodyLimit) => {
                 counters.exceeded_body_size_limit.inc();

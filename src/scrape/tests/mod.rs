@@ -22,9 +22,11 @@ use crate::config::{Config, ScrapeConfig};
 /// Samples by series; refuses what a database without an out-of-order window refuses.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
-    series: Mutex<Vec<(Labels, Vec<(TimestampMs, f64)>)>>,
+    series: Mutex<Vec<(Labels, Stored)>>,
     committed: Notify,
 }
+
+type Stored = Vec<(TimestampMs, f64)>;
 
 struct Batch {
     samples: Arc<Samples>,
