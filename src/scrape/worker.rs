@@ -155,7 +155,7 @@ impl Worker {
             None => self.client.fetch(&self.target, &mut body).await,
         };
         let is_large = body.len() >= LARGE_PAGE_BYTES;
-        let store = || self.store(ingest, &fetched, &body, t, began);
+        let mut store = || self.store(ingest, &fetched, &body, t, began);
         let has_other_threads =
             tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread;
         if is_large && has_other_threads {
