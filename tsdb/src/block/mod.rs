@@ -19,6 +19,7 @@
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/block.go>
 
+mod compact;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
 use crate::{chunks, fs, index, postings, tombstones};
 
+pub use compact::compact;
 pub use write::{BlockSpec, BlockWriter, new_ulid, write};
 
 /// Suffix of the directory that a block is made in.

@@ -134,6 +134,47 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn compaction_keeps_all_that_is_not_deleted(
+        models in prop::collection::vec((models(), 1usize..20), 1..4),
+        deletions in prop::collection::vec((0usize..4, 0u8..4, 0i64..1000, 0i64..300), 0..4),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut blocks = Vec::new();
+        let mut expected = Model::new();
+        for (n, (model, chunk_samples)) in models.iter().enumerate() {
+            let path = dir.path().join(n.to_string());
+            std::fs::create_dir(&path).unwrap();
+            blocks.push(Arc::new(Block::open(&write_model(&path, model, *chunk_samples)).unwrap()));
+        }
+        for (n, i, mint, len) in deletions {
+            if let Some(block) = blocks.get(n) {
+                block.delete(&[Matcher::eq("i", i.to_string())], mint, mint + len).unwrap();
+            }
+        }
+        for block in blocks.iter().rev() {
+            for (labels, samples) in read(&**block, &[], 0, 1000, &SelectHints::default()) {
+                expected.entry(labels).or_default().extend(samples);
+            }
+        }
+        let new = Ulid::from_parts(1_700_000_000_001, 1);
+        let meta = compact(dir.path(), new, &blocks).unwrap();
+        prop_assert_eq!(meta.is_none(), expected.is_empty());
+        if let Some(meta) = meta {
+            prop_assert_eq!((meta.compaction.level, meta.compaction.parents.len()), (2, blocks.len()));
+            prop_assert_eq!(&meta.compaction.sources, &[ulid()]);
+            prop_assert_eq!(meta.stats.num_samples, expected.values().map(|s| s.len() as u64).sum::<u64>());
+            let merged = Block::open(&dir.path().join(new.to_string())).unwrap();
+            prop_assert_eq!(merged.meta(), meta);
+            prop_assert!(merged.series_stats(&[], 0, 1000).unwrap().exact);
+            prop_assert_eq!(read(&merged, &[], 0, 1000, &SelectHints::default()), expected);
+        }
+    }
+}
+
 #[test]
 fn histogram_chunks_are_passed_over_and_counted() {
     let dir = tempfile::tempdir().unwrap();
