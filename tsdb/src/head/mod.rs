@@ -54,6 +54,8 @@ pub struct Head {
     max_time: AtomicI64,
     /// Oldest out-of-order sample, which may be before the window.
     ooo_min_time: AtomicI64,
+    /// Newest out-of-order sample ever seen.
+    ooo_max_time: AtomicI64,
     /// Nothing older is taken: blocks hold what was before.
     min_valid_time: AtomicI64,
     pub(crate) counters: HeadCounters,
@@ -97,6 +99,7 @@ impl Head {
             min_time: AtomicI64::new(NO_MIN),
             max_time: AtomicI64::new(NO_MAX),
             ooo_min_time: AtomicI64::new(NO_MIN),
+            ooo_max_time: AtomicI64::new(NO_MAX),
             min_valid_time: AtomicI64::new(min_valid_time),
             counters: HeadCounters::default(),
         }
@@ -125,6 +128,11 @@ impl Head {
         self.max_time.fetch_max(maxt, Ordering::AcqRel);
     }
 
+    /// `[min, max]` that holds the out-of-order samples.
+    pub(crate) fn ooo_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
+        self.ooo_min_time().map(|min| (min, self.ooo_max_time.load(Ordering::Acquire).max(min)))
+    }
+
     /// Oldest out-of-order sample.
     pub(crate) fn ooo_min_time(&self) -> Option<TimestampMs> {
         Some(self.ooo_min_time.load(Ordering::Acquire)).filter(|t| *t != NO_MIN)
@@ -133,6 +141,7 @@ impl Head {
     /// Remembers that there is an out-of-order sample at `t`.
     fn note_out_of_order(&self, t: TimestampMs) {
         self.ooo_min_time.fetch_min(t, Ordering::AcqRel);
+        self.ooo_max_time.fetch_max(t, Ordering::AcqRel);
     }
 
     /// Length of the slots at which blocks are cut.

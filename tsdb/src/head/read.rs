@@ -329,11 +329,8 @@ impl Queryable for Head {
 
     /// Out-of-order samples may lie before the in-order window; they count.
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
-        let ooo = self.ooo_min_time();
-        match self.bounds() {
-            Some((min, max)) => Some((ooo.map_or(min, |o| o.min(min)), max)),
-            None => None,
-        }
+        let both = self.bounds().into_iter().chain(self.ooo_bounds());
+        both.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 }
 
