@@ -135,9 +135,36 @@ impl Labels {
 }
 
 impl Ord for Labels {
+    /// Finds the first byte that differs, then the piece (name or value) that it is in: sorting
+    /// thousands of similar sets is a matter of comparing runs of equal bytes.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        let (a, b) = (&*self.0, &*other.0);
+        let Some(differs) = first_difference(a, b) else {
+            // One is a prefix of the other, and ends where a pair does.
+            return a.len().cmp(&b.len());
+        };
+        // All pieces before the one that differs are the same, so one set leads to it in both.
+        let mut rest = a;
+        let mut start = 0;
+        loop {
+            let before = rest.len();
+            let Some(length) = take_len(&mut rest) else { return a.cmp(b) };
+            let body = start + before - rest.len();
+            if differs < body + length {
+                let (mut left, mut right) = (&a[start..], &b[start..]);
+                return take_str(&mut left).cmp(take_str(&mut right));
+            }
+            rest = rest.get(length..).unwrap_or_default();
+            start = body + length;
+        }
     }
+}
+
+/// Index of the first byte that differs within the shorter length.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    const STEP: usize = 16;
+    let equal = a.chunks_exact(STEP).zip(b.chunks_exact(STEP)).take_while(|(x, y)| x == y).count() * STEP;
+    a[equal..].iter().zip(&b[equal..]).position(|(x, y)| x != y).map(|at| equal + at)
 }
 
 impl PartialOrd for Labels {
@@ -316,7 +343,25 @@ fn take_str<'a>(rest: &mut &'a [u8]) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn order_is_pair_by_pair_name_before_value(
+            a in prop::collection::btree_map("[ab]{1,3}", "[ab]{1,20}", 0..4),
+            b in prop::collection::btree_map("[ab]{1,3}", "[ab]{1,20}", 0..4),
+            shared in prop::collection::btree_map("[abc]{1,2}", "[ab]{120,140}", 0..2),
+        ) {
+            let set = |own: &std::collections::BTreeMap<String, String>| {
+                Labels::from_pairs(own.iter().chain(&shared))
+            };
+            let (a, b) = (set(&a), set(&b));
+            prop_assert_eq!(a.cmp(&b), a.iter().cmp(b.iter()));
+            prop_assert_eq!(a.cmp(&a), Ordering::Equal);
+        }
+    }
 
     #[test]
     fn partitions_share_similar_series_evenly() {

@@ -85,7 +85,9 @@ impl Blocks {
         let replaced = replaced(&found);
         found.retain(|b| !replaced.contains(&b.meta().ulid));
         found.sort_by_key(|b| (b.min_time(), b.max_time(), b.meta().ulid));
-        self.replace(found);
+        if !found.iter().map(Arc::as_ptr).eq(known.iter().map(Arc::as_ptr)) {
+            self.replace(found);
+        }
         for ulid in replaced {
             self.delete_dir(ulid)?;
         }

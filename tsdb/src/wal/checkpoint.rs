@@ -7,7 +7,8 @@
 //!
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/wlog/checkpoint.go>. Difference:
-//! exemplar, metadata and histogram records are kept whole, since this build does not look into them.
+//! exemplar and histogram records are kept or dropped as a whole, and metadata is always kept, since
+//! this build does not look into them.
 
 use std::fs;
 use std::path::Path;
@@ -169,7 +170,11 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
                 record::encode_tombstones(&mut out, &self.tombstones);
                 !self.tombstones.is_empty()
             }
-            RecordKind::Exemplars | RecordKind::Metadata | RecordKind::Histograms => {
+            RecordKind::Exemplars | RecordKind::Histograms => {
+                out.extend_from_slice(record);
+                record::first_time(record).is_none_or(|t| t >= self.mint)
+            }
+            RecordKind::Metadata => {
                 out.extend_from_slice(record);
                 true
             }

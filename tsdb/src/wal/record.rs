@@ -212,6 +212,23 @@ fn decode_samples_v2(mut cursor: Cursor<'_>, out: &mut Vec<RefSample>) -> Result
     Ok(())
 }
 
+/// Timestamp of the first entry of an exemplar or histogram record, which is about that of all: such a
+/// record is one batch. `None` if there is none.
+pub fn first_time(record: &[u8]) -> Option<TimestampMs> {
+    let mut cursor = Cursor::new(record);
+    match cursor.u8().ok()? {
+        4 | 7..=10 => {
+            cursor.be64().ok()?;
+            cursor.be64_i64().ok()
+        }
+        12 | 13 => {
+            cursor.varint().ok()?;
+            cursor.varint().ok()
+        }
+        _ => None,
+    }
+}
+
 /// Appends the tombstones of `record` to `out`.
 ///
 /// # Errors

@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 pub fn repair(dir: &Path, damage: &Corruption, segment_bytes: usize) -> Result<()> {
     tracing::warn!(dir = %dir.display(), segment = damage.segment, offset = damage.offset,
         reason = %damage.reason, "repairing the write-ahead log; records behind the damage are dropped");
-    for number in segment::list(dir)?.into_iter().filter(|n| *n > damage.segment) {
+    // Crash safety: from the newest on, so that no gap is left if this is cut short.
+    for number in segment::list(dir)?.into_iter().rev().take_while(|n| *n > damage.segment) {
         let path = segment::path(dir, number);
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     }

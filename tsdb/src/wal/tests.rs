@@ -84,6 +84,20 @@ fn open_starts_a_new_segment_and_close_ends_the_log() {
 }
 
 #[test]
+fn after_a_failed_write_nothing_more_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = writer(dir.path());
+    log.log([&b"good"[..]]).unwrap();
+    log.break_file();
+    assert!(matches!(log.log([&b"lost"[..]]), Err(Error::Io { action: "write", .. })));
+    assert!(log.is_poisoned());
+    assert!(matches!(log.log([&b"refused"[..]]), Err(Error::Poisoned)));
+    assert!(matches!(log.sync(), Err(Error::Poisoned)));
+    assert!(matches!(log.next_segment(), Err(Error::Poisoned)));
+    assert_eq!(read(dir.path()), (vec![b"good".to_vec()], None));
+}
+
+#[test]
 fn compressible_records_take_less_room_and_zstd_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = writer(dir.path());

@@ -180,6 +180,12 @@ impl Writer {
         &self.dir
     }
 
+    /// Makes every later write fail.
+    #[cfg(test)]
+    pub(super) fn break_file(&mut self) {
+        self.file = File::open(self.path()).expect("the segment exists");
+    }
+
     fn put_record(&mut self, record: &[u8]) -> Result<()> {
         let mut compressed = std::mem::take(&mut self.compressed);
         let result = match self.compress(record, &mut compressed) {
