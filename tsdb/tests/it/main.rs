@@ -1,6 +1,4 @@
 //! Behaviour of the storage as its users see it, one module per behaviour.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are not seen as tests")]
-
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
