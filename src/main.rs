@@ -1,3 +1,117 @@
-//! The `promontory` binary.
+//! The `promontory` binary: flags in, server or subcommand run, exit status out.
+//!
+//! Exit status: 0 done; 1 it failed while running; 2 wrong flags or configuration.
 
-fn main() {}
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use promontory::cli::{self, Command, Parsed};
+use promontory::export::{self, ExportArgs};
+use promontory::server::{Running, Server, ServerOptions, StartError, reachable};
+use promontory::telemetry;
+use promontory_tsdb::{Db, DbOptions, Error, Queryable};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let parsed = match cli::parse(std::env::args()) {
+        Ok(parsed) => parsed,
+        Err(e) => {
+            // Help goes to standard output, errors to standard error; a closed pipe is nobody's fault.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    telemetry::init(parsed.cli.server.log_level, parsed.cli.server.log_format);
+    let outcome = match &parsed.cli.command {
+        Some(Command::Export(args)) => run_export(args),
+        None => run_server(&parsed),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!(error = format!("{e:#}"), "promontory stopped");
+            let usage = e.downcast_ref::<StartError>().is_some_and(StartError::is_usage);
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+#[tokio::main]
+async fn run_server(parsed: &Parsed) -> anyhow::Result<()> {
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
+    let options = ServerOptions::from_flags(&parsed.cli.server, parsed.flags.clone());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %options.storage.path.display(), "starting promontory");
+    let running = Server::start(options).await?;
+    say_where(&running);
+    wait_for_the_end(&running).await?;
+    running.shutdown().await.context("close the data directory")?;
+    tracing::info!("see you next time");
+    Ok(())
+}
+
+fn say_where(running: &Running) {
+    let web = reachable(running.http_addr());
+    tracing::info!(url = format!("http://{web}/"), "ready; point a browser or Grafana here");
+    if let Some(sql) = running.sql_addr().map(reachable) {
+        let command = format!("psql -h {} -p {}", sql.ip(), sql.port());
+        tracing::info!(command, "ready for SQL");
+    }
+}
+
+/// Serves signals until one of them, or `/-/quit`, asks for the end.
+async fn wait_for_the_end(running: &Running) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                tracing::info!("received SIGTERM, shutting down");
+                return Ok(());
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("received SIGINT, shutting down");
+                return Ok(());
+            }
+            () = running.quit_requested() => {
+                tracing::info!("asked to quit, shutting down");
+                return Ok(());
+            }
+            // Failures are logged where they happen.
+            _ = hang_up.recv() => drop(running.reload().await),
+        }
+    }
+}
+
+fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
+    let options = DbOptions::new(&args.data_dir);
+    anyhow::ensure!(args.data_dir.is_dir(), "no data directory at {}", args.data_dir.display());
+    let db = Db::open(options).map_err(|e| match e {
+        Error::Locked { .. } => anyhow::anyhow!(
+            "{} is in use by a running server; stop it, or export from a copy of the directory",
+            args.data_dir.display()
+        ),
+        other => anyhow::Error::new(other).context("open the data directory"),
+    })?;
+    let source: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
+    let summary = export::export(&source, args)?;
+    for file in &summary.files {
+        tracing::info!(file = %file.path.display(), series = file.series, rows = file.rows, bytes = file.bytes, "written");
+    }
+    if summary.histograms_skipped > 0 {
+        tracing::warn!(
+            samples = summary.histograms_skipped,
+            "histogram samples were left out; they have no row yet"
+        );
+    }
+    tracing::info!(
+        files = summary.files.len(),
+        rows = summary.rows(),
+        bytes = summary.bytes(),
+        "export complete"
+    );
+    db.close().context("close the data directory")
+}

@@ -1,0 +1,180 @@
+//! The HTTP API of Prometheus, so that Grafana and everything else that speaks it works unchanged.
+//!
+//! One endpoint (or family of them) per file. All answers are in one [`envelope`]; all errors go through
+//! one table in [`error`]; parameters are read by [`params`] with upstream's texts. Query results are
+//! written in pieces ([`result`]), so that their text is never whole in memory.
+//!
+//! # Cancellation
+//! A request whose client goes away is dropped, and its query is cancelled with it.
+//!
+//! # Not served yet
+//! `/federate`, `/query_exemplars`, `/parse_query`'s tree, the admin API, remote read and write, OTLP.
+
+mod cors;
+mod envelope;
+pub mod error;
+mod exposition;
+mod histogram;
+mod http_metrics;
+mod json;
+mod labels;
+mod landing;
+pub(crate) mod lifecycle;
+mod metadata;
+mod metrics;
+mod params;
+mod query;
+mod result;
+mod rules;
+mod series;
+mod status;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::ORIGIN;
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use parking_lot::Mutex;
+use promontory_promql::Engine;
+use promontory_tsdb::{Clock, Db, ErrorKind, Queryable};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+
+pub(crate) use cors::CorsOrigin;
+use error::ApiError;
+use http_metrics::{Durations, HttpMetrics};
+use lifecycle::Lifecycle;
+
+use crate::scrape::ScrapeManager;
+use crate::server::ConfigState;
+
+/// What the endpoints share.
+#[derive(Debug)]
+pub(crate) struct ApiState {
+    pub(crate) storage: Arc<dyn Queryable>,
+    pub(crate) db: Arc<Db>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) scrapes: Arc<ScrapeManager>,
+    pub(crate) config: Arc<ConfigState>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    /// Where queries and index reads run; sockets are served elsewhere.
+    pub(crate) query_runtime: Handle,
+    /// As many permits as queries may run at a time.
+    pub(crate) query_places: Semaphore,
+    pub(crate) query_places_total: usize,
+    pub(crate) queries: QueryMetrics,
+    pub(crate) http: HttpMetrics,
+    pub(crate) cors: CorsOrigin,
+    pub(crate) flags: BTreeMap<String, String>,
+    pub(crate) retention: String,
+    pub(crate) started_ms: i64,
+    pub(crate) sql_addr: Option<SocketAddr>,
+}
+
+/// Figures about queries.
+#[derive(Debug, Default)]
+pub(crate) struct QueryMetrics {
+    pub(crate) running: AtomicUsize,
+    pub(crate) inner_eval: Mutex<Durations>,
+}
+
+impl ApiState {
+    /// Runs `work` where blocking is allowed, off the threads that serve sockets.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> promontory_tsdb::Result<T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match self.query_runtime.spawn_blocking(work).await {
+            Ok(outcome) => outcome.map_err(ApiError::from),
+            Err(e) => Err(ApiError::new(ErrorKind::Internal, format!("unexpected error: {e}"))),
+        }
+    }
+}
+
+/// All routes.
+pub(crate) fn router(state: Arc<ApiState>) -> Router {
+    let compression = CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest);
+    Router::new()
+        .nest("/api/v1", v1())
+        .route("/", get(landing::landing))
+        .route("/metrics", get(metrics::metrics))
+        .route("/federate", get(not_served))
+        .route("/-/healthy", get(lifecycle::healthy))
+        .route("/-/ready", get(lifecycle::ready))
+        .route("/-/reload", post(lifecycle::reload).put(lifecycle::reload))
+        .route("/-/quit", post(lifecycle::quit).put(lifecycle::quit))
+        .fallback(not_found)
+        .layer(compression)
+        .layer(from_fn_with_state(Arc::clone(&state), around))
+        .with_state(state)
+}
+
+fn v1() -> Router<Arc<ApiState>> {
+    Router::new()
+        .route("/query", get(query::instant).post(query::instant))
+        .route("/query_range", get(query::range).post(query::range))
+        .route("/format_query", get(query::format).post(query::format))
+        .route("/parse_query", get(query::parse).post(query::parse))
+        .route("/labels", get(labels::names).post(labels::names))
+        .route("/label/{name}/values", get(labels::values))
+        .route("/series", get(series::series).post(series::series))
+        .route("/metadata", get(metadata::metadata))
+        .route("/targets", get(targets::targets))
+        .route("/scrape_pools", get(targets::scrape_pools))
+        .route("/rules", get(rules::rules))
+        .route("/alerts", get(rules::alerts))
+        .route("/alertmanagers", get(rules::alertmanagers))
+        .route("/status/config", get(status::config))
+        .route("/status/flags", get(status::flags))
+        .route("/status/runtimeinfo", get(status::runtimeinfo))
+        .route("/status/buildinfo", get(status::buildinfo))
+        .route("/status/tsdb", get(status::tsdb))
+        .route("/status/tsdb/blocks", get(status::blocks))
+}
+
+/// Around every request: readiness, preflights, CORS headers, figures.
+async fn around(State(state): State<Arc<ApiState>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let origin = request.headers().get(ORIGIN).cloned();
+    let route = request.extensions().get::<MatchedPath>().map(|path| handler_label(path.as_str()));
+    let is_api = request.uri().path().starts_with("/api/v1/");
+    let mut response = if is_api && request.method() == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else if is_api && !state.lifecycle.is_ready() {
+        state.lifecycle.unavailable()
+    } else {
+        next.run(request).await
+    };
+    if is_api {
+        state.cors.allow(origin.as_ref(), response.headers_mut());
+    }
+    if let Some(route) = route {
+        state.http.observe(&route, response.status().as_u16(), started.elapsed());
+    }
+    response
+}
+
+/// `/label/{name}/values` as upstream writes it in the label `handler`.
+fn handler_label(route: &str) -> String {
+    route.replace('{', ":").replace('}', "")
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+async fn not_served() -> Response {
+    (StatusCode::NOT_FOUND, "federation is not served yet\n").into_response()
+}

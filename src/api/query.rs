@@ -1,0 +1,163 @@
+//! `/query`, `/query_range`, `/format_query`, `/parse_query`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use promontory_promql::QueryParams;
+use promontory_promql::value::QueryResult;
+use promontory_tsdb::ErrorKind;
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+
+use super::ApiState;
+use super::envelope::{Answer, ApiResult};
+use super::error::ApiError;
+use super::params::Params;
+use super::result;
+
+/// Points that a range query may ask for per series, less one.
+const MAX_STEPS: i64 = 11_000;
+
+/// An expression at one time.
+pub(crate) async fn instant(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
+    let limit = params.limit()?;
+    let t = params.time_or("time", state.clock.now_ms())?;
+    let timeout = params.timeout()?;
+    let lookback = lookback(&params)?;
+    run(&state, &params, QueryParams { lookback, ..QueryParams::instant(t) }, timeout, limit).await
+}
+
+/// An expression at each step of a range.
+pub(crate) async fn range(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
+    let limit = params.limit()?;
+    let start = params.time("start")?;
+    let end = params.time("end")?;
+    if end < start {
+        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+    }
+    let step = params.duration_ms("step")?;
+    if step <= 0 {
+        return Err(ApiError::parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ));
+    }
+    if end.saturating_sub(start) / step > MAX_STEPS {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+        ));
+    }
+    let timeout = params.timeout()?;
+    let lookback = lookback(&params)?;
+    run(&state, &params, QueryParams { lookback, ..QueryParams::range(start, end, step) }, timeout, limit)
+        .await
+}
+
+/// The expression, printed over several lines where it is long.
+pub(crate) async fn format(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
+    let options = &state.engine.options().parser;
+    let expr = promontory_promql::parser::parse(params.get("query"), options)
+        .map_err(|e| ApiError::parameter("query", e))?;
+    Ok(Answer::json(&promontory_promql::parser::format(&expr)))
+}
+
+/// The expression as a tree; only checks it so far.
+pub(crate) async fn parse(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
+    promontory_promql::parser::parse(params.get("query"), &state.engine.options().parser)
+        .map_err(|e| ApiError::parameter("query", e))?;
+    Err(ApiError::new(ErrorKind::Unsupported, "not supported yet: the syntax tree of an expression as JSON"))
+}
+
+fn lookback(params: &Params) -> Result<Option<i64>, ApiError> {
+    if params.get("lookback_delta").is_empty() {
+        return Ok(None);
+    }
+    let ms = params
+        .raw_duration_ms("lookback_delta")
+        .map_err(|e| ApiError::bad_data(format!("error parsing lookback delta duration: {e}")))?;
+    // Compat: zero takes the default, as upstream does.
+    Ok((ms > 0).then_some(ms))
+}
+
+async fn run(
+    state: &Arc<ApiState>,
+    params: &Params,
+    query: QueryParams,
+    timeout: Option<Duration>,
+    limit: usize,
+) -> ApiResult {
+    let started = Instant::now();
+    let (mut result, queued) = execute(state, params.get("query"), query, timeout).await?;
+    result::truncate(&mut result, limit);
+    let stats = match params.get("stats") {
+        "" => None,
+        kind => {
+            if !matches!(kind, "true" | "all") {
+                result.warnings.push(format!(
+                    "value \"{kind}\" for parameter \"stats\" is deprecated and will be rejected in the next major release, use \"true\" or \"all\""
+                ));
+            }
+            Some(stats(queued, started.elapsed()))
+        }
+    };
+    Ok(Answer::pieces(result::pieces(result, stats)))
+}
+
+/// What we measure of upstream's six times; samples are not counted yet and left out.
+fn stats(queued: Duration, total: Duration) -> String {
+    let (queued, total) = (queued.as_secs_f64(), total.as_secs_f64());
+    let evaluation = total - queued;
+    format!(
+        "{{\"timings\":{{\"evalTotalTime\":{evaluation},\"resultSortTime\":0,\"queryPreparationTime\":0,\
+         \"innerEvalTime\":{evaluation},\"execQueueTime\":{queued},\"execTotalTime\":{total}}}}}"
+    )
+}
+
+/// Waits for a place, then runs the query on the query runtime, and returns how long it waited.
+///
+/// When the future is dropped, because the client went away, the query is cancelled with it.
+async fn execute(
+    state: &Arc<ApiState>,
+    expr: &str,
+    query: QueryParams,
+    timeout: Option<Duration>,
+) -> Result<(QueryResult, Duration), ApiError> {
+    let longest = state.engine.options().timeout;
+    let started = Instant::now();
+    let deadline = tokio::time::Instant::now() + timeout.map_or(longest, |t| t.min(longest));
+    let timed_out = |place: &str| ApiError::new(ErrorKind::Timeout, format!("query timed out in {place}"));
+    let cancel = CancellationToken::new();
+    let _cancelled_with_us = cancel.clone().drop_guard();
+
+    let _place = timeout_at(deadline, state.query_places.acquire())
+        .await
+        .map_err(|_| timed_out("query queue"))?
+        .map_err(|_| ApiError::new(ErrorKind::Unavailable, "the server is shutting down"))?;
+    let queued = started.elapsed();
+    state.queries.running.fetch_add(1, Ordering::Relaxed);
+    let _running = Running(state);
+
+    let (engine, source) = (Arc::clone(&state.engine), Arc::clone(&state.storage));
+    let text = expr.to_owned();
+    let work = state.query_runtime.spawn(async move { engine.query(source, &text, query, cancel).await });
+    let outcome = timeout_at(deadline, work).await;
+    state.queries.inner_eval.lock().observe(started.elapsed().saturating_sub(queued));
+    match outcome {
+        Err(_) => Err(timed_out("expression evaluation")),
+        Ok(Err(panicked)) => {
+            tracing::error!(query = expr, error = %panicked, "a query ended abnormally");
+            Err(ApiError::new(ErrorKind::Internal, "unexpected error: the query ended abnormally"))
+        }
+        Ok(Ok(answer)) => answer.map(|result| (result, queued)).map_err(|e| ApiError::query(&e)),
+    }
+}
+
+struct Running<'a>(&'a ApiState);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.queries.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}

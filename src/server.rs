@@ -1,0 +1,574 @@
+//! [`Server`]: everything in one process, started and stopped in one place.
+//!
+//! # Start
+//! Configuration, sockets, storage (which replays its log), engine, scraping, then "ready". While storage
+//! replays, the web address answers 503, so that probes see a server that is starting and not a dead one.
+//!
+//! # Shutdown
+//! 1. not ready any more; 2. scrapes stop, and what they appended is committed; 3. the log is synced and
+//!    the data directory released; 4. HTTP and SQL finish the requests they have, for a few seconds.
+//!
+//! # Threads
+//! Sockets and scrapes run on the runtime that calls [`Server::start`]. Queries and index reads run on a
+//! second one, as many threads as cores, so that a heavy query delays no scrape and no health check.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use axum::serve::ListenerExt as _;
+use parking_lot::RwLock;
+use promontory_promql::parser::ParserOptions;
+use promontory_promql::{Engine, EngineOptions};
+use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
+use promontory_tsdb::{Clock, Db, DbOptions, Queryable, SystemClock};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::api::lifecycle::{Lifecycle, ReloadReply};
+use crate::api::{self, ApiState, CorsOrigin};
+use crate::cli::ServerFlags;
+use crate::config::{Config, ConfigError};
+use crate::scrape::{ApplyError, ScrapeManager, Storage};
+use crate::tasks::Tasks;
+
+/// How often storage is given time for its upkeep.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long open requests may go on after everything else has stopped.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Read when `--config.file` is not given, if it is there.
+const DEFAULT_CONFIG_FILE: &str = "prometheus.yml";
+
+/// How to run a server.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Must exist; `None` reads `prometheus.yml` if there is one, and else scrapes only the server itself.
+    pub config_file: Option<PathBuf>,
+    /// Addresses for HTTP, `host:port`; an empty host means all. Port 0 takes a free one.
+    pub web_listen: Vec<String>,
+    /// Address for Postgres clients.
+    pub sql_listen: Option<String>,
+    /// The data directory, and how it is kept.
+    pub storage: DbOptions,
+    /// What queries may use.
+    pub engine: EngineOptions,
+    /// Queries that run at the same time.
+    pub max_concurrency: usize,
+    /// Whether `/-/reload` and `/-/quit` are served.
+    pub enable_lifecycle: bool,
+    /// Origins that may read the API from a browser.
+    pub cors_origin: String,
+    /// For `/api/v1/status/flags`.
+    pub flags: BTreeMap<String, String>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl ServerOptions {
+    /// Defaults for a data directory, on free ports of the loopback interface; for tests.
+    pub fn local(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            config_file: None,
+            web_listen: vec!["127.0.0.1:0".to_owned()],
+            sql_listen: Some("127.0.0.1:0".to_owned()),
+            storage: DbOptions::new(data_dir),
+            engine: EngineOptions::default(),
+            max_concurrency: 20,
+            enable_lifecycle: true,
+            cors_origin: ".*".to_owned(),
+            flags: BTreeMap::new(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// What the command line asks for. Features that we do not know are logged, as upstream does.
+    pub fn from_flags(flags: &ServerFlags, values: BTreeMap<String, String>) -> Self {
+        let mut storage = DbOptions::new(&flags.storage_tsdb_path);
+        let retention_ms = flags.storage_tsdb_retention_time.as_ms();
+        storage.retention_ms = (retention_ms > 0).then_some(retention_ms);
+        storage.block_range_ms = flags.storage_tsdb_min_block_duration.as_ms().max(1);
+        storage.lockfile = !flags.storage_tsdb_no_lockfile;
+        let mut engine = EngineOptions {
+            lookback_ms: flags.query_lookback_delta.as_ms(),
+            max_samples: flags.query_max_samples,
+            timeout: flags.query_timeout.into(),
+            ..EngineOptions::default()
+        };
+        enable_features(&flags.enable_feature, &mut engine);
+        Self {
+            config_file: flags.config_file.clone(),
+            web_listen: flags.web_listen_address.clone(),
+            sql_listen: Some(flags.sql_listen_address.clone()).filter(|a| !a.is_empty()),
+            storage,
+            engine,
+            max_concurrency: flags.query_max_concurrency.max(1),
+            enable_lifecycle: flags.web_enable_lifecycle,
+            cors_origin: flags.web_cors_origin.clone(),
+            flags: values,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+fn enable_features(names: &[String], engine: &mut EngineOptions) {
+    let ParserOptions {
+        experimental_functions,
+        extended_range_selectors,
+        binop_fill_modifiers,
+        start_timestamps,
+    } = &mut engine.parser;
+    for name in names {
+        match name.as_str() {
+            "promql-experimental-functions" => *experimental_functions = true,
+            "promql-extended-range-selectors" => *extended_range_selectors = true,
+            "promql-binop-fill-modifiers" => *binop_fill_modifiers = true,
+            "use-start-timestamps" => *start_timestamps = true,
+            "promql-delayed-name-removal" => engine.delayed_name_removal = true,
+            "" => {}
+            other => {
+                tracing::warn!(feature = other, "a feature that is unknown or not served yet was not enabled")
+            }
+        }
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration file.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// A job that the configuration describes.
+    #[error(transparent)]
+    Scrape(#[from] ApplyError),
+    /// A flag's value.
+    #[error("--{flag}: {reason}")]
+    Flag {
+        /// Which, without dashes.
+        flag: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A socket.
+    #[error("listen on {address}")]
+    Listen {
+        /// As given.
+        address: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// SQL over the wire.
+    #[error("listen on {address} for SQL: {reason}")]
+    SqlListen {
+        /// As given.
+        address: String,
+        /// The cause.
+        reason: String,
+    },
+    /// The data directory.
+    #[error("open the data directory")]
+    Storage(#[from] promontory_tsdb::Error),
+    /// Threads.
+    #[error("start threads")]
+    Threads(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// Whether the user's flags or configuration are wrong, and not the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Scrape(_) | Self::Flag { .. })
+    }
+}
+
+/// The configuration that is in force.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigState {
+    yaml: RwLock<String>,
+    last_reload_ok: AtomicBool,
+    last_success_ms: AtomicI64,
+}
+
+impl ConfigState {
+    /// The configuration as text, secrets masked.
+    pub(crate) fn yaml(&self) -> String {
+        self.yaml.read().clone()
+    }
+
+    pub(crate) fn last_reload_ok(&self) -> bool {
+        self.last_reload_ok.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn last_success_ms(&self) -> i64 {
+        self.last_success_ms.load(Ordering::Relaxed)
+    }
+
+    fn applied(&self, config: &Config, now_ms: i64) {
+        *self.yaml.write() = config.to_yaml();
+        self.last_reload_ok.store(true, Ordering::Relaxed);
+        self.last_success_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn failed(&self) {
+        self.last_reload_ok.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that runs. Dropped without [`Running::shutdown`], it stops without order, as in a crash.
+#[derive(Debug)]
+pub struct Running {
+    http_addr: SocketAddr,
+    sql_addr: Option<SocketAddr>,
+    state: Arc<ApiState>,
+    scrapes: Arc<ScrapeManager>,
+    quit: CancellationToken,
+    upkeep: Tasks,
+    serving: Tasks,
+    query_runtime: Option<Runtime>,
+}
+
+impl Server {
+    /// Starts a server and returns once it is ready.
+    ///
+    /// # Errors
+    /// The first thing that prevents it; nothing is left running then.
+    pub async fn start(options: ServerOptions) -> Result<Running, StartError> {
+        let started_ms = options.clock.now_ms();
+        let file = ConfigFile::find(options.config_file.clone());
+        let cors = CorsOrigin::new(&options.cors_origin)
+            .map_err(|reason| StartError::Flag { flag: "web.cors.origin", reason })?;
+        let mut listeners = Vec::new();
+        for address in &options.web_listen {
+            listeners.push(listen(address).await?);
+        }
+        let http_addr = match listeners.first().map(TcpListener::local_addr) {
+            Some(Ok(addr)) => addr,
+            _ => {
+                return Err(StartError::Flag { flag: "web.listen-address", reason: "no address".to_owned() });
+            }
+        };
+        let config = file.load(http_addr)?;
+
+        let quit = CancellationToken::new();
+        let (reload_requests, reloads) = mpsc::channel(1);
+        let lifecycle = Arc::new(Lifecycle::new(options.enable_lifecycle, quit.clone(), reload_requests));
+        let serving = Tasks::new();
+        let door = Arc::new(OnceLock::new());
+        for listener in listeners {
+            serve_http(&serving, listener, Arc::clone(&door), Arc::clone(&lifecycle));
+        }
+
+        let db = open_storage(options.storage.clone()).await?;
+        let storage: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
+        let sql_addr = match &options.sql_listen {
+            Some(address) => Some(serve_sql(&serving, address, &storage, &options.clock).await?),
+            None => None,
+        };
+        let scrape_storage: Arc<dyn Storage> = Arc::clone(&db) as Arc<dyn Storage>;
+        let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
+        let query_runtime = query_runtime().map_err(StartError::Threads)?;
+        let mut engine = options.engine;
+        engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
+        let config_state = Arc::new(ConfigState::default());
+        let retention = crate::units::PromDuration::from_ms(options.storage.retention_ms.unwrap_or(0));
+        let state = Arc::new(ApiState {
+            storage,
+            db: Arc::clone(&db),
+            engine: Arc::new(Engine::new(engine)),
+            scrapes: Arc::clone(&scrapes),
+            config: Arc::clone(&config_state),
+            clock: Arc::clone(&options.clock),
+            lifecycle: Arc::clone(&lifecycle),
+            query_runtime: query_runtime.handle().clone(),
+            query_places: Semaphore::new(options.max_concurrency),
+            query_places_total: options.max_concurrency,
+            queries: api::QueryMetrics::default(),
+            http: Default::default(),
+            cors,
+            flags: options.flags,
+            retention: retention.to_string(),
+            started_ms,
+            sql_addr,
+        });
+        // The door opens only once; this is the one place that does it.
+        let _ = door.set(api::router(Arc::clone(&state)));
+
+        scrapes.apply(&config).await?;
+        config_state.applied(&config, options.clock.now_ms());
+        let upkeep = Tasks::new();
+        let reloader =
+            Reloader { file, http_addr, scrapes: Arc::clone(&scrapes), config_state, clock: options.clock };
+        upkeep.spawn("reload", |token| reloader.run(reloads, token));
+        upkeep.spawn("maintenance", |token| maintain(db, token));
+        lifecycle.set_ready();
+        Ok(Running {
+            http_addr,
+            sql_addr,
+            state,
+            scrapes,
+            quit,
+            upkeep,
+            serving,
+            query_runtime: Some(query_runtime),
+        })
+    }
+}
+
+impl Running {
+    /// Where HTTP is served (the first address, if there are several).
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where Postgres clients are served.
+    pub fn sql_addr(&self) -> Option<SocketAddr> {
+        self.sql_addr
+    }
+
+    /// The storage, for tests that write or look behind the API.
+    pub fn db(&self) -> &Arc<Db> {
+        &self.state.db
+    }
+
+    /// Reads the configuration again and applies it; a bad one changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn reload(&self) -> Result<(), String> {
+        self.state.lifecycle.reload().await
+    }
+
+    /// Returns once `/-/quit` was called.
+    pub async fn quit_requested(&self) {
+        self.quit.cancelled().await;
+    }
+
+    /// Stops in order; see the module.
+    ///
+    /// # Errors
+    /// If the log cannot be synced. Everything is stopped all the same.
+    pub async fn shutdown(mut self) -> Result<(), promontory_tsdb::Error> {
+        self.state.lifecycle.set_stopping();
+        self.scrapes.shutdown().await;
+        self.upkeep.shutdown(DRAIN).await;
+        let db = Arc::clone(&self.state.db);
+        let closed = blocking(move || db.close()).await;
+        self.serving.shutdown(DRAIN).await;
+        if let Some(runtime) = self.query_runtime.take() {
+            runtime.shutdown_background();
+        }
+        closed
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A runtime must not be dropped where async code runs; this does not wait.
+        if let Some(runtime) = self.query_runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// An address that a program on this machine can connect to: "all interfaces" becomes loopback.
+pub fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+async fn listen(address: &str) -> Result<TcpListener, StartError> {
+    // Compat: `:9090` means all interfaces.
+    let full = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
+    TcpListener::bind(&full)
+        .await
+        .map_err(|source| StartError::Listen { address: address.to_owned(), source })
+}
+
+/// Serves what is behind `door`; while nothing is, says that the server is starting.
+fn serve_http(tasks: &Tasks, listener: TcpListener, door: Arc<OnceLock<Router>>, lifecycle: Arc<Lifecycle>) {
+    let app = Router::new().fallback(move |request: Request| {
+        let (door, lifecycle) = (Arc::clone(&door), Arc::clone(&lifecycle));
+        async move { through(&door, &lifecycle, request).await }
+    });
+    // Answers are small or come in large pieces; waiting to fill a packet only adds latency.
+    let listener = listener.tap_io(|stream| {
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!(error = %e, "setting TCP_NODELAY failed");
+        }
+    });
+    tasks.spawn("http", |token| async move {
+        let outcome = axum::serve(listener, app).with_graceful_shutdown(token.cancelled_owned()).await;
+        if let Err(e) = outcome {
+            tracing::error!(error = %e, "serving HTTP ended");
+        }
+    });
+}
+
+async fn through(door: &OnceLock<Router>, lifecycle: &Lifecycle, request: Request) -> Response {
+    match door.get() {
+        Some(router) => {
+            let answer: Result<Response, Infallible> = router.clone().oneshot(request).await;
+            match answer {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+        None if request.uri().path() == "/-/healthy" => {
+            axum::response::IntoResponse::into_response("Prometheus Server is Healthy.\n")
+        }
+        None => lifecycle.unavailable(),
+    }
+}
+
+async fn serve_sql(
+    tasks: &Tasks,
+    address: &str,
+    storage: &Arc<dyn Queryable>,
+    clock: &Arc<dyn Clock>,
+) -> Result<SocketAddr, StartError> {
+    let failed = |reason: String| StartError::SqlListen { address: address.to_owned(), reason };
+    let listen = tokio::net::lookup_host(address)
+        .await
+        .map_err(|e| failed(e.to_string()))?
+        .next()
+        .ok_or_else(|| failed("the name has no address".to_owned()))?;
+    let catalog = SqlCatalog::new(Arc::clone(storage), Arc::clone(clock));
+    let server = SqlServer::bind(catalog, SqlOptions { listen, ..SqlOptions::default() })
+        .await
+        .map_err(|e| failed(api::error::with_causes(&e)))?;
+    let addr = server.local_addr();
+    tasks.spawn("sql", |token| server.serve(token));
+    Ok(addr)
+}
+
+async fn open_storage(options: DbOptions) -> Result<Arc<Db>, promontory_tsdb::Error> {
+    blocking(move || Db::open(options)).await
+}
+
+/// Runs storage work on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> promontory_tsdb::Result<T> + Send + 'static,
+) -> promontory_tsdb::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+fn query_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().thread_name("query").enable_all().build()
+}
+
+/// Gives storage time for its upkeep, now and then, until told to stop.
+async fn maintain(db: Arc<Db>, token: CancellationToken) {
+    let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let db = Arc::clone(&db);
+        match blocking(move || db.maintain()).await {
+            Ok(done) => {
+                if !done.blocks_cut.is_empty() || !done.blocks_deleted.is_empty() {
+                    tracing::info!(
+                        cut = done.blocks_cut.join(","),
+                        deleted = done.blocks_deleted.join(","),
+                        series_removed = done.series_removed,
+                        "storage maintained"
+                    );
+                }
+            }
+            Err(e) => tracing::error!(error = api::error::with_causes(&e), "storage maintenance failed"),
+        }
+    }
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+struct ConfigFile(Option<PathBuf>);
+
+impl ConfigFile {
+    fn find(given: Option<PathBuf>) -> Self {
+        let default = || Some(PathBuf::from(DEFAULT_CONFIG_FILE)).filter(|path| path.exists());
+        Self(given.or_else(default))
+    }
+
+    fn load(&self, http_addr: SocketAddr) -> Result<Config, ConfigError> {
+        match &self.0 {
+            Some(path) => Self::load_file(path),
+            None => {
+                tracing::info!("no configuration file; the server scrapes itself");
+                Ok(Config::embedded_default(reachable(http_addr)))
+            }
+        }
+    }
+
+    fn load_file(path: &Path) -> Result<Config, ConfigError> {
+        let (config, warnings) = Config::load(path)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(file = %path.display(), "configuration loaded");
+        Ok(config)
+    }
+}
+
+/// Reads the configuration again when asked, one request at a time.
+struct Reloader {
+    file: ConfigFile,
+    http_addr: SocketAddr,
+    scrapes: Arc<ScrapeManager>,
+    config_state: Arc<ConfigState>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Reloader {
+    async fn run(self, mut requests: mpsc::Receiver<ReloadReply>, token: CancellationToken) {
+        loop {
+            let reply = tokio::select! {
+                () = token.cancelled() => return,
+                request = requests.recv() => match request {
+                    Some(reply) => reply,
+                    None => return,
+                },
+            };
+            let outcome = self.reload().await;
+            if let Err(e) = &outcome {
+                self.config_state.failed();
+                tracing::error!(error = e, "the configuration was not reloaded; the old one stays in force");
+            }
+            // The one who asked may have gone away.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        match self.file.load(self.http_addr) {
+            Ok(config) => {
+                self.scrapes.apply(&config).await.map_err(|e| e.to_string())?;
+                self.config_state.applied(&config, self.clock.now_ms());
+                Ok(())
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}
