@@ -23,8 +23,8 @@ mod params;
 pub mod parser;
 pub mod physical;
 mod planner;
-mod result;
 pub mod promqltest;
+mod result;
 pub mod tile;
 pub mod value;
 

@@ -89,11 +89,8 @@ pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<Qu
             }
         }
     }
-    let sample = |(labels, value)| InstantSample {
-        labels,
-        timestamp: grid.start,
-        value: SampleValue::Float(value),
-    };
+    let sample =
+        |(labels, value)| InstantSample { labels, timestamp: grid.start, value: SampleValue::Float(value) };
     Ok(QueryValue::Vector(elements.into_iter().map(sample).collect()))
 }
 

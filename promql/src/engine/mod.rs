@@ -101,7 +101,11 @@ impl Engine {
             }
         }?;
         let Annotations { warnings, infos } = context.annotations();
-        Ok(QueryResult { value, warnings: warnings.into_iter().collect(), infos: infos.into_iter().collect() })
+        Ok(QueryResult {
+            value,
+            warnings: warnings.into_iter().collect(),
+            infos: infos.into_iter().collect(),
+        })
     }
 
     /// The logical and the physical plan of `expr` as text; nothing runs.
@@ -125,7 +129,8 @@ impl Engine {
         };
         let planning = self.planners.physical(&logical, params);
         // Our nodes are planned without waiting for anything.
-        let physical = planning.now_or_never().unwrap_or_else(|| Err(QueryError::Internal("planning waits".into())))?;
+        let physical =
+            planning.now_or_never().unwrap_or_else(|| Err(QueryError::Internal("planning waits".into())))?;
         Ok(format!("{}\n\n{}", logical.display_indent(), displayable(physical.as_ref()).indent(false)))
     }
 
@@ -134,7 +139,9 @@ impl Engine {
             return Err(QueryError::Invalid("end timestamp must not be before start time".into()));
         }
         if params.step < 0 {
-            return Err(QueryError::Invalid("zero or negative query resolution step widths are not accepted".into()));
+            return Err(QueryError::Invalid(
+                "zero or negative query resolution step widths are not accepted".into(),
+            ));
         }
         Ok(parser::parse(expr, &self.options.parser)?)
     }

@@ -24,7 +24,13 @@ fn storage(load: &str) -> Arc<dyn Queryable> {
 fn engine(delayed: bool) -> Engine {
     let parser = ParserOptions::all();
     let delayed_name_removal = delayed;
-    Engine::new(EngineOptions { delayed_name_removal, parser, partitions: 3, tile_steps: 4, ..EngineOptions::default() })
+    Engine::new(EngineOptions {
+        delayed_name_removal,
+        parser,
+        partitions: 3,
+        tile_steps: 4,
+        ..EngineOptions::default()
+    })
 }
 
 async fn run(engine: &Engine, load: &str, query: &str, params: QueryParams) -> String {
@@ -77,7 +83,8 @@ fn check_range(load: &str, query: &str, last: i64, expected: &str) {
 fn check_with(engine: &Engine, load: &str, query: &str, params: QueryParams, expected: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let got = runtime.block_on(run(engine, load, query, params));
-    let expected: String = expected.lines().map(str::trim).filter(|l| !l.is_empty()).map(|l| format!("{l}\n")).collect();
+    let expected: String =
+        expected.lines().map(str::trim).filter(|l| !l.is_empty()).map(|l| format!("{l}\n")).collect();
     assert_eq!(got.trim_end(), expected.trim_end(), "{query}");
 }
 
@@ -89,7 +96,12 @@ const REQUESTS: &str = r#"
 
 #[test]
 fn selectors_and_rates() {
-    check(REQUESTS, "requests_total{job='web'}", 2, r#"{__name__="requests_total", instance="0", job="web"} 360"#);
+    check(
+        REQUESTS,
+        "requests_total{job='web'}",
+        2,
+        r#"{__name__="requests_total", instance="0", job="web"} 360"#,
+    );
     check(
         REQUESTS,
         "sum by (job) (rate(requests_total[5m]))",

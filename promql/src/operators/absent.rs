@@ -26,7 +26,12 @@ impl Evaluate for Absent {
         "Absent"
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let grid = scope.grid;
         let mut any = vec![0u128; grid.tiles()];
         for row in &vectors[0] {

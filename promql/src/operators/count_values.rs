@@ -30,7 +30,12 @@ impl Evaluate for CountValues {
         "CountValues"
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let mut counts = Merger::new(out.width());
         for row in &vectors[0] {
             // A series often keeps its value for a while.

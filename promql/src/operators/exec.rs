@@ -175,12 +175,19 @@ impl Job {
         Ok(held)
     }
 
-    fn evaluate(&self, scalars: &[Vec<f64>], vectors: &[Vec<super::rows::Row<'_>>]) -> Result<Vec<RecordBatch>> {
+    fn evaluate(
+        &self,
+        scalars: &[Vec<f64>],
+        vectors: &[Vec<super::rows::Row<'_>>],
+    ) -> Result<Vec<RecordBatch>> {
         let mut out = TileWriter::new(&self.grid);
         let scope = Scope { grid: &self.grid, context: &self.query, scalars };
         self.operator.evaluate().run(scope, vectors, &mut out)?;
         let batches = out.finish();
-        debug_assert!(batches.iter().all(|b| b.schema() == self.schema), "operators write tiles of their grid");
+        debug_assert!(
+            batches.iter().all(|b| b.schema() == self.schema),
+            "operators write tiles of their grid"
+        );
         Ok(batches)
     }
 

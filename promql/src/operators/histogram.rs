@@ -13,7 +13,7 @@ use super::format::{go_2g, go_f, go_g, rfc3339};
 use super::key::{NAME_DROPPED, get, retain_into};
 use super::notice::bad_quantile;
 use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
-use super::{Evaluate, Scope, ScalarArg};
+use super::{Evaluate, ScalarArg, Scope};
 
 /// A function of the buckets that share all labels but `le`, step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,7 +62,12 @@ impl Evaluate for Buckets {
         "Buckets"
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         self.check_quantiles(scope);
         let mut groups: HashMap<(u32, Vec<u8>), Vec<(f64, &Row<'_>)>> = HashMap::new();
         for row in &vectors[0] {
@@ -107,7 +112,8 @@ impl Buckets {
         let le = get(row.key, "le").and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
         let upper = parse_go_float(le);
         if upper.is_none() {
-            let mut text = format!("bucket label \"le\" is missing or has a malformed value of {}", go_quote(le));
+            let mut text =
+                format!("bucket label \"le\" is missing or has a malformed value of {}", go_quote(le));
             if self.delayed_names {
                 text.push_str(&for_metric(row.key));
             }

@@ -68,8 +68,12 @@ pub enum MapFunction {
 impl fmt::Display for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.function {
-            MapFunction::Arithmetic { op, scalar_left: false } => write!(f, "v {} {}", op.symbol(), self.scalars[0])?,
-            MapFunction::Arithmetic { op, scalar_left: true } => write!(f, "{} {} v", self.scalars[0], op.symbol())?,
+            MapFunction::Arithmetic { op, scalar_left: false } => {
+                write!(f, "v {} {}", op.symbol(), self.scalars[0])?
+            }
+            MapFunction::Arithmetic { op, scalar_left: true } => {
+                write!(f, "{} {} v", self.scalars[0], op.symbol())?
+            }
             MapFunction::Compare { op, scalar_left, return_bool } => {
                 let op = format!("{}{}", op.symbol(), if return_bool { " bool" } else { "" });
                 if scalar_left {
@@ -105,7 +109,12 @@ impl Evaluate for Map {
         true
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let scalars: Vec<_> = self.scalars.iter().map(|s| s.resolve(scope.scalars)).collect();
         let mut values = vec![0.0; out.width()];
         for row in &vectors[0] {

@@ -190,9 +190,7 @@ impl DateFunction {
         let value = match self {
             Self::DayOfMonth => date.day,
             Self::DayOfWeek => (t.div_euclid(86_400) + 4).rem_euclid(7),
-            Self::DayOfYear => {
-                (1..date.month).map(|m| days_in_month(date.year, m)).sum::<i64>() + date.day
-            }
+            Self::DayOfYear => (1..date.month).map(|m| days_in_month(date.year, m)).sum::<i64>() + date.day,
             Self::DaysInMonth => days_in_month(date.year, date.month),
             Self::Hour => day_second / 3600,
             Self::Minute => day_second / 60 % 60,

@@ -25,7 +25,12 @@ impl Evaluate for MergeDisjoint {
         "MergeDisjoint"
     }
 
-    fn run(&self, _: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        _: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let mut merger = Merger::new(out.width());
         for row in &vectors[0] {
             if self.strict && merger.slot(row.key, row.tile).1 {

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{
+    Expr, Extension, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore,
+};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
 use super::{Operator, OperatorExec};
@@ -30,7 +32,8 @@ pub struct OperatorNode {
 
 /// `operator` as a plan on `grid`: vector inputs first, then scalar inputs.
 pub fn operator_plan(operator: impl Into<Operator>, grid: Grid, inputs: Vec<LogicalPlan>) -> LogicalPlan {
-    let node = OperatorNode { operator: Arc::new(operator.into()), grid, inputs, schema: tile_df_schema(&grid) };
+    let node =
+        OperatorNode { operator: Arc::new(operator.into()), grid, inputs, schema: tile_df_schema(&grid) };
     LogicalPlan::Extension(Extension { node: Arc::new(node) })
 }
 

@@ -34,7 +34,8 @@ pub enum NoticeKind {
 
 /// Upstream's text for a rate over something whose name is no counter's.
 pub(crate) fn non_counter(name: &str) -> Option<String> {
-    let counter = name.is_empty() || ["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s));
+    let counter =
+        name.is_empty() || ["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s));
     (!counter).then(|| {
         let name = go_quote(name);
         format!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name}")
@@ -43,8 +44,7 @@ pub(crate) fn non_counter(name: &str) -> Option<String> {
 
 /// Upstream's text for a quantile outside `[0, 1]`.
 pub(crate) fn bad_quantile(q: f64) -> Option<String> {
-    (!(0.0..=1.0).contains(&q))
-        .then(|| format!("quantile value should be between 0 and 1, got {}", go_g(q)))
+    (!(0.0..=1.0).contains(&q)).then(|| format!("quantile value should be between 0 and 1, got {}", go_g(q)))
 }
 
 impl fmt::Display for Notice {
@@ -66,7 +66,12 @@ impl Evaluate for Notice {
         true
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let at = &self.position;
         for row in &vectors[0] {
             out.push(row.key, row.tile, row.mask, row.values);

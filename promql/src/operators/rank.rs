@@ -11,7 +11,7 @@ use super::format::go_g;
 use super::key::{Interner, compare as compare_keys, group_of, unmarked};
 use super::rows::{Row, TileWriter, lanes};
 use super::scalar::Scalar;
-use super::{Evaluate, Scope, ScalarArg};
+use super::{Evaluate, ScalarArg, Scope};
 use crate::error::QueryError;
 use crate::logical::spec::Grouping;
 
@@ -52,7 +52,12 @@ impl Evaluate for Rank {
         "Rank"
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let param = self.param.resolve(scope.scalars);
         if !self.check_param(scope, param)? {
             return Ok(());
@@ -263,7 +268,8 @@ fn xxh64(input: &[u8]) -> u64 {
     const P3: u64 = 0x1656_67B1_9E37_79F9;
     const P4: u64 = 0x85EB_CA77_C2B2_AE63;
     const P5: u64 = 0x27D4_EB2F_1656_67C5;
-    let round = |acc: u64, word: u64| acc.wrapping_add(word.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1);
+    let round =
+        |acc: u64, word: u64| acc.wrapping_add(word.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1);
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |acc, b| acc << 8 | u64::from(*b));
     let mut stripes = input.chunks_exact(32);
     let mut hash = if input.len() >= 32 {

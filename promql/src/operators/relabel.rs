@@ -61,7 +61,12 @@ impl Evaluate for Relabel {
         "Relabel"
     }
 
-    fn run(&self, _: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        _: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let regex = match &self.rule {
             RelabelRule::Replace { pattern, .. } => Some(compile_anchored(pattern).map_err(|_| {
                 QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}"))
@@ -86,7 +91,9 @@ impl Relabel {
         let old = labels(key);
         let value = match (&self.rule, regex) {
             (RelabelRule::Replace { template, source, .. }, Some(regex)) => {
-                let Some(found) = regex.captures(old.get(source).unwrap_or_default()) else { return key.to_vec() };
+                let Some(found) = regex.captures(old.get(source).unwrap_or_default()) else {
+                    return key.to_vec();
+                };
                 let mut value = String::new();
                 found.expand(template, &mut value);
                 value

@@ -26,7 +26,12 @@ impl Evaluate for Repeat {
         true
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let grid = scope.grid;
         let mut values = vec![0.0; grid.tile_steps];
         for row in &vectors[0] {

@@ -22,7 +22,12 @@ impl Evaluate for ScalarOf {
         "ScalarOf"
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let (grid, width) = (scope.grid, out.width());
         let mut values = vec![f64::NAN; grid.tiles() * width];
         let mut seen = vec![0u128; grid.tiles()];

@@ -67,7 +67,12 @@ impl Evaluate for SetOperator {
         2
     }
 
-    fn run(&self, _: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        _: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let mut ids = Interner::default();
         let left = Side::new(&vectors[0], &self.signature, &mut ids);
         let right = Side::new(&vectors[1], &self.signature, &mut ids);
@@ -84,7 +89,12 @@ impl Evaluate for SetOperator {
 }
 
 /// A series may stand on both sides, at different steps: rows are laid over each other.
-fn or(vectors: &[Vec<Row<'_>>], left: &Side, right: &Side, out: &mut TileWriter) -> Result<(), DataFusionError> {
+fn or(
+    vectors: &[Vec<Row<'_>>],
+    left: &Side,
+    right: &Side,
+    out: &mut TileWriter,
+) -> Result<(), DataFusionError> {
     let mut merger = Merger::new(out.width());
     for row in &vectors[0] {
         if merger.add(row.key, row.tile, row.mask, row.values) != 0 {

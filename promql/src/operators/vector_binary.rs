@@ -123,7 +123,12 @@ impl Evaluate for VectorBinary {
         2
     }
 
-    fn run(&self, scope: Scope<'_>, vectors: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        vectors: &[Vec<Row<'_>>],
+        out: &mut TileWriter,
+    ) -> Result<(), DataFusionError> {
         let swapped = self.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (1, 0) } else { (0, 1) };
         let mut ids = Interner::default();

@@ -188,14 +188,16 @@ impl<'a> Parser<'a> {
         result
     }
 
-    /// Runs `parse` one level deeper.
+    /// Runs `parse` one level deeper, on a fresh piece of stack if little is left.
     pub(super) fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        const RED_ZONE_BYTES: usize = 128 * 1024;
+        const SEGMENT_BYTES: usize = 1024 * 1024;
         if self.depth == MAX_DEPTH {
             let span = self.peek()?.span;
             return Err(self.error(span, format!("expression nests deeper than {MAX_DEPTH} levels")));
         }
         self.depth += 1;
-        let result = parse(self);
+        let result = stacker::maybe_grow(RED_ZONE_BYTES, SEGMENT_BYTES, || parse(self));
         self.depth -= 1;
         result
     }

@@ -291,9 +291,15 @@ impl<'a> Lexer<'a> {
             '%' => Kind::Op(BinaryOp::Mod),
             '^' => Kind::Op(BinaryOp::Pow),
             ',' => Kind::Comma,
-            's' | 'S' | 'r' | 'R' | 'm' | 'M' => self.lex_duration_keyword().ok_or_else(|| {
-                self.error(format!("unexpected character in duration expression: {}", quote_char(Some(c))))
-            })?,
+            's' | 'S' | 'r' | 'R' | 'm' | 'M' => {
+                let keyword = self.lex_duration_keyword().ok_or_else(|| {
+                    let c = quote_char(Some(c));
+                    self.error(format!("unexpected character in duration expression: {c}"))
+                })?;
+                // Unlike upstream, which refuses the colon of `[step():]`.
+                self.got_duration = true;
+                keyword
+            }
             c if c.is_ascii_digit() || (c == '.' && self.peek_is(|c| c.is_ascii_digit())) => {
                 self.got_duration = true;
                 self.in_duration = false;

@@ -27,6 +27,9 @@ mod selector;
 pub mod series;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use promontory_tsdb::Matcher;

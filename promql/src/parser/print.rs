@@ -56,8 +56,8 @@ impl Display for BinaryOp {
 impl Display for NumberLiteral {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.is_duration {
-            // The cast drops what is below a millisecond, as upstream does.
-            return f.write_str(&format_duration((self.value * 1e9) as i64 / 1_000_000));
+            // Upstream cuts off instead, and so prints some durations a millisecond short.
+            return f.write_str(&format_duration((self.value * 1000.0).round() as i64));
         }
         f.write_str(&format_float(self.value))
     }

@@ -13,7 +13,11 @@ use crate::params::Grid;
 use crate::parser::{AggregateExpr, AggregateOp, Expr};
 
 impl Planner<'_> {
-    pub(super) fn aggregate(&mut self, aggregate: &AggregateExpr, grid: Grid) -> Result<VectorPlan, QueryError> {
+    pub(super) fn aggregate(
+        &mut self,
+        aggregate: &AggregateExpr,
+        grid: Grid,
+    ) -> Result<VectorPlan, QueryError> {
         let grouping = self.grouping(aggregate);
         let names = if !aggregate.without && aggregate.grouping.iter().any(|l| l == METRIC_NAME) {
             Names::Various

@@ -26,7 +26,9 @@ impl Planner<'_> {
             (Planned::Scalar(scalar), Planned::Vector(vector)) => {
                 Ok(Planned::Vector(self.with_scalar(binary, vector, scalar, true, grid)))
             }
-            (Planned::Vector(lhs), Planned::Vector(rhs)) => self.vectors(binary, lhs, rhs, grid).map(Planned::Vector),
+            (Planned::Vector(lhs), Planned::Vector(rhs)) => {
+                self.vectors(binary, lhs, rhs, grid).map(Planned::Vector)
+            }
             _ => Err(QueryError::Internal("a string as operand".into())),
         }
     }
@@ -97,13 +99,19 @@ fn result_names(binary: &BinaryExpr, matching: &VectorMatching, many: Names, del
         return Names::Various;
     }
     let keeps = binary.op.is_comparison() && (!binary.return_bool || delayed);
-    if !keeps || (matching.on && matching.cardinality == Cardinality::OneToOne) { Names::Absent } else { many }
+    if !keeps || (matching.on && matching.cardinality == Cardinality::OneToOne) {
+        Names::Absent
+    } else {
+        many
+    }
 }
 
 /// An operator between scalars: at once if both are known.
 fn scalars(op: BinaryOp, lhs: ScalarPlan, rhs: ScalarPlan, grid: Grid) -> ScalarPlan {
     let (plan, scalar, scalar_left) = match (lhs, rhs) {
-        (ScalarPlan::Constant(a), ScalarPlan::Constant(b)) => return ScalarPlan::Constant(arithmetic(op, a, b)),
+        (ScalarPlan::Constant(a), ScalarPlan::Constant(b)) => {
+            return ScalarPlan::Constant(arithmetic(op, a, b));
+        }
         (ScalarPlan::Relation(plan), scalar) => (plan, scalar, false),
         (scalar, ScalarPlan::Relation(plan)) => (plan, scalar, true),
     };

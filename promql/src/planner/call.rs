@@ -4,8 +4,8 @@ use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap
 use crate::error::QueryError;
 use crate::logical::spec::RangeFunction;
 use crate::operators::{
-    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, MapFunction, MathFunction, Relabel,
-    RelabelRule, ScalarOf, go_max, go_min, operator_plan,
+    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, MapFunction, MathFunction,
+    Relabel, RelabelRule, ScalarOf, go_max, go_min, operator_plan,
 };
 use crate::params::Grid;
 use crate::parser::{AggregateOp, Call, Expr, ExprKind};
@@ -90,7 +90,8 @@ impl Planner<'_> {
             "label_replace" | "label_join" => self.relabel(call, grid),
             "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => {
                 if grid.steps > 1 {
-                    let text = "sort is ineffective for range queries since results are always ordered by labels";
+                    let text =
+                        "sort is ineffective for range queries since results are always ordered by labels";
                     self.warnings.push(format!("{text}{}", self.position(expr.span)));
                 }
                 self.vector(&call.args[0], grid)
@@ -112,7 +113,12 @@ impl Planner<'_> {
     }
 
     /// A vector and then scalars.
-    fn with_scalars(&mut self, call: &Call, function: MapFunction, grid: Grid) -> Result<VectorPlan, QueryError> {
+    fn with_scalars(
+        &mut self,
+        call: &Call,
+        function: MapFunction,
+        grid: Grid,
+    ) -> Result<VectorPlan, QueryError> {
         let vector = self.vector(&call.args[0], grid)?;
         let mut scalars = Vec::new();
         for arg in &call.args[1..] {
@@ -147,7 +153,9 @@ impl Planner<'_> {
         } else {
             let sources = texts[2..].to_vec();
             if let Some(source) = sources.iter().find(|source| source.is_empty()) {
-                return Err(QueryError::Execution(format!("invalid source label name in label_join(): {source}")));
+                return Err(QueryError::Execution(format!(
+                    "invalid source label name in label_join(): {source}"
+                )));
             }
             RelabelRule::Join { separator: texts[1].clone(), sources }
         };
@@ -156,7 +164,8 @@ impl Planner<'_> {
             return Err(QueryError::Execution(text));
         }
         let input = self.vector(&call.args[0], grid)?.finish(grid);
-        let names = if destination == promontory_tsdb::labels::METRIC_NAME { Names::Various } else { input.names };
+        let names =
+            if destination == promontory_tsdb::labels::METRIC_NAME { Names::Various } else { input.names };
         let plan = operator_plan(Relabel { destination, rule }, grid, vec![input.plan]);
         Ok(VectorPlan::new(plan, names))
     }
@@ -196,7 +205,9 @@ impl Planner<'_> {
     /// The order of an instant vector.
     pub(super) fn order(&mut self, expr: &Expr) -> Result<ResultOrder, QueryError> {
         Ok(match &unwrap_parens(expr).kind {
-            ExprKind::Aggregate(aggregate) if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) => {
+            ExprKind::Aggregate(aggregate)
+                if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) =>
+            {
                 ResultOrder::AsComputed
             }
             ExprKind::Call(call) => match call.function.name {

@@ -32,7 +32,9 @@ impl Planner<'_> {
     fn seconds(&self, expr: &DurationExpr) -> Result<f64, QueryError> {
         Ok(match &expr.kind {
             DurationExprKind::Literal(n) => n.value,
-            DurationExprKind::Paren(inner) | DurationExprKind::Unary(UnaryOp::Plus, inner) => self.seconds(inner)?,
+            DurationExprKind::Paren(inner) | DurationExprKind::Unary(UnaryOp::Plus, inner) => {
+                self.seconds(inner)?
+            }
             DurationExprKind::Unary(UnaryOp::Minus, inner) => -self.seconds(inner)?,
             DurationExprKind::Step => self.params.step as f64 / 1000.0,
             DurationExprKind::Range => (self.params.end - self.params.start) as f64 / 1000.0,

@@ -75,8 +75,8 @@ fn look(expr: &Expr, wrapped: &mut HashSet<*const Expr>) -> Found {
         ExprKind::Call(call) => {
             let args: Vec<_> = call.args.iter().map(unwrap_parens).collect();
             let name = call.function.name;
-            let of_selector = name == "timestamp"
-                && args.iter().all(|arg| matches!(arg.kind, ExprKind::VectorSelector(_)));
+            let of_selector =
+                name == "timestamp" && args.iter().all(|arg| matches!(arg.kind, ExprKind::VectorSelector(_)));
             both(&args, !TIME_DEPENDENT.contains(&name) || of_selector, wrapped)
         }
     }

@@ -221,7 +221,11 @@ impl<'a> Planner<'a> {
         if key == KeyChange::DropName && vector.names == Names::Various {
             plan = operator_plan(MergeDisjoint { strict: false }, grid, vec![plan]);
         }
-        VectorPlan { plan, names: if key == KeyChange::DropName { Names::Absent } else { vector.names }, notices: Vec::new() }
+        VectorPlan {
+            plan,
+            names: if key == KeyChange::DropName { Names::Absent } else { vector.names },
+            notices: Vec::new(),
+        }
     }
 
     /// What a node that drops names does to keys.
@@ -282,9 +286,7 @@ impl ScalarPlan {
     /// As a relation of scalar type.
     fn relation(self, grid: Grid) -> LogicalPlan {
         match self {
-            Self::Constant(v) => {
-                operator_plan(Constant(ConstantValue::Number(Float(v))), grid, Vec::new())
-            }
+            Self::Constant(v) => operator_plan(Constant(ConstantValue::Number(Float(v))), grid, Vec::new()),
             Self::Relation(plan) => plan,
         }
     }
@@ -335,7 +337,10 @@ fn check_depth(expr: &Expr) -> Result<(), QueryError> {
 
 fn children<'e>(expr: &'e Expr, mut visit: impl FnMut(&'e Expr)) {
     match &expr.kind {
-        ExprKind::Number(_) | ExprKind::String(_) | ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_) => {}
+        ExprKind::Number(_)
+        | ExprKind::String(_)
+        | ExprKind::VectorSelector(_)
+        | ExprKind::MatrixSelector(_) => {}
         ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => visit(inner),
         ExprKind::Binary(binary) => {
             visit(&binary.lhs);

@@ -7,11 +7,13 @@ use promontory_tsdb::labels::METRIC_NAME;
 use promontory_tsdb::matcher::MatchOp;
 use promontory_tsdb::{Matcher, TimestampMs};
 
-use super::{Names, Planner, Planned, ScalarPlan, VectorPlan, empty, info, unwrap_parens};
+use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, empty, info, unwrap_parens};
 use crate::error::QueryError;
 use crate::logical::spec::{KeyOutput, RangeFunction, SelectorSpec, SubquerySpec, TimeView, Window};
 use crate::logical::{selector_plan, subquery_plan};
-use crate::operators::{MapFunction, MergeDisjoint, Notice, NoticeKind, bad_quantile, non_counter, operator_plan};
+use crate::operators::{
+    MapFunction, MergeDisjoint, Notice, NoticeKind, bad_quantile, non_counter, operator_plan,
+};
 use crate::params::Grid;
 use crate::parser::{
     AtModifier, Call, Expr, ExprKind, MatrixSelector, Span, SubqueryExpr, TimeShift, VectorSelector,
@@ -49,7 +51,11 @@ impl Planner<'_> {
         Ok(self.map(vector, grid, MapFunction::Identity, Vec::new(), true))
     }
 
-    pub(super) fn raw_selector(&self, matrix: &MatrixSelector, grid: Grid) -> Result<RawSelector, QueryError> {
+    pub(super) fn raw_selector(
+        &self,
+        matrix: &MatrixSelector,
+        grid: Grid,
+    ) -> Result<RawSelector, QueryError> {
         refuse_extension(&matrix.selector)?;
         let maxt = self.view(&matrix.selector.time)?.data_time(grid.start);
         let mint = maxt - self.duration(&matrix.range)?;
@@ -74,7 +80,8 @@ impl Planner<'_> {
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
         let args: Vec<_> = call.args.iter().map(unwrap_parens).collect();
-        let range = args.iter().position(|a| matches!(a.kind, ExprKind::MatrixSelector(_) | ExprKind::Subquery(_)));
+        let range =
+            args.iter().position(|a| matches!(a.kind, ExprKind::MatrixSelector(_) | ExprKind::Subquery(_)));
         let range = range.ok_or_else(|| QueryError::Internal("a range function without a range".into()))?;
         let mut notices = Vec::new();
         let mut scalars = Vec::new();
@@ -258,7 +265,9 @@ impl Planner<'_> {
 fn refuse_extension(selector: &VectorSelector) -> Result<(), QueryError> {
     match selector.extension {
         None => Ok(()),
-        Some(extension) => Err(QueryError::Unsupported(format!("{extension:?} range selectors").to_lowercase())),
+        Some(extension) => {
+            Err(QueryError::Unsupported(format!("{extension:?} range selectors").to_lowercase()))
+        }
     }
 }
 
