@@ -1,8 +1,9 @@
-//! Resident memory per active series: series with six labels, two hours at 15 s.
+//! Resident memory per active series (six labels, two hours at 15 s), and what a read of all of it costs.
 //!
 //! `cargo run --release -p promontory-tsdb --example head_memory -- [series] [scrapes]`
 
-use promontory_tsdb::{Db, DbOptions, Labels, SeriesRef};
+use futures::StreamExt as _;
+use promontory_tsdb::{Db, DbOptions, Labels, Queryable, SelectHints, SeriesRef};
 
 /// Resident bytes of this process.
 fn resident() -> usize {
@@ -53,5 +54,17 @@ fn main() {
     let bytes = resident().saturating_sub(before);
     println!("{series} series, {scrapes} samples each, {:?}", db.head_stats());
     println!("{} bytes resident per series", bytes / series);
-    println!("{:.0} ns per sample", elapsed.as_nanos() as f64 / samples as f64);
+    println!("{:.0} ns per appended sample", elapsed.as_nanos() as f64 / samples as f64);
+    let start = std::time::Instant::now();
+    let selection = db.select(&[], i64::MIN, i64::MAX, &SelectHints::default()).expect("the head reads");
+    println!("{:.0} ns per selected series", start.elapsed().as_nanos() as f64 / series as f64);
+    let start = std::time::Instant::now();
+    let mut read = 0;
+    for mut partition in selection.partitions {
+        while let Some(batch) = futures::executor::block_on(partition.next()) {
+            read += batch.expect("the head decodes").values.len();
+        }
+    }
+    assert_eq!(read, samples);
+    println!("{:.1} ns per read sample", start.elapsed().as_nanos() as f64 / samples as f64);
 }

@@ -21,9 +21,10 @@ impl Head {
         self.min_time.fetch_max(mint, Ordering::AcqRel);
         let mut oldest = NO_MIN;
         let mut empty = Vec::new();
+        let mut chunks = 0;
         self.index.for_each(|series| {
             let mut state = series.lock();
-            state.truncate(mint);
+            chunks += state.truncate(mint) as u64;
             match state.in_order_min_time() {
                 Some(t) => oldest = oldest.min(t),
                 None if state.is_empty() => empty.push(series.labels.clone()),
@@ -45,6 +46,7 @@ impl Head {
             self.min_time.fetch_max(start, Ordering::AcqRel);
             self.raise_min_valid_time(start);
         }
+        self.counters.chunks_removed.fetch_add(chunks, Ordering::Relaxed);
         self.counters.truncations.fetch_add(1, Ordering::Relaxed);
         self.counters.series_removed.fetch_add(removed.len() as u64, Ordering::Relaxed);
         removed

@@ -35,7 +35,7 @@ use crate::sample::{SeriesRef, TimestampMs};
 
 pub(crate) use index::Index;
 pub(crate) use replay::{ReplayStats, Replayer};
-pub(crate) use series::{Acceptance, MemSeries, range_end};
+pub(crate) use series::{Acceptance, Appended, MemSeries, range_end};
 use tombstones::HeadTombstones;
 
 /// No time yet: the head is empty.
@@ -70,6 +70,8 @@ pub(crate) struct HeadCounters {
     pub(crate) duplicates: AtomicU64,
     pub(crate) series_created: AtomicU64,
     pub(crate) series_removed: AtomicU64,
+    pub(crate) chunks_created: AtomicU64,
+    pub(crate) chunks_removed: AtomicU64,
     pub(crate) truncations: AtomicU64,
 }
 
@@ -201,12 +203,15 @@ impl Head {
             // A block may have been cut over `t` since the sample was checked.
             if t < min_valid_time {
                 too_old += 1;
-            } else if series.lock().append(t, v, self.block_range_ms) {
-                mint = mint.min(t);
-                maxt = maxt.max(t);
-                appended += 1;
-            } else {
-                refused += 1;
+                continue;
+            }
+            match self.append_in_order(&series, t, v) {
+                Appended::NotNewer => refused += 1,
+                Appended::SameChunk | Appended::NewChunk => {
+                    mint = mint.min(t);
+                    maxt = maxt.max(t);
+                    appended += 1;
+                }
             }
         }
         if appended > 0 {
@@ -217,10 +222,19 @@ impl Head {
         self.counters.out_of_bounds.fetch_add(too_old, Ordering::Relaxed);
     }
 
-    /// What the head holds now; looks at every series.
+    /// Appends to a series and keeps count of chunks.
+    fn append_in_order(&self, series: &MemSeries, t: TimestampMs, v: f64) -> Appended {
+        let appended = series.lock().append(t, v, self.block_range_ms);
+        if appended == Appended::NewChunk {
+            self.counters.chunks_created.fetch_add(1, Ordering::Relaxed);
+        }
+        appended
+    }
+
+    /// What the head holds now.
     pub fn stats(&self) -> HeadStats {
-        let mut chunks = 0;
-        self.index.for_each(|series| chunks += series.lock().chunks() as u64);
+        let removed = self.counters.chunks_removed.load(Ordering::Relaxed);
+        let chunks = self.counters.chunks_created.load(Ordering::Relaxed).saturating_sub(removed);
         let bounds = self.bounds();
         HeadStats {
             series: self.index.len() as u64,

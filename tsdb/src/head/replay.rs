@@ -4,8 +4,9 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head_wal.go>
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
-use super::{Head, NO_MAX, NO_MIN};
+use super::{Appended, Head, NO_MAX, NO_MIN};
 use crate::sample::{Sample, SeriesRef, TimestampMs};
 use crate::wal::record::{self, RecordKind, RefSample, RefSeries, RefTombstone};
 
@@ -91,8 +92,14 @@ impl<'a> Replayer<'a> {
                 self.stats.unknown_series += 1;
                 continue;
             };
-            if series.lock().insert_out_of_order(Sample { t: sample.t, v: sample.v }) {
+            let mut state = series.lock();
+            let chunks = state.chunks() as u64;
+            if state.insert_out_of_order(Sample { t: sample.t, v: sample.v }) {
                 self.stats.ooo_samples += 1;
+                self.head
+                    .counters
+                    .chunks_created
+                    .fetch_add(state.chunks() as u64 - chunks, Ordering::Relaxed);
                 self.head.note_out_of_order(sample.t);
             }
         }
@@ -148,7 +155,7 @@ impl<'a> Replayer<'a> {
                 self.stats.unknown_series += 1;
                 continue;
             };
-            if series.lock().append(sample.t, sample.v, self.head.block_range_ms()) {
+            if self.head.append_in_order(&series, sample.t, sample.v) != Appended::NotNewer {
                 self.stats.samples += 1;
                 self.mint = self.mint.min(sample.t);
                 self.maxt = self.maxt.max(sample.t);
@@ -173,6 +180,7 @@ impl<'a> Replayer<'a> {
             if (tombstone.mint, tombstone.maxt) == (i64::MIN, i64::MAX) {
                 // The whole series was evicted; a later series record starts it anew.
                 let labels = series.labels.clone();
+                self.head.counters.chunks_removed.fetch_add(series.lock().chunks() as u64, Ordering::Relaxed);
                 drop(series);
                 self.head.index.remove_if(std::slice::from_ref(&labels), |_| true);
             } else {

@@ -90,6 +90,17 @@ pub(crate) enum Acceptance {
     Same,
 }
 
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// Refused: its timestamp is not newer than what is there.
+    NotNewer,
+    /// It went to the open chunk.
+    SameChunk,
+    /// It began a chunk.
+    NewChunk,
+}
+
 impl SeriesState {
     /// Newest in-order timestamp.
     pub(crate) fn max_time(&self) -> Option<TimestampMs> {
@@ -138,10 +149,10 @@ impl SeriesState {
         }
     }
 
-    /// Appends in order; false if `t` is not newer than what is there.
-    pub(crate) fn append(&mut self, t: TimestampMs, v: f64, block_range_ms: i64) -> bool {
+    /// Appends in order.
+    pub(crate) fn append(&mut self, t: TimestampMs, v: f64, block_range_ms: i64) -> Appended {
         if self.max_time().is_some_and(|newest| t <= newest) {
-            return false;
+            return Appended::NotNewer;
         }
         let must_cut = match &mut self.open {
             None => true,
@@ -158,7 +169,7 @@ impl SeriesState {
         if let Some(open) = &mut self.open {
             open.appender.append(t, v);
         }
-        true
+        if must_cut { Appended::NewChunk } else { Appended::SameChunk }
     }
 
     /// Adds an out-of-order sample; the first one for a timestamp stays.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::index::Index;
-use super::series::{SeriesState, range_end};
+use super::series::{Appended, SeriesState, range_end};
 use super::tombstones::{HeadTombstones, is_deleted};
 use crate::labels::Labels;
 use crate::matcher::{MatchOp, Matcher};
@@ -15,7 +15,7 @@ use crate::sample::SeriesRef;
 fn chunk_sizes(times: impl IntoIterator<Item = i64>, block_range_ms: i64) -> Vec<usize> {
     let mut state = SeriesState::default();
     for t in times {
-        assert!(state.append(t, t as f64, block_range_ms));
+        assert_ne!(state.append(t, t as f64, block_range_ms), Appended::NotNewer);
     }
     let closed =
         state.closed.iter().map(|c| crate::chunkenc::num_samples(crate::chunkenc::Encoding::Xor, &c.data));
@@ -46,7 +46,7 @@ fn a_chunk_of_noise_is_cut_by_bytes() {
     let mut state = SeriesState::default();
     for i in 0..400i64 {
         let noise = f64::from_bits((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
-        assert!(state.append(i * i * 7919 % 997 + i * 1000, noise, i64::MAX / 2));
+        assert_ne!(state.append(i * i * 7919 % 997 + i * 1000, noise, i64::MAX / 2), Appended::NotNewer);
     }
     assert!(state.closed.iter().all(|c| c.data.len() <= 1024));
     assert!(!state.closed.is_empty());
@@ -119,7 +119,7 @@ proptest! {
         let mut model: BTreeMap<i64, u64> = BTreeMap::new();
         for (t, bits) in samples {
             let newer = model.last_key_value().is_none_or(|(last, _)| *last < t);
-            prop_assert_eq!(state.append(t, f64::from_bits(bits), 1000), newer);
+            prop_assert_eq!(state.append(t, f64::from_bits(bits), 1000) != Appended::NotNewer, newer);
             if newer {
                 model.insert(t, bits);
             }

@@ -51,6 +51,8 @@ fn a_cut_changes_no_answer() {
     assert_eq!(blocks, [(0, 10), (10, 20), (20, 30), (30, 40)]);
     assert_eq!(db.head_stats().min_time, Some(40 * MINUTE));
     assert_eq!(db.maintain().unwrap(), Default::default());
+    let head = db.series_stats(&[], 40 * MINUTE, i64::MAX).unwrap();
+    assert_eq!((db.head_stats().series, db.head_stats().chunks), (head.series, head.chunks));
 }
 
 #[test]
