@@ -240,7 +240,13 @@ impl Stream for Merge {
             }
             while this.due.is_empty() && this.left > 0 && !this.is_full() && this.merge_next() {}
             if this.due.is_empty() || this.is_full() || this.left == 0 {
-                let batch = std::mem::replace(&mut this.out, SeriesBatch::new());
+                let mut next = SeriesBatch::new();
+                if this.is_full() {
+                    // The next batch will be about as large.
+                    next.timestamps.reserve(this.out.timestamps.len());
+                    next.values.reserve(this.out.values.len());
+                }
+                let batch = std::mem::replace(&mut this.out, next);
                 if this.left == 0 {
                     this.end();
                 }

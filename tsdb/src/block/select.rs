@@ -17,6 +17,9 @@ use crate::query::{SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStrea
 use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
 
+/// Samples in a chunk that the head cut, for guessing sizes.
+const USUAL_CHUNK_SAMPLES: usize = 120;
+
 /// A selection without series.
 pub(super) fn nothing(hints: &SelectHints) -> Selection {
     let empty = || Box::pin(Batches::default()) as SeriesStream;
@@ -137,7 +140,8 @@ impl Stream for Batches {
         let this = self.get_mut();
         let batch = this.next_batch();
         if batch.is_err() {
-            this.series.clear();
+            // The stream is over; the files may go.
+            this.source = None;
         }
         Poll::Ready(match batch {
             Ok(batch) if batch.is_empty() => None,
@@ -151,6 +155,13 @@ impl Batches {
         let mut batch = SeriesBatch::new();
         let Some((files, tombstones)) = &self.source else { return Ok(batch) };
         let enough = self.hints.batch_samples.max(1);
+        if !self.hints.labels_only {
+            // One allocation in the usual case: what is left, or a full batch and the end of a series.
+            let done = if self.at == 0 { 0 } else { self.series[self.at - 1].chunks_end };
+            let expected = ((self.chunks.len() - done) * USUAL_CHUNK_SAMPLES).min(enough + enough / 8);
+            batch.timestamps.reserve(expected);
+            batch.values.reserve(expected);
+        }
         // Series without samples (labels only) bound a batch too.
         while batch.values.len() < enough && batch.len() < enough {
             let Some(series) = self.series.get_mut(self.at) else { break };
