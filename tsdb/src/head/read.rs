@@ -52,14 +52,8 @@ enum ChunkBytes {
 }
 
 impl Snapshot {
-    /// Adds what `series` holds in `[mint, maxt]`; false (and nothing added) if that is nothing.
-    pub(super) fn add(
-        &mut self,
-        series: &MemSeries,
-        mint: TimestampMs,
-        maxt: TimestampMs,
-        deleted: Option<Intervals>,
-    ) -> bool {
+    /// Adds what `series` holds in `[mint, maxt]`; nothing, if that is nothing.
+    fn add(&mut self, series: &MemSeries, mint: TimestampMs, maxt: TimestampMs, deleted: Option<Intervals>) {
         let start = self.chunks.len();
         let state = series.lock();
         for chunk in state.closed.iter().filter(|c| c.mint <= maxt && c.maxt >= mint) {
@@ -77,11 +71,15 @@ impl Snapshot {
         });
         drop(state);
         let chunks = start..self.chunks.len();
-        if chunks.is_empty() && ooo.is_empty() {
-            return false;
+        if !chunks.is_empty() || !ooo.is_empty() {
+            self.series.push(SeriesSnapshot { labels: series.labels.clone(), chunks, ooo, deleted });
         }
-        self.series.push(SeriesSnapshot { labels: series.labels.clone(), chunks, ooo, deleted });
-        true
+    }
+
+    /// Adds the labels of `series`, without samples.
+    fn add_labels(&mut self, series: &MemSeries) {
+        let labels = series.labels.clone();
+        self.series.push(SeriesSnapshot { labels, chunks: 0..0, ooo: Vec::new(), deleted: None });
     }
 
     /// Number of series.
@@ -215,6 +213,22 @@ impl Head {
         out
     }
 
+    /// As [`Head::snapshot`], with labels only.
+    fn snapshot_labels(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        partitions: usize,
+    ) -> Vec<Snapshot> {
+        let mut out = (0..partitions.max(1)).map(|_| Snapshot::default()).collect::<Vec<_>>();
+        for series in self.matching_in(matchers, mint, maxt) {
+            out[series.labels.partition(partitions)].add_labels(&series);
+        }
+        out.iter_mut().for_each(Snapshot::sort);
+        out
+    }
+
     fn overlaps(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
         self.time_bounds().is_some_and(|(min, max)| min <= maxt && max >= mint)
     }
@@ -241,7 +255,11 @@ impl Queryable for Head {
         maxt: TimestampMs,
         hints: &SelectHints,
     ) -> Result<Selection> {
-        let snapshots = self.snapshot(matchers, mint, maxt, hints.partitions);
+        let snapshots = if hints.labels_only {
+            self.snapshot_labels(matchers, mint, maxt, hints.partitions)
+        } else {
+            self.snapshot(matchers, mint, maxt, hints.partitions)
+        };
         let series = snapshots.iter().map(|s| s.series.len() as u64).sum();
         let partitions = snapshots
             .into_iter()
@@ -335,7 +353,8 @@ impl Queryable for Head {
 }
 
 impl Head {
-    /// Whether `[mint, maxt]` holds all that the head has, so that postings alone answer.
+    /// Whether `[mint, maxt]` holds all that the head has, so that postings alone answer. As upstream,
+    /// they also know series whose first batch was not committed yet.
     fn covers(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
         self.overlaps(mint, maxt) && self.time_bounds().is_some_and(|(min, max)| mint <= min && max <= maxt)
     }

@@ -1,6 +1,8 @@
 //! What is committed is there, also after a restart without a close.
 
-use promontory_tsdb::{AppendError, Db, Error, Labels, MatchOp, Matcher, Queryable, SeriesRef, stale_nan};
+use promontory_tsdb::{
+    AppendError, Db, Error, Labels, MatchOp, Matcher, Queryable, SelectHints, SeriesRef, stale_nan,
+};
 
 use crate::support::{append, options, read, read_all};
 
@@ -10,6 +12,14 @@ fn series(i: usize) -> Labels {
         ("i", &i.to_string()),
         ("odd", if i % 2 == 1 { "yes" } else { "" }),
     ])
+}
+
+/// Labels of matching series, in order.
+fn labels_only(db: &dyn Queryable, matchers: &[Matcher], mint: i64, maxt: i64) -> Vec<Labels> {
+    let hints = SelectHints { labels_only: true, ..SelectHints::default() };
+    let selection = db.select(matchers, mint, maxt, &hints).unwrap();
+    let batches = selection.partitions.into_iter().flat_map(futures::executor::block_on_stream);
+    batches.flat_map(|b| b.unwrap().labels).collect()
 }
 
 #[test]
@@ -32,6 +42,8 @@ fn committed_samples_are_read_back_by_matchers_and_time() {
     assert_eq!(db.label_values("i", &[], i64::MIN, i64::MAX).unwrap().len(), 10);
     assert_eq!(db.label_names(&[Matcher::eq("i", "2")], 0, 10).unwrap(), ["__name__", "i"]);
     assert_eq!(db.time_bounds(), Some((0, 499_000)));
+    assert_eq!(labels_only(&*db, &[Matcher::eq("odd", "yes")], 0, 0), [1, 3, 5, 7, 9].map(series));
+    assert!(labels_only(&*db, &[], 500_000, 600_000).is_empty());
 }
 
 #[test]
