@@ -78,7 +78,7 @@ pub fn write(
     writer.finish()
 }
 
-/// Writes a block series by series; see [`write`].
+/// Writes a block series by series; see [`write()`].
 ///
 /// Dropped before [`BlockWriter::finish`], it leaves nothing behind.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl BlockWriter {
     /// Adds a series with its chunks; a series without chunks is left out.
     ///
     /// # Errors
-    /// As [`write`].
+    /// As [`write()`].
     pub fn add(&mut self, labels: &Labels, data: &[ChunkData]) -> Result<()> {
         let (Some(index), Some(chunks)) = (&mut self.index, &mut self.chunks) else {
             return Err(Error::Invalid("the block is finished".to_owned()));
@@ -154,7 +154,7 @@ impl BlockWriter {
     /// Syncs everything and gives the block its name; `None` if it would be empty.
     ///
     /// # Errors
-    /// As [`write`].
+    /// As [`write()`].
     pub fn finish(mut self) -> Result<Option<Meta>> {
         let (Some(index), Some(chunks)) = (self.index.take(), self.chunks.take()) else {
             return Ok(None);
