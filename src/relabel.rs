@@ -3,8 +3,7 @@
 //! A [`Rule`] is checked when it is made ([`Rule::try_new`]), so applying it cannot fail.
 //!
 //! # Source
-//! <https://github.com/prometheus/prometheus/blob/v3.14.0/model/relabel/relabel.go>. Differences:
-//! regular expressions are those of the `regex` crate; `\d`, `\w` and `\s` also match outside ASCII.
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/model/relabel/relabel.go>
 
 use std::fmt;
 
@@ -195,7 +194,7 @@ impl Rule {
     }
 
     /// Applies the rule; `false` if it says to drop.
-    fn apply(&self, labels: &mut LabelsBuilder) -> bool {
+    pub fn apply(&self, labels: &mut LabelsBuilder) -> bool {
         let target = self.config.target_label.as_str();
         match self.config.action {
             Action::Replace => self.replace(labels),

@@ -1,6 +1,7 @@
 //! Scrapes against a storage in memory and a target in this process.
 
 mod allocations;
+mod database;
 mod pages;
 mod requests;
 mod running;
