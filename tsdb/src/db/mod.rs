@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! As Prometheus: ULID-named blocks, `wal/`, `lock`; `wbl/` and `chunks_head/` are read or left
-//! alone when Prometheus wrote them (see [`open`](self::open)).
+//! alone when Prometheus wrote them (see `open.rs`).
 //!
 //! # Concurrency
 //! Any number of appenders and readers; commits take turns at the log. One [`Db::maintain`] at a

@@ -8,7 +8,7 @@
 //!
 //! # Concurrency
 //! Appends are checked under the series' own lock, and applied under the database's commit lock.
-//! A commit holds [`Head::visibility`] for writing while it applies its samples, a read holds it
+//! A commit holds the visibility lock for writing while it applies its samples, a read holds it
 //! for reading while it takes its snapshot, so a read sees all of a commit or nothing.
 //! Lock order: commit lock → visibility → index locks → series state.
 //!
@@ -34,7 +34,8 @@ use crate::labels::Labels;
 use crate::sample::{SeriesRef, TimestampMs};
 
 pub(crate) use index::Index;
-pub(crate) use replay::{ReplayStats, Replayer};
+pub use replay::ReplayStats;
+pub(crate) use replay::Replayer;
 pub(crate) use series::{Acceptance, Appended, MemSeries, range_end};
 use tombstones::HeadTombstones;
 

@@ -62,6 +62,22 @@ fn records_of_all_sizes_come_back_over_pages_and_segments() {
 }
 
 #[test]
+fn the_example_of_the_format_page_is_what_is_written() {
+    let page = include_str!("../../docs/format/wal.md");
+    let (_, example) = page.split_once("```hex\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let bytes = example.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()).collect::<Vec<_>>();
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Writer::open(dir.path(), SEGMENT_BYTES, Compression::None).unwrap();
+    let (mut series, mut samples) = (Vec::new(), Vec::new());
+    begin_series(&mut series);
+    put_series(&mut series, SeriesRef(1), &Labels::from_pairs([("__name__", "up")]));
+    encode_samples(&mut samples, [RefSample { series: SeriesRef(1), t: 1000, v: 1.0 }]);
+    log.log([series.as_slice(), samples.as_slice()]).unwrap();
+    assert_eq!(fs::read(segment::path(dir.path(), 0)).unwrap(), bytes);
+}
+
+#[test]
 fn a_record_larger_than_a_segment_makes_one_large_segment() {
     let dir = tempfile::tempdir().unwrap();
     let records = [noise(10, 1), noise(10 * PAGE_BYTES, 2), noise(10, 3)];
