@@ -2,7 +2,6 @@
 //!
 //! `rate`: one series of 960 samples (4 h at 15 s) over 240 steps of 60 s; throughput is samples.
 //! `aggregate`: 24,000 tiles of 128 steps into 10 groups through DataFusion, planning included.
-#![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -76,7 +75,7 @@ fn aggregates(c: &mut Criterion) {
     let grid = Grid::new(0, 255 * 60_000, 60_000, 128);
     let batches = tiles(grid);
     let schema = batches[0].schema();
-    let halves = batches.chunks(batches.len().div_ceil(2)).map(<[_]>::to_vec).collect();
+    let halves = batches.chunks(batches.len().div_ceil(2)).map(<[_]>::to_vec).collect::<Vec<_>>();
     let table = datafusion::datasource::MemTable::try_new(schema, halves).expect("one schema");
     let table = Arc::new(table);
     let mut group = c.benchmark_group("aggregate");
@@ -92,8 +91,9 @@ fn aggregates(c: &mut Criterion) {
                     let by = Grouping { without: false, labels: vec!["job".into()] };
                     let input = input.into_unoptimized_plan();
                     let plan = aggregate_plan(input, grid, op, by, None).expect("a plan");
-                    let exec = context.state().query_planner().create_physical_plan(&plan, &context.state());
-                    let exec = exec.await.expect("an operator");
+                    let state = context.state();
+                    let exec = state.query_planner().create_physical_plan(&plan, &state).await;
+                    let exec = exec.expect("an operator");
                     let out =
                         datafusion::physical_plan::collect(exec, context.task_ctx()).await.expect("tiles");
                     assert_eq!(out.iter().map(RecordBatch::num_rows).sum::<usize>(), 20);
