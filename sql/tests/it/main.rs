@@ -1,1 +1,64 @@
+//! Live tests: real clients against a server on a free port.
 
+mod data;
+mod driver;
+mod login;
+mod psql;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
+use promontory_tsdb::ManualClock;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A statement that runs far longer than any test waits.
+const ENDLESS: &str = "SELECT count(*) FROM tsdb.samples a, tsdb.samples b, tsdb.samples c, tsdb.samples d \
+                       WHERE a.value + b.value + c.value + d.value < -1e9";
+
+/// A server over the data of [`data`].
+struct Server {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(options: SqlOptions) -> Self {
+        let storage = Arc::new(data::storage());
+        let catalog = SqlCatalog::new(storage, Arc::new(ManualClock::new(data::NOW_MS)));
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let server = SqlServer::bind(catalog, SqlOptions { listen, ..options }).await.expect("binds");
+        let (address, shutdown) = (server.local_addr(), CancellationToken::new());
+        let serving = tokio::spawn(server.serve(shutdown.clone()));
+        Self { address, shutdown, serving }
+    }
+
+    async fn connect(&self) -> tokio_postgres::Client {
+        self.try_connect("tester", None).await.expect("connects")
+    }
+
+    async fn try_connect(
+        &self,
+        user: &str,
+        password: Option<&str>,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.address.port()).user(user).dbname("promontory");
+        if let Some(password) = password {
+            config.password(password);
+        }
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+/// The SQLSTATE that a failed call carries.
+fn sqlstate<T>(result: Result<T, tokio_postgres::Error>) -> String {
+    match result {
+        Ok(_) => "no error".to_owned(),
+        Err(error) => error.code().map_or_else(|| error.to_string(), |code| code.code().to_owned()),
+    }
+}

@@ -1,0 +1,138 @@
+//! `psql`, the real one.
+
+use promontory_sql::SqlOptions;
+use tokio::process::Command;
+
+use crate::Server;
+
+/// What `psql` prints for `script`, unaligned without headers; `None` where there is no psql.
+async fn psql(server: &Server, script: &str) -> Option<String> {
+    psql_with(server, &["-At"], script).await
+}
+
+async fn psql_with(server: &Server, arguments: &[&str], script: &str) -> Option<String> {
+    let port = server.address.port().to_string();
+    let output = Command::new("psql")
+        .args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "tester", "-d", "promontory"])
+        .args(arguments)
+        .args(["-c", script])
+        .env("PGCONNECT_TIMEOUT", "10")
+        .output()
+        .await;
+    match output {
+        Ok(output) => {
+            let text = [output.stdout, output.stderr].concat();
+            Some(String::from_utf8(text).expect("psql prints UTF-8"))
+        }
+        Err(error) => {
+            println!("skipped: psql cannot be run: {error}");
+            None
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_gets_the_rows_of_a_query() {
+    let server = Server::start(SqlOptions::default()).await;
+    let cases = [
+        (
+            "SELECT job, instance, max(value) FROM metrics.up \
+             WHERE timestamp > now() - interval '1 hour' GROUP BY 1, 2 ORDER BY 1, 2",
+            "api|api:8080|1\nnode|a:9100|1\nnode|b:9100|1\n",
+        ),
+        ("SELECT count(*) FROM up", "363\n"),
+        ("SELECT count(*) FROM metrics.up WHERE env IS NULL", "242\n"),
+        ("SELECT DISTINCT env FROM up ORDER BY env", "prod\n\n"),
+        (
+            "SELECT timestamp, value FROM metrics.\"Odd:Metric\" ORDER BY timestamp LIMIT 5",
+            "2026-01-01 10:00:00+00|NaN\n2026-01-01 10:01:00+00|Infinity\n2026-01-01 10:02:00+00|-Infinity\n\
+             2026-01-01 10:03:00+00|1e+100\n2026-01-01 10:05:00+00|-0.1\n",
+        ),
+        (
+            "SELECT label_timestamp, label_value, \"Job\", \"a.b\" FROM \"Odd:Metric\" LIMIT 1",
+            "monday|x|upper|dot\n",
+        ),
+        (
+            "SELECT timestamp, value, lag(value) OVER (PARTITION BY instance ORDER BY timestamp) \
+             FROM up WHERE instance = 'b:9100' AND timestamp BETWEEN '2026-01-01T11:29:00Z' AND \
+             '2026-01-01T11:31:00Z' ORDER BY timestamp",
+            "2026-01-01 11:29:00+00|1|\n2026-01-01 11:30:00+00|0|1\n2026-01-01 11:31:00+00|1|0\n",
+        ),
+        (
+            "SELECT date_bin(interval '1 hour', timestamp) AS hour, count(*) FROM up \
+             WHERE job = 'api' GROUP BY 1 ORDER BY 1",
+            "2026-01-01 10:00:00+00|60\n2026-01-01 11:00:00+00|60\n2026-01-01 12:00:00+00|1\n",
+        ),
+        (
+            "SELECT u.job, max(h.value) FROM up u JOIN http_requests_total h \
+             ON u.instance = h.instance AND u.timestamp = h.timestamp WHERE h.code = '200' GROUP BY 1",
+            "api|7200\n",
+        ),
+        ("SELECT metric, count(*) FROM tsdb.series GROUP BY 1 ORDER BY 1", "Odd:Metric|1\nhttp_requests_total|2\nup|3\n"),
+        (
+            "SELECT labels, value FROM tsdb.samples WHERE metric = 'up' AND timestamp = now() ORDER BY 1",
+            "{\"env\":\"prod\",\"instance\":\"api:8080\",\"job\":\"api\"}|1\n\
+             {\"instance\":\"a:9100\",\"job\":\"node\"}|1\n{\"instance\":\"b:9100\",\"job\":\"node\"}|1\n",
+        ),
+        ("SELECT value FROM tsdb.labels WHERE name = 'job' ORDER BY 1", "api\nnode\n"),
+        ("SELECT count(*) FROM tsdb.blocks", "0\n"),
+    ];
+    for (query, expected) in cases {
+        let Some(got) = psql(&server, query).await else { return };
+        assert_eq!(got, expected, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_can_look_around() {
+    let server = Server::start(SqlOptions::default()).await;
+    let cases: [(&str, &[&str]); 6] = [
+        ("\\dn", &["metrics", "tsdb"]),
+        ("\\l", &["promontory"]),
+        ("\\dt metrics.*", &["up", "http_requests_total", "Odd:Metric"]),
+        ("\\dt", &["up"]),
+        ("\\d metrics.up", &["timestamp", "timestamp with time zone", "value", "double precision", "job", "text"]),
+        ("\\d tsdb.blocks", &["ulid", "bigint"]),
+    ];
+    for (command, expected) in cases {
+        let Some(got) = psql(&server, command).await else { return };
+        assert!(!got.contains("ERROR"), "{command}: {got}");
+        for word in expected {
+            assert!(got.contains(word), "{command} does not show {word:?}: {got}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_shows_what_was_pushed_down() {
+    let server = Server::start(SqlOptions::default()).await;
+    let query = "EXPLAIN SELECT value FROM up WHERE job = 'node' AND instance LIKE 'a%' \
+                 AND timestamp >= now() - interval '5 minutes'";
+    let Some(plan) = psql(&server, query).await else { return };
+    for part in [
+        "SeriesScanExec: table=metrics.up",
+        "__name__=\"up\"",
+        "job=\"node\"",
+        "instance=~\"a.*\"",
+        "time=[2026-01-01T11:55:00.000Z, +inf]",
+        "columns=[value]",
+    ] {
+        assert!(plan.contains(part), "{part:?} is not in\n{plan}");
+    }
+    assert!(!plan.contains("FilterExec"), "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_hears_what_is_wrong() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (query, expected) in [
+        ("DELETE FROM up", "0A000: Promontory is read only: DELETE is not supported"),
+        ("CREATE TABLE t (a int)", "0A000: Promontory is read only: CREATE TABLE is not supported"),
+        ("SELECT * FROM no_such_metric", "42P01: relation \"metrics.no_such_metric\" does not exist"),
+        ("SELECT no_such_label FROM up", "42703: column \"no_such_label\" does not exist"),
+        ("SELEC 1", "42601: syntax error"),
+    ] {
+        let Some(got) = psql_with(&server, &["-v", "VERBOSITY=verbose"], query).await else { return };
+        assert!(got.contains(expected), "{query}: {got}");
+    }
+}
