@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::datasource::MemTable;
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use promontory_tsdb::memory::MemoryStorage;
 use promontory_tsdb::{
     Labels, ManualClock, Matcher, SelectHints, Selection, SeriesStats, TimestampMs, stale_nan,
 };
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
 
@@ -79,7 +79,10 @@ async fn a_metric_is_a_table_with_a_column_per_label() {
 async fn counting_counts_samples_and_not_series_or_stale_markers() {
     let session = session(two_jobs());
     assert_eq!(rows(&session, "SELECT count(*) FROM up").await, ["3"]);
-    assert_eq!(rows(&session, "SELECT job, count(*) FROM up GROUP BY job ORDER BY job").await, ["a|1", "b|2"]);
+    assert_eq!(
+        rows(&session, "SELECT job, count(*) FROM up GROUP BY job ORDER BY job").await,
+        ["a|1", "b|2"]
+    );
     assert_eq!(rows(&session, "SELECT count(*) FROM (SELECT value FROM up LIMIT 2)").await, ["2"]);
     assert_eq!(rows(&session, "SELECT count(*) FROM tsdb.series").await, ["3"]);
     assert_eq!(rows(&session, "SELECT count(*) FROM tsdb.samples").await, ["4"]);
@@ -233,7 +236,8 @@ fn condition() -> impl Strategy<Value = String> {
             .prop_map(|(l, not, list)| format!("{l} {not}IN ({})", list.join(", "))),
         (label.clone(), prop_oneof![Just(""), Just("NOT ")], like)
             .prop_map(|(l, not, p)| format!("{l} {not}LIKE '{p}'")),
-        (label.clone(), prop_oneof![Just("~"), Just("!~")], regex).prop_map(|(l, op, p)| format!("{l} {op} '{p}'")),
+        (label.clone(), prop_oneof![Just("~"), Just("!~")], regex)
+            .prop_map(|(l, op, p)| format!("{l} {op} '{p}'")),
         (label.clone(), prop_oneof![Just(""), Just("NOT ")]).prop_map(|(l, not)| format!("{l} IS {not}NULL")),
         (comparison.clone(), time.clone()).prop_map(|(op, t)| format!("timestamp {op} {t}")),
         (time.clone(), time).prop_map(|(from, to)| format!("timestamp BETWEEN {from} AND {to}")),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
 use async_trait::async_trait;
-use datafusion::common::ParamValues;
+use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
 use datafusion::sql::sqlparser::ast::Statement;
-use futures::{Sink, SinkExt, stream};
+use futures::{Sink, SinkExt, StreamExt, stream};
 use pgwire::api::portal::Format;
 use pgwire::api::query::{
     SimpleQueryHandler, send_execution_response, send_query_response, send_ready_for_query,
@@ -29,6 +29,9 @@ use pgwire::messages::startup::ParameterStatus;
 use super::connection::Connection;
 use super::statement::{Command, Prepared, prepare};
 use super::{explain, rows, sqlstate};
+
+/// Batches that a query may compute before its client has taken the last one.
+const BATCHES_AHEAD: usize = 2;
 
 #[async_trait]
 impl SimpleQueryHandler for Connection {
@@ -153,9 +156,22 @@ impl Connection {
                 Some(parameters) => plan.clone().replace_params_with_values(&parameters)?,
                 None => plan.clone(),
             };
-            self.session().execute_logical_plan(plan).await?.execute_stream().await
+            let mut batches = self.session().execute_logical_plan(plan).await?.execute_stream().await?;
+            // On a task of its own: a join may compute for long without a pause, and the connection
+            // must hear of cancellation meanwhile. Dropping the receiver aborts the task.
+            let mut receiver = RecordBatchReceiverStream::builder(batches.schema(), BATCHES_AHEAD);
+            let sender = receiver.tx();
+            receiver.spawn(async move {
+                while let Some(batch) = batches.next().await {
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            Ok(receiver.build())
         };
-        stream.await.map_err(|error| sqlstate::from_datafusion(&error))
+        stream.await.map_err(|error: DataFusionError| sqlstate::from_datafusion(&error))
     }
 
     async fn obey<C>(&self, client: &mut C, command: &Command, format: &Format) -> PgWireResult<Response>

@@ -4,12 +4,12 @@ use promontory_tsdb::memory::MemoryStorage;
 use promontory_tsdb::{Labels, stale_nan};
 
 /// 2026-01-01T12:00:00Z, the time that the clock shows.
-pub const NOW_MS: i64 = 1_767_268_800_000;
+pub(crate) const NOW_MS: i64 = 1_767_268_800_000;
 const MINUTE_MS: i64 = 60_000;
 const MINUTES: i64 = 120;
 
 /// Everything.
-pub fn storage() -> MemoryStorage {
+pub(crate) fn storage() -> MemoryStorage {
     let storage = MemoryStorage::new();
     let series = |pairs: &[(&str, &str)], value: &dyn Fn(i64) -> f64| {
         let labels = Labels::from_pairs(pairs.iter().copied());

@@ -15,7 +15,8 @@ async fn prepared_statements_take_parameters() {
         .prepare("SELECT instance, timestamp, value FROM up WHERE job = $1 AND timestamp >= $2 ORDER BY 1")
         .await
         .expect("prepares");
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(data::NOW_MS).expect("after 1970"));
+    let now =
+        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(data::NOW_MS).expect("after 1970"));
     for (job, expected) in [("node", vec!["a:9100", "b:9100"]), ("api", vec!["api:8080"]), ("none", vec![])] {
         let rows = client.query(&statement, &[&job, &now]).await.expect("runs");
         let instances: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();

@@ -68,7 +68,10 @@ async fn psql_gets_the_rows_of_a_query() {
              ON u.instance = h.instance AND u.timestamp = h.timestamp WHERE h.code = '200' GROUP BY 1",
             "api|7200\n",
         ),
-        ("SELECT metric, count(*) FROM tsdb.series GROUP BY 1 ORDER BY 1", "Odd:Metric|1\nhttp_requests_total|2\nup|3\n"),
+        (
+            "SELECT metric, count(*) FROM tsdb.series GROUP BY 1 ORDER BY 1",
+            "Odd:Metric|1\nhttp_requests_total|2\nup|3\n",
+        ),
         (
             "SELECT labels, value FROM tsdb.samples WHERE metric = 'up' AND timestamp = now() ORDER BY 1",
             "{\"env\":\"prod\",\"instance\":\"api:8080\",\"job\":\"api\"}|1\n\
@@ -91,7 +94,10 @@ async fn psql_can_look_around() {
         ("\\l", &["promontory"]),
         ("\\dt metrics.*", &["up", "http_requests_total", "Odd:Metric"]),
         ("\\dt", &["up"]),
-        ("\\d metrics.up", &["timestamp", "timestamp with time zone", "value", "double precision", "job", "text"]),
+        (
+            "\\d metrics.up",
+            &["timestamp", "timestamp with time zone", "value", "double precision", "job", "text"],
+        ),
         ("\\d tsdb.blocks", &["ulid", "bigint"]),
     ];
     for (command, expected) in cases {
