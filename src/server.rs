@@ -15,8 +15,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,13 +23,13 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
-use parking_lot::RwLock;
 use promontory_promql::parser::ParserOptions;
 use promontory_promql::{Engine, EngineOptions};
-use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
+use promontory_sql::catalog::TSDB;
+use promontory_sql::{SqlCatalog, SqlError, SqlOptions, SqlServer};
 use promontory_tsdb::{Clock, Db, DbOptions, Queryable, SystemClock};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -38,16 +37,16 @@ use tower::ServiceExt as _;
 use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::ServerFlags;
-use crate::config::{Config, ConfigError};
+use crate::config::ConfigError;
+use crate::reload::{ConfigFile, ConfigState, Reloader};
 use crate::scrape::{ApplyError, ScrapeManager, Storage};
+use crate::targets_table::TargetsTable;
 use crate::tasks::Tasks;
 
 /// How often storage is given time for its upkeep.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long open requests may go on after everything else has stopped.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Read when `--config.file` is not given, if it is there.
-const DEFAULT_CONFIG_FILE: &str = "prometheus.yml";
 
 /// How to run a server.
 #[derive(Debug, Clone)]
@@ -94,8 +93,11 @@ impl ServerOptions {
     /// What the command line asks for. Features that we do not know are logged, as upstream does.
     pub fn from_flags(flags: &ServerFlags, values: BTreeMap<String, String>) -> Self {
         let mut storage = DbOptions::new(&flags.storage_tsdb_path);
+        // Compat: zero is "not given", which takes the default that `storage` came with.
         let retention_ms = flags.storage_tsdb_retention_time.as_ms();
-        storage.retention_ms = (retention_ms > 0).then_some(retention_ms);
+        if retention_ms > 0 {
+            storage.retention_ms = Some(retention_ms);
+        }
         storage.block_range_ms = flags.storage_tsdb_min_block_duration.as_ms().max(1);
         storage.lockfile = !flags.storage_tsdb_no_lockfile;
         let mut engine = EngineOptions {
@@ -175,6 +177,9 @@ pub enum StartError {
         /// The cause.
         reason: String,
     },
+    /// What SQL sees.
+    #[error("make the SQL catalog")]
+    Catalog(#[from] SqlError),
     /// The data directory.
     #[error("open the data directory")]
     Storage(#[from] promontory_tsdb::Error),
@@ -187,39 +192,6 @@ impl StartError {
     /// Whether the user's flags or configuration are wrong, and not the machine.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Scrape(_) | Self::Flag { .. })
-    }
-}
-
-/// The configuration that is in force.
-#[derive(Debug, Default)]
-pub(crate) struct ConfigState {
-    yaml: RwLock<String>,
-    last_reload_ok: AtomicBool,
-    last_success_ms: AtomicI64,
-}
-
-impl ConfigState {
-    /// The configuration as text, secrets masked.
-    pub(crate) fn yaml(&self) -> String {
-        self.yaml.read().clone()
-    }
-
-    pub(crate) fn last_reload_ok(&self) -> bool {
-        self.last_reload_ok.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn last_success_ms(&self) -> i64 {
-        self.last_success_ms.load(Ordering::Relaxed)
-    }
-
-    fn applied(&self, config: &Config, now_ms: i64) {
-        *self.yaml.write() = config.to_yaml();
-        self.last_reload_ok.store(true, Ordering::Relaxed);
-        self.last_success_ms.store(now_ms, Ordering::Relaxed);
-    }
-
-    fn failed(&self) {
-        self.last_reload_ok.store(false, Ordering::Relaxed);
     }
 }
 
@@ -237,7 +209,8 @@ pub struct Running {
     quit: CancellationToken,
     upkeep: Tasks,
     serving: Tasks,
-    query_runtime: Option<Runtime>,
+    /// Held for its drop.
+    _query_runtime: QueryRuntime,
 }
 
 impl Server {
@@ -247,39 +220,24 @@ impl Server {
     /// The first thing that prevents it; nothing is left running then.
     pub async fn start(options: ServerOptions) -> Result<Running, StartError> {
         let started_ms = options.clock.now_ms();
-        let file = ConfigFile::find(options.config_file.clone());
         let cors = CorsOrigin::new(&options.cors_origin)
             .map_err(|reason| StartError::Flag { flag: "web.cors.origin", reason })?;
-        let mut listeners = Vec::new();
-        for address in &options.web_listen {
-            listeners.push(listen(address).await?);
-        }
-        let http_addr = match listeners.first().map(TcpListener::local_addr) {
-            Some(Ok(addr)) => addr,
-            _ => {
-                return Err(StartError::Flag { flag: "web.listen-address", reason: "no address".to_owned() });
-            }
-        };
+        let (listeners, http_addr) = listen_all(&options.web_listen).await?;
+        let file = ConfigFile::find(options.config_file.clone());
         let config = file.load(http_addr)?;
-
-        let quit = CancellationToken::new();
-        let (reload_requests, reloads) = mpsc::channel(1);
-        let lifecycle = Arc::new(Lifecycle::new(options.enable_lifecycle, quit.clone(), reload_requests));
-        let serving = Tasks::new();
-        let door = Arc::new(OnceLock::new());
-        for listener in listeners {
-            serve_http(&serving, listener, Arc::clone(&door), Arc::clone(&lifecycle));
-        }
+        let Front { quit, reloads, lifecycle, serving, door } =
+            Front::open(listeners, options.enable_lifecycle);
 
         let db = open_storage(options.storage.clone()).await?;
         let storage: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
-        let sql_addr = match &options.sql_listen {
-            Some(address) => Some(serve_sql(&serving, address, &storage, &options.clock).await?),
-            None => None,
-        };
         let scrape_storage: Arc<dyn Storage> = Arc::clone(&db) as Arc<dyn Storage>;
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
-        let query_runtime = query_runtime().map_err(StartError::Threads)?;
+        let catalog = sql_catalog(&storage, &scrapes, &options.clock)?;
+        let sql_addr = match &options.sql_listen {
+            Some(address) => Some(serve_sql(&serving, address, catalog).await?),
+            None => None,
+        };
+        let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
         let mut engine = options.engine;
         engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let config_state = Arc::new(ConfigState::default());
@@ -292,7 +250,7 @@ impl Server {
             config: Arc::clone(&config_state),
             clock: Arc::clone(&options.clock),
             lifecycle: Arc::clone(&lifecycle),
-            query_runtime: query_runtime.handle().clone(),
+            query_runtime: query_runtime.handle(),
             query_places: Semaphore::new(options.max_concurrency),
             query_places_total: options.max_concurrency,
             queries: api::QueryMetrics::default(),
@@ -322,7 +280,7 @@ impl Server {
             quit,
             upkeep,
             serving,
-            query_runtime: Some(query_runtime),
+            _query_runtime: query_runtime,
         })
     }
 }
@@ -360,24 +318,39 @@ impl Running {
     ///
     /// # Errors
     /// If the log cannot be synced. Everything is stopped all the same.
-    pub async fn shutdown(mut self) -> Result<(), promontory_tsdb::Error> {
+    pub async fn shutdown(self) -> Result<(), promontory_tsdb::Error> {
         self.state.lifecycle.set_stopping();
         self.scrapes.shutdown().await;
         self.upkeep.shutdown(DRAIN).await;
         let db = Arc::clone(&self.state.db);
         let closed = blocking(move || db.close()).await;
         self.serving.shutdown(DRAIN).await;
-        if let Some(runtime) = self.query_runtime.take() {
-            runtime.shutdown_background();
-        }
         closed
     }
 }
 
-impl Drop for Running {
+/// The threads that queries run on.
+#[derive(Debug)]
+struct QueryRuntime(Option<Runtime>);
+
+impl QueryRuntime {
+    fn new() -> std::io::Result<Self> {
+        tokio::runtime::Builder::new_multi_thread()
+            .thread_name("query")
+            .enable_all()
+            .build()
+            .map(|r| Self(Some(r)))
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().expect("the runtime is taken by drop only").handle().clone()
+    }
+}
+
+impl Drop for QueryRuntime {
+    /// A runtime must not be dropped where async code runs, because it waits; this does not wait.
     fn drop(&mut self) {
-        // A runtime must not be dropped where async code runs; this does not wait.
-        if let Some(runtime) = self.query_runtime.take() {
+        if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
     }
@@ -391,6 +364,41 @@ pub fn reachable(addr: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, addr.port())
+}
+
+/// What clients meet first: it answers from the start on, and lets them through once the door is set.
+struct Front {
+    quit: CancellationToken,
+    reloads: mpsc::Receiver<ReloadReply>,
+    lifecycle: Arc<Lifecycle>,
+    serving: Tasks,
+    door: Arc<OnceLock<Router>>,
+}
+
+impl Front {
+    fn open(listeners: Vec<TcpListener>, enable_lifecycle: bool) -> Self {
+        let quit = CancellationToken::new();
+        let (reload_requests, reloads) = mpsc::channel(1);
+        let lifecycle = Arc::new(Lifecycle::new(enable_lifecycle, quit.clone(), reload_requests));
+        let serving = Tasks::new();
+        let door = Arc::new(OnceLock::new());
+        for listener in listeners {
+            serve_http(&serving, listener, Arc::clone(&door), Arc::clone(&lifecycle));
+        }
+        Self { quit, reloads, lifecycle, serving, door }
+    }
+}
+
+/// Listens on all addresses, and says which is the first.
+async fn listen_all(addresses: &[String]) -> Result<(Vec<TcpListener>, SocketAddr), StartError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(listen(address).await?);
+    }
+    match listeners.first().map(TcpListener::local_addr) {
+        Some(Ok(addr)) => Ok((listeners, addr)),
+        _ => Err(StartError::Flag { flag: "web.listen-address", reason: "no address".to_owned() }),
+    }
 }
 
 async fn listen(address: &str) -> Result<TcpListener, StartError> {
@@ -437,19 +445,24 @@ async fn through(door: &OnceLock<Router>, lifecycle: &Lifecycle, request: Reques
     }
 }
 
-async fn serve_sql(
-    tasks: &Tasks,
-    address: &str,
+/// What SQL sees: metrics and storage, and what is scraped.
+fn sql_catalog(
     storage: &Arc<dyn Queryable>,
+    scrapes: &Arc<ScrapeManager>,
     clock: &Arc<dyn Clock>,
-) -> Result<SocketAddr, StartError> {
+) -> Result<Arc<SqlCatalog>, StartError> {
+    let catalog = SqlCatalog::new(Arc::clone(storage), Arc::clone(clock));
+    catalog.register_table(TSDB, "targets", Arc::new(TargetsTable::new(Arc::clone(scrapes))))?;
+    Ok(catalog)
+}
+
+async fn serve_sql(tasks: &Tasks, address: &str, catalog: Arc<SqlCatalog>) -> Result<SocketAddr, StartError> {
     let failed = |reason: String| StartError::SqlListen { address: address.to_owned(), reason };
     let listen = tokio::net::lookup_host(address)
         .await
         .map_err(|e| failed(e.to_string()))?
         .next()
         .ok_or_else(|| failed("the name has no address".to_owned()))?;
-    let catalog = SqlCatalog::new(Arc::clone(storage), Arc::clone(clock));
     let server = SqlServer::bind(catalog, SqlOptions { listen, ..SqlOptions::default() })
         .await
         .map_err(|e| failed(api::error::with_causes(&e)))?;
@@ -470,10 +483,6 @@ async fn blocking<T: Send + 'static>(
         Ok(outcome) => outcome,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
-}
-
-fn query_runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().thread_name("query").enable_all().build()
 }
 
 /// Gives storage time for its upkeep, now and then, until told to stop.
@@ -498,77 +507,6 @@ async fn maintain(db: Arc<Db>, token: CancellationToken) {
                 }
             }
             Err(e) => tracing::error!(error = api::error::with_causes(&e), "storage maintenance failed"),
-        }
-    }
-}
-
-/// Where the configuration comes from.
-#[derive(Debug, Clone)]
-struct ConfigFile(Option<PathBuf>);
-
-impl ConfigFile {
-    fn find(given: Option<PathBuf>) -> Self {
-        let default = || Some(PathBuf::from(DEFAULT_CONFIG_FILE)).filter(|path| path.exists());
-        Self(given.or_else(default))
-    }
-
-    fn load(&self, http_addr: SocketAddr) -> Result<Config, ConfigError> {
-        match &self.0 {
-            Some(path) => Self::load_file(path),
-            None => {
-                tracing::info!("no configuration file; the server scrapes itself");
-                Ok(Config::embedded_default(reachable(http_addr)))
-            }
-        }
-    }
-
-    fn load_file(path: &Path) -> Result<Config, ConfigError> {
-        let (config, warnings) = Config::load(path)?;
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
-        tracing::info!(file = %path.display(), "configuration loaded");
-        Ok(config)
-    }
-}
-
-/// Reads the configuration again when asked, one request at a time.
-struct Reloader {
-    file: ConfigFile,
-    http_addr: SocketAddr,
-    scrapes: Arc<ScrapeManager>,
-    config_state: Arc<ConfigState>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Reloader {
-    async fn run(self, mut requests: mpsc::Receiver<ReloadReply>, token: CancellationToken) {
-        loop {
-            let reply = tokio::select! {
-                () = token.cancelled() => return,
-                request = requests.recv() => match request {
-                    Some(reply) => reply,
-                    None => return,
-                },
-            };
-            let outcome = self.reload().await;
-            if let Err(e) = &outcome {
-                self.config_state.failed();
-                tracing::error!(error = e, "the configuration was not reloaded; the old one stays in force");
-            }
-            // The one who asked may have gone away.
-            let _ = reply.send(outcome);
-        }
-    }
-
-    async fn reload(&self) -> Result<(), String> {
-        match self.file.load(self.http_addr) {
-            Ok(config) => {
-                self.scrapes.apply(&config).await.map_err(|e| e.to_string())?;
-                self.config_state.applied(&config, self.clock.now_ms());
-                Ok(())
-            }
-            Err(e) => Err(e.to_string()),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn put_timestamp(out: &mut Vec<u8>, t: TimestampMs) {
 pub(crate) fn put_float(out: &mut Vec<u8>, v: f64) {
     out.push(b'"');
     let abs = v.abs();
-    if abs != 0.0 && (abs < 1e-6 || abs >= 1e21) && abs.is_finite() {
+    if abs != 0.0 && abs.is_finite() && !(1e-6..1e21).contains(&abs) {
         put_exponent(out, v);
     } else {
         put_decimal(out, v);

@@ -8,11 +8,12 @@
 //! A request whose client goes away is dropped, and its query is cancelled with it.
 //!
 //! # Not served yet
-//! `/federate`, `/query_exemplars`, `/parse_query`'s tree, the admin API, remote read and write, OTLP.
+//! `/federate`, exemplars, `/parse_query`'s tree, the admin API, remote read and write, OTLP.
 
 mod cors;
 mod envelope;
 pub mod error;
+mod exemplars;
 mod exposition;
 mod histogram;
 mod http_metrics;
@@ -56,8 +57,8 @@ use error::ApiError;
 use http_metrics::{Durations, HttpMetrics};
 use lifecycle::Lifecycle;
 
+use crate::reload::ConfigState;
 use crate::scrape::ScrapeManager;
-use crate::server::ConfigState;
 
 /// What the endpoints share.
 #[derive(Debug)]
@@ -125,6 +126,7 @@ fn v1() -> Router<Arc<ApiState>> {
     Router::new()
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
+        .route("/query_exemplars", get(exemplars::query_exemplars).post(exemplars::query_exemplars))
         .route("/format_query", get(query::format).post(query::format))
         .route("/parse_query", get(query::parse).post(query::parse))
         .route("/labels", get(labels::names).post(labels::names))

@@ -143,7 +143,7 @@ fn parse_api_duration_ms(text: &str) -> Result<i64, String> {
     let quoted = || promontory_tsdb::labels::go_quote(text);
     if let Ok(seconds) = text.parse::<f64>() {
         // Upstream counts ns in 64 bits, so that is where it overflows.
-        if !(seconds.abs() * 1e9 <= i64::MAX as f64) {
+        if seconds.is_nan() || seconds.abs() * 1e9 > i64::MAX as f64 {
             return Err(format!("cannot parse {} to a valid duration. It overflows int64", quoted()));
         }
         return Ok((seconds * 1000.0) as i64);

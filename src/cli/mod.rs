@@ -142,7 +142,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, clap::Err
     let warnings = flags::UNSERVED
         .iter()
         .flat_map(|(name, _, why)| {
-            [format!("{name}"), format!("no-{name}")].into_iter().map(move |name| (name, why))
+            [(*name).to_owned(), format!("no-{name}")].into_iter().map(move |name| (name, why))
         })
         .filter(|(name, _)| command_has(&command, name) && given(name))
         .map(|(name, why)| format!("--{name} has no effect: {why}"))

@@ -144,7 +144,7 @@ pub fn export(source: &Arc<dyn Queryable>, args: &ExportArgs) -> Result<Summary,
     for ((metric, selectors), file_name) in metrics.into_iter().zip(names) {
         progress.set_message(metric.clone());
         let path = args.out.join(file_name);
-        let (file, skipped) = export_metric(source, &metric, &selectors, start..=end, path, &progress)?;
+        let (file, skipped) = export_metric(source, &metric, &selectors, start..=end, path)?;
         summary.files.extend(file);
         summary.histograms_skipped += skipped;
         progress.inc(1);
@@ -177,7 +177,6 @@ fn export_metric(
     selectors: &[Vec<Matcher>],
     range: std::ops::RangeInclusive<TimestampMs>,
     path: PathBuf,
-    progress: &ProgressBar,
 ) -> Result<(Option<FileSummary>, u64), ExportError> {
     let (start, end) = (*range.start(), *range.end());
     let mut label_names = std::collections::BTreeSet::new();
@@ -188,9 +187,7 @@ fn export_metric(
     let mut file = MetricFile::create(metric, label_names.into_iter().collect(), path)?;
     let mut cursor = SeriesCursor::open(source, selectors, start, end)?;
     while let Some(series) = cursor.next()? {
-        let rows = file.write_series(&series.labels, &series.timestamps, &series.values)?;
-        progress.set_length(progress.length().unwrap_or(0).max(1));
-        tracing::trace!(rows, labels = %series.labels, "series written");
+        file.write_series(&series.labels, &series.timestamps, &series.values)?;
     }
     let skipped = cursor.histograms();
     Ok((file.finish()?, skipped))

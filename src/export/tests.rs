@@ -7,7 +7,9 @@ use promontory_tsdb::{Labels, stale_nan};
 
 use super::*;
 
-fn storage(samples: &[(&[(&str, &str)], i64, f64)]) -> Arc<dyn Queryable> {
+type LabelPairs<'a> = &'a [(&'a str, &'a str)];
+
+fn storage(samples: &[(LabelPairs<'_>, i64, f64)]) -> Arc<dyn Queryable> {
     let storage = MemoryStorage::new();
     for (labels, t, v) in samples {
         storage.append(&Labels::from_pairs(labels.iter().copied()), *t, *v).unwrap();
@@ -73,8 +75,8 @@ fn a_metric_becomes_one_file_sorted_by_series_then_time() {
 #[test]
 fn the_range_is_closed_and_metrics_without_a_row_get_no_file() {
     let dir = tempfile::tempdir().unwrap();
-    let labels: &[(&str, &str)] = &[("__name__", "up")];
-    let gone: &[(&str, &str)] = &[("__name__", "gone")];
+    let labels: LabelPairs<'_> = &[("__name__", "up")];
+    let gone: LabelPairs<'_> = &[("__name__", "gone")];
     let source = storage(&[(labels, 1, 1.0), (labels, 2, 2.0), (labels, 3, 3.0), (gone, 2, stale_nan())]);
     let mut args = args(dir.path(), &["{__name__!=\"\"}"]);
     (args.start, args.end) = (Some(2), Some(3));

@@ -64,13 +64,13 @@ impl MetricFile {
         Ok(Self { metric: metric.to_owned(), path, partial, writer, columns, series: 0, rows: 0 })
     }
 
-    /// Writes the samples of one series and returns how many rows they made. Stale markers make none.
+    /// Writes the samples of one series. Stale markers make no rows.
     pub(crate) fn write_series(
         &mut self,
         labels: &Labels,
         timestamps: &[TimestampMs],
         values: &[f64],
-    ) -> Result<u64, ExportError> {
+    ) -> Result<(), ExportError> {
         let before = self.rows;
         for (timestamps, values) in timestamps.chunks(BATCH_ROWS).zip(values.chunks(BATCH_ROWS)) {
             let held = self.columns.rows();
@@ -82,7 +82,7 @@ impl MetricFile {
             }
         }
         self.series += u64::from(self.rows > before);
-        Ok(self.rows - before)
+        Ok(())
     }
 
     /// Completes the file, syncs it and puts it in place. `None`, and no file, if there was no row.

@@ -157,6 +157,18 @@ async fn bad_requests_read_as_upstream_words_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_query_ends_with_its_timeout_and_the_server_goes_on() {
+    let server = TestServer::idle().await;
+    let slow = "query_range?query=sum_over_time(vector(1)[1h:1s])&start=0&end=11000&step=1&timeout=1ms";
+    let (status, json) = server.get(&format!("/api/v1/{slow}")).await;
+    assert_eq!(status, 503, "{json}");
+    assert_eq!(json["errorType"], "timeout", "{json}");
+    assert!(json["error"].as_str().unwrap().starts_with("query timed out in "), "{json}");
+    assert_eq!(server.get("/api/v1/query?query=1").await.0, 200);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn labels_values_and_series_are_listed_and_limited() {
     let server = server_with_data().await;
     for (path, want) in [
@@ -206,6 +218,7 @@ async fn what_grafana_asks_for_is_there() {
         ("alerts", json!({"alerts": []})),
         ("alertmanagers", json!({"activeAlertmanagers": [], "droppedAlertmanagers": []})),
         ("metadata", json!({})),
+        ("query_exemplars?query=up", json!([])),
         ("scrape_pools", json!({"scrapePools": []})),
         ("targets", json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}})),
         ("format_query?query=up%2bup", json!("  up\n+\n  up")),

@@ -1,5 +1,8 @@
 //! End to end: the whole server in-process on free ports, and the real binary where a process matters.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "tests say what they skip")]
+
 mod api;
 mod cli;
 mod crash;

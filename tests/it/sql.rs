@@ -2,7 +2,33 @@
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use super::support::TestServer;
+use super::support::{Target, TestServer, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_are_a_table() {
+    let target = Target::start("x 1\n").await;
+    let server = TestServer::with_config(&target.config()).await;
+    let sql = server.running.sql_addr().unwrap();
+    let config = format!("host={} port={} user=me dbname=promontory", sql.ip(), sql.port());
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let query =
+        "SELECT scrape_pool, url, labels FROM tsdb.targets WHERE health = 'up' AND last_scrape IS NOT NULL";
+    let row = eventually("a scraped target", || async {
+        let messages = client.simple_query(query).await.unwrap();
+        messages.into_iter().find_map(|m| match m {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        })
+    })
+    .await;
+    assert_eq!(row.get(0), Some("fake"));
+    assert_eq!(row.get(1), Some(format!("http://{}/metrics", target.addr).as_str()));
+    assert_eq!(row.get(2), Some(format!("{{\"instance\":\"{}\",\"job\":\"fake\"}}", target.addr).as_str()));
+    drop(client);
+    let _ = connection.await;
+    server.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_clients_read_what_was_appended() {
