@@ -1,5 +1,6 @@
 //! Executes scripts.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
@@ -94,7 +95,9 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 /// Loads what the storage can hold; `true` if that is everything.
 fn run_load(load: &Load, storage: &MemoryStorage) -> Result<bool, String> {
     let mut complete = !load.with_nhcb && !load.has_start_timestamps;
-    for (labels, values) in &load.series {
+    // Of lines with the same labels the last one counts.
+    let series: BTreeMap<_, _> = load.series.iter().map(|(labels, values)| (labels, values)).collect();
+    for (labels, values) in series {
         if values.iter().any(|v| matches!(v, SequenceValue::Histogram { .. })) {
             complete = false;
             continue;
@@ -116,7 +119,13 @@ fn run_eval(eval: &Eval, evaluator: &dyn Evaluate, storage: &Arc<MemoryStorage>)
         return compare::check(eval, &result.value);
     }
     run_instant(eval, evaluator, storage, &eval.expr, eval.at)?;
-    let Some(pinned) = pin_to(&eval.expr, eval.at)? else { return Ok(()) };
+    let pinned = match pin_to(&eval.expr, eval.at) {
+        Ok(Some(pinned)) => pinned,
+        Ok(None) => return Ok(()),
+        // It was to fail, and has failed for this very reason.
+        Err(_) if eval.expected.fails() => return Ok(()),
+        Err(e) => return Err(e),
+    };
     for at in other_times(eval.at) {
         run_instant(eval, evaluator, storage, &pinned, at)
             .map_err(|e| format!("{e} [as {pinned} at {at} ms]"))?;

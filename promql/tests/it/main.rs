@@ -1,0 +1,3 @@
+//! Integration tests of the PromQL crate, one module per behaviour.
+
+mod scripts;
