@@ -53,10 +53,8 @@ const UPSTREAM_FLOOR: usize = 1166;
 /// The scripts are not part of this repository: `PROMQLTEST_DIR`, or `../shared/promqltest`.
 #[test]
 fn upstream_scripts_pass_as_far_as_they_did() {
-    let folder = std::env::var_os("PROMQLTEST_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/promqltest"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("PROMQLTEST_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/promqltest"), PathBuf::from);
     if !folder.is_dir() {
         eprintln!("no upstream scripts at {}", folder.display());
         return;
