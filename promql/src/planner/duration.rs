@@ -26,6 +26,10 @@ impl Planner<'_> {
         if seconds.abs() > 9_223_372_036.854_775 {
             return Err(wrong(expr, "duration is out of range"));
         }
+        if matches!(expr.kind, DurationExprKind::Literal(_)) {
+            // As upstream: a literal is rounded to nanoseconds first, so that `1001ms` is not 1,000 ms.
+            return Ok((seconds * 1e9).round() as i64 / 1_000_000);
+        }
         Ok((seconds * 1000.0) as i64)
     }
 
