@@ -25,6 +25,7 @@ pub mod physical;
 mod planner;
 pub mod promqltest;
 mod result;
+mod stack;
 pub mod tile;
 pub mod value;
 

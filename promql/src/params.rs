@@ -99,6 +99,8 @@ pub struct EngineOptions {
     pub tile_steps: usize,
     /// Partitions per leaf; the number of cores unless a test wants otherwise.
     pub partitions: usize,
+    /// Samples to be read from which on a query is worth more than one partition.
+    pub parallel_samples: u64,
     /// `promql-delayed-name-removal`.
     pub delayed_name_removal: bool,
     /// Which experimental parts of the language are on.
@@ -114,6 +116,7 @@ impl Default for EngineOptions {
             default_subquery_step_ms: 60 * 1000,
             tile_steps: crate::tile::MAX_TILE_STEPS,
             partitions: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            parallel_samples: 100_000,
             delayed_name_removal: false,
             parser: ParserOptions::default(),
         }

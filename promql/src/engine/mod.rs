@@ -10,6 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::TaskContext;
 use datafusion::execution::context::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -28,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Annotations, QueryContext};
 use crate::error::QueryError;
+use crate::logical::selector::SelectorNode;
+use crate::logical::spec::Window;
 use crate::operators::OperatorPlanner;
 use crate::operators::rows::Held;
 use crate::params::{EngineOptions, QueryParams};
@@ -35,6 +38,7 @@ use crate::parser::{self, Expr, ValueType};
 use crate::physical::LeafPlanner;
 use crate::planner::{Planner, QueryPlan, Root};
 use crate::result;
+use crate::stack::as_deep_as;
 use crate::value::{QueryResult, QueryValue};
 
 /// Plans and runs PromQL.
@@ -127,10 +131,7 @@ impl Engine {
             Root::Raw(raw) => return Ok(format!("{raw:?}\n")),
             Root::Scalar(plan, _) | Root::Vector(plan, _) | Root::Matrix(plan, _) => plan,
         };
-        let planning = self.planners.physical(&logical, params);
-        // Our nodes are planned without waiting for anything.
-        let physical =
-            planning.now_or_never().unwrap_or_else(|| Err(QueryError::Internal("planning waits".into())))?;
+        let physical = self.planners.physical(&logical, self.size(&logical)?, plan.depth)?;
         Ok(format!("{}\n\n{}", logical.display_indent(), displayable(physical.as_ref()).indent(false)))
     }
 
@@ -160,13 +161,13 @@ impl Engine {
             Root::Constant(v, grid) => result::constant_matrix(v, &grid),
             Root::Raw(raw) => result::raw(source.as_ref(), &raw, context).await?,
             Root::Scalar(logical, grid) if instant => {
-                result::scalar(&self.execute(&logical, params, context).await?, &grid)?
+                result::scalar(&self.execute(&logical, plan.depth, context).await?, &grid)?
             }
             Root::Vector(logical, grid) if instant => {
-                result::vector(&self.execute(&logical, params, context).await?, &grid, &plan.order)?
+                result::vector(&self.execute(&logical, plan.depth, context).await?, &grid, &plan.order)?
             }
             Root::Scalar(logical, grid) | Root::Vector(logical, grid) | Root::Matrix(logical, grid) => {
-                result::matrix(&self.execute(&logical, params, context).await?, &grid)?
+                result::matrix(&self.execute(&logical, plan.depth, context).await?, &grid)?
             }
         })
     }
@@ -174,16 +175,52 @@ impl Engine {
     async fn execute(
         &self,
         logical: &LogicalPlan,
-        params: QueryParams,
+        depth: usize,
         context: &Arc<QueryContext>,
     ) -> Result<Held, QueryError> {
-        let mut physical = self.planners.physical(logical, params).await?;
+        let size = self.size(logical)?;
+        let mut physical = self.planners.physical(logical, size, depth)?;
         if physical.output_partitioning().partition_count() > 1 {
             physical = Arc::new(CoalescePartitionsExec::new(physical));
         }
-        let task = self.planners.task(params, context);
+        let task = self.planners.task(size, context);
         let stream = physical.execute(0, task).map_err(QueryError::from_datafusion)?;
         result::collect(stream, context).await
+    }
+}
+
+/// How much a query reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Small,
+    Large,
+}
+
+impl Engine {
+    /// Looks into the index, leaf by leaf, until the query is known to be large.
+    fn size(&self, logical: &LogicalPlan) -> Result<Size, QueryError> {
+        let (mut samples, large) = (0, self.options.parallel_samples);
+        if self.options.partitions <= 1 {
+            return Ok(Size::Small);
+        }
+        let walked = logical.apply(|node| {
+            let LogicalPlan::Extension(extension) = node else { return Ok(TreeNodeRecursion::Continue) };
+            let Some(leaf) = extension.node.as_any().downcast_ref::<SelectorNode>() else {
+                return Ok(TreeNodeRecursion::Continue);
+            };
+            let spec = leaf.spec();
+            let width = match spec.window {
+                Window::Instant { lookback_ms, .. } => lookback_ms,
+                Window::Range { range_ms, .. } => range_ms,
+            };
+            let mint = spec.view.data_time(spec.grid.start) - width + 1;
+            let maxt = spec.view.data_time(spec.grid.end());
+            let stats = leaf.source().series_stats(&spec.matchers, mint, maxt).map_err(QueryError::from)?;
+            samples += stats.samples;
+            Ok(if samples < large { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+        });
+        walked.map_err(QueryError::from_datafusion)?;
+        Ok(if samples < large { Size::Small } else { Size::Large })
     }
 }
 
@@ -227,21 +264,29 @@ impl Planners {
         Self { runtime, planner, single, parallel }
     }
 
-    fn state(&self, params: QueryParams) -> &SessionState {
-        if params.step == 0 { &self.single } else { &self.parallel }
+    fn state(&self, size: Size) -> &SessionState {
+        match size {
+            Size::Small => &self.single,
+            Size::Large => &self.parallel,
+        }
     }
 
-    async fn physical(
+    /// Nothing in planning our nodes waits, so that it can be done on a stack as deep as the plan.
+    fn physical(
         &self,
         logical: &LogicalPlan,
-        params: QueryParams,
+        size: Size,
+        depth: usize,
     ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-        let plan = self.planner.create_physical_plan(logical, self.state(params)).await;
-        plan.map_err(QueryError::from_datafusion)
+        let planned =
+            as_deep_as(depth, || self.planner.create_physical_plan(logical, self.state(size)).now_or_never());
+        planned
+            .ok_or_else(|| QueryError::Internal("planning waits".into()))?
+            .map_err(QueryError::from_datafusion)
     }
 
-    fn task(&self, params: QueryParams, context: &Arc<QueryContext>) -> Arc<TaskContext> {
-        let config = self.state(params).config().clone().with_extension(Arc::clone(context));
+    fn task(&self, size: Size, context: &Arc<QueryContext>) -> Arc<TaskContext> {
+        let config = self.state(size).config().clone().with_extension(Arc::clone(context));
         Arc::new(TaskContext::new(
             None,
             String::new(),

@@ -1,6 +1,6 @@
 //! Queries over a memory storage: load, query, expected.
 
-use promontory_tsdb::{Labels, MemoryStorage};
+use promontory_tsdb::memory::MemoryStorage;
 
 use super::*;
 use crate::parser::ParserOptions;
@@ -24,13 +24,10 @@ fn storage(load: &str) -> Arc<dyn Queryable> {
 fn engine(delayed: bool) -> Engine {
     let parser = ParserOptions::all();
     let delayed_name_removal = delayed;
-    Engine::new(EngineOptions {
-        delayed_name_removal,
-        parser,
-        partitions: 3,
-        tile_steps: 4,
-        ..EngineOptions::default()
-    })
+    // Small tiles and many partitions: the seams are where mistakes are.
+    let options =
+        EngineOptions { partitions: 3, parallel_samples: 0, tile_steps: 4, ..EngineOptions::default() };
+    Engine::new(EngineOptions { delayed_name_removal, parser, ..options })
 }
 
 async fn run(engine: &Engine, load: &str, query: &str, params: QueryParams) -> String {
@@ -111,4 +108,354 @@ fn selectors_and_rates() {
     );
     check(REQUESTS, "sum(rate(requests_total[5m])) * 2 + 1", 10, "{} 13");
     check_range(REQUESTS, "sum(requests_total)", 5, "{} 0@0 360@60 720@120 1080@180 1440@240 1800@300");
+}
+
+#[test]
+fn scalars_are_folded_and_follow_ieee() {
+    for (query, expected) in [
+        ("1 + 2 * 3", "7"),
+        ("1 / 0", "inf"),
+        ("0 / 0", "NaN"),
+        ("-1 ^ 2", "-1"),
+        ("5 % -3", "2"),
+        ("2 > bool 1", "1"),
+        ("time()", "60"),
+        ("time() + 1", "61"),
+        ("10 - time()", "-50"),
+        ("-time()", "-60"),
+        ("pi()", "3.141592653589793"),
+        ("scalar(vector(3)) * 2", "6"),
+        ("max_of(1, time())", "60"),
+        ("\"text\"", "\"text\""),
+    ] {
+        check("", query, 1, expected);
+    }
+}
+
+#[test]
+fn vector_and_scalar() {
+    let load = r#"m{a="1"} 1
+                  m{a="2"} 2
+                  m{a="3"} NaN"#;
+    check(load, "m > 1", 0, r#"{__name__="m", a="2"} 2"#);
+    check(load, "1 < m", 0, r#"{__name__="m", a="2"} 2"#);
+    check(load, "m >= bool 2", 0, "{a=\"1\"} 0\n{a=\"2\"} 1\n{a=\"3\"} 0");
+    check(load, "m != m", 0, r#"{__name__="m", a="3"} NaN"#);
+    check(load, "2 - m", 0, "{a=\"1\"} 1\n{a=\"2\"} 0\n{a=\"3\"} NaN");
+    check(load, "-m{a='1'}", 0, r#"{a="1"} -1"#);
+    check(load, "clamp(m, 1.5, 1.75)", 0, "{a=\"1\"} 1.5\n{a=\"2\"} 1.75\n{a=\"3\"} NaN");
+    check(load, "clamp(m, 2, 1)", 0, "");
+    check(load, "round(m{a='1'} * 0.5)", 0, r#"{a="1"} 1"#);
+}
+
+const LEFT_RIGHT: &str = r#"
+    left{job="a", instance="0"} 1 2 3
+    left{job="a", instance="1"} 10 20 30
+    left{job="b", instance="0"} 100 200 300
+    right{job="a"} 2 2 2
+    right{job="b"} 4 4 4
+"#;
+
+#[test]
+fn vectors_are_matched_one_to_one() {
+    check(
+        LEFT_RIGHT,
+        r#"left{instance="0"} * ignoring(instance) right"#,
+        1,
+        r#"{job="a"} 4
+           {job="b"} 800"#,
+    );
+    check(LEFT_RIGHT, r#"left{instance="0"} > on(job) right"#, 0, r#"{job="b"} 100"#);
+    check(
+        LEFT_RIGHT,
+        r#"left{instance="0"} > ignoring(instance) right"#,
+        0,
+        r#"{__name__="left", job="b"} 100"#,
+    );
+}
+
+#[test]
+fn vectors_are_matched_many_to_one() {
+    let expected = r#"{instance="0", job="a"} 2
+                      {instance="0", job="b"} 25
+                      {instance="1", job="a"} 10"#
+        .replace(" 2\n", " 0.5\n")
+        .replace(" 10", " 5");
+    check(LEFT_RIGHT, "left / on(job) group_left right", 0, &expected);
+    check(
+        LEFT_RIGHT,
+        "(2 * right) / on(job) group_right left",
+        0,
+        r#"
+        {instance="0", job="a"} 4
+        {instance="0", job="b"} 0.08
+        {instance="1", job="a"} 0.4"#,
+    );
+    let load = r#"
+        m{id="1"} 1
+        info{id="1", version="v2"} 1"#;
+    check(load, "m * on(id) group_left(version) info", 0, r#"{id="1", version="v2"} 1"#);
+}
+
+#[test]
+fn matching_errors_have_upstreams_texts() {
+    check(
+        LEFT_RIGHT,
+        "right + on(job) left",
+        0,
+        r#"error: found duplicate series for the match group {job="a"} on the right hand-side of the operation: [{__name__="left", instance="0", job="a"}, {__name__="left", instance="1", job="a"}];many-to-many matching not allowed: matching labels must be unique on one side"#,
+    );
+    check(
+        LEFT_RIGHT,
+        "left + on(job) right",
+        0,
+        "error: multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+    );
+    check(
+        r#"m{id="1", x="a"} 1
+           m{id="1", x="b"} 1
+           n{id="1", x="c"} 1"#,
+        "m * on(id) group_left(x) n",
+        0,
+        "error: multiple matches for labels: grouping labels must ensure unique matches",
+    );
+}
+
+#[test]
+fn series_that_never_meet_may_share_a_signature() {
+    let load = r#"
+        one{x="a"} 1 stale _ _ _ _ _
+        one{x="b"} _ _ 3 3 3 3 3
+        many       1 1 1 1 1 1 1"#;
+    check_range(load, "many + ignoring(x) one", 6, "{} 2@0 4@120 4@180 4@240 4@300 4@360");
+}
+
+#[test]
+fn duplicates_do_not_matter_where_the_other_side_is_empty() {
+    check(LEFT_RIGHT, "nothing + on(job) left", 0, "");
+}
+
+#[test]
+fn missing_sides_are_filled() {
+    check(
+        r#"l{x="1"} 1
+           l{x="2"} 2
+           r{x="2"} 20
+           r{x="3"} 30"#,
+        "l + fill(5) r",
+        0,
+        "{x=\"1\"} 6\n{x=\"2\"} 22\n{x=\"3\"} 35",
+    );
+}
+
+#[test]
+fn set_operators_work_step_by_step() {
+    let load = r#"
+        a{x="1"} 1 1 1 1 1 1 1 1
+        a{x="2"} 2 2 2 2 2 2 2 2
+        b{x="1"} 7 stale _ _ _ 7 7 7"#;
+    check_range(load, "a and b", 6, r#"{__name__="a", x="1"} 1@0 1@300 1@360"#);
+    check_range(load, "a{x='1'} unless b", 6, r#"{__name__="a", x="1"} 1@60 1@120 1@180 1@240"#);
+    check_range(
+        load,
+        "b or a{x='1'}",
+        6,
+        r#"
+        {__name__="a", x="1"} 1@60 1@120 1@180 1@240
+        {__name__="b", x="1"} 7@0 7@300 7@360"#,
+    );
+}
+
+#[test]
+fn ranks() {
+    let load = r#"m{a="1", g="x"} 1
+                  m{a="2", g="x"} NaN
+                  m{a="3", g="x"} 3
+                  m{a="4", g="y"} 2"#;
+    check(
+        load,
+        "topk(2, m)",
+        0,
+        "{__name__=\"m\", a=\"3\", g=\"x\"} 3\n{__name__=\"m\", a=\"4\", g=\"y\"} 2",
+    );
+    check(
+        load,
+        "bottomk by (g) (1, m)",
+        0,
+        "{__name__=\"m\", a=\"1\", g=\"x\"} 1\n{__name__=\"m\", a=\"4\", g=\"y\"} 2",
+    );
+    check(load, "limitk(1, m)", 0, "{__name__=\"m\", a=\"1\", g=\"x\"} 1");
+    check(load, "topk(0, m)", 0, "");
+    check(load, "topk(NaN, m)", 0, "error: Parameter value is NaN");
+    check(load, "topk(1e30, m)", 0, "error: Scalar value 1e+30 overflows int64");
+    check(load, "topk(scalar(m{a='4'}) - 1, m)", 0, r#"{__name__="m", a="3", g="x"} 3"#);
+    check(load, "count(limit_ratio(1, m))", 0, "{} 4");
+}
+
+#[test]
+fn sorting_orders_instant_vectors() {
+    let load = r#"m{a="1"} 2
+                  m{a="10"} NaN
+                  m{a="9"} 1"#;
+    let line = |a: &str, v: &str| format!("{{__name__=\"m\", a=\"{a}\"}} {v}\n");
+    check(load, "sort(m)", 0, &[line("9", "1"), line("1", "2"), line("10", "NaN")].concat());
+    check(load, "sort_desc(m)", 0, &[line("1", "2"), line("9", "1"), line("10", "NaN")].concat());
+    check(load, "sort_by_label(m, 'a')", 0, &[line("1", "2"), line("9", "1"), line("10", "NaN")].concat());
+}
+
+#[test]
+fn values_are_counted() {
+    check(
+        r#"m{a="1"} 1
+           m{a="2"} 1
+           m{a="3"} 0.5"#,
+        r#"count_values("v", m)"#,
+        0,
+        r#"{v="0.5"} 1
+           {v="1"} 2"#,
+    );
+}
+
+#[test]
+fn labels_are_rewritten() {
+    let load = r#"m{a="x-1"} 1"#;
+    check(load, r#"label_replace(m, "b", "$1!", "a", "x-(.*)")"#, 0, r#"{__name__="m", a="x-1", b="1!"} 1"#);
+    check(load, r#"label_replace(m, "b", "$1!", "a", "y(.*)")"#, 0, r#"{__name__="m", a="x-1"} 1"#);
+    check(load, r#"label_join(m, "b", ",", "a", "a")"#, 0, r#"{__name__="m", a="x-1", b="x-1,x-1"} 1"#);
+    check(
+        "m{a=\"1\"} 1\nm{a=\"2\"} 1",
+        r#"label_replace(m, "a", "", "a", ".*")"#,
+        0,
+        "error: vector cannot contain metrics with the same labelset",
+    );
+}
+
+#[test]
+fn absence() {
+    check("m 1", r#"absent(x{a="1", b=~"y"})"#, 0, r#"{a="1"} 1"#);
+    check("m 1", "absent(m)", 0, "");
+    check_range("m 1 stale _ 1", "absent(m)", 3, "{} 1@60 1@120");
+    check("m 1", r#"absent_over_time(x{a="1"}[5m])"#, 0, r#"{a="1"} 1"#);
+}
+
+#[test]
+fn classic_histograms() {
+    let load = r#"h_bucket{le="1"} 1
+                  h_bucket{le="2"} 3
+                  h_bucket{le="+Inf"} 4
+                  h_bucket{le="x"} 4"#;
+    check(
+        load,
+        "histogram_quantile(0.5, h_bucket)",
+        0,
+        "{} 1.5\n# PromQL warning: bucket label \"le\" is missing or has a malformed value of \"x\" (1:25)",
+    );
+    check(load, "histogram_fraction(0, 2, h_bucket{le!='x'})", 0, "{} 0.75");
+}
+
+#[test]
+fn subqueries_and_at() {
+    let load = "m 0+1x20";
+    check(load, "sum_over_time(m[4m:2m])", 10, "{} 18");
+    check(load, "m @ 300", 10, r#"{__name__="m"} 5"#);
+    check_range(load, "m @ end()", 3, r#"{__name__="m"} 3@0 3@60 3@120 3@180"#);
+    check_range(load, "m - m @ start()", 2, "{} 0@0 1@60 2@120");
+    check_range(load, "sum(m @ 120) + 1", 2, "{} 3@0 3@60 3@120");
+    check(load, "m[2m]", 10, r#"{__name__="m"} 9@540 10@600"#);
+    check(load, "m[4m:2m]", 10, r#"{__name__="m"} 8@480 10@600"#);
+    check(load, "m offset 2m", 10, r#"{__name__="m"} 8"#);
+}
+
+#[test]
+fn names_that_are_no_counters_are_told() {
+    check(
+        "m 0+60x10",
+        "sum(rate(m[5m]))",
+        5,
+        "{} 1\n# PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"m\" (1:10)",
+    );
+    check(
+        "m 0+60x10",
+        "rate({__name__=~\"m\"}[5m])",
+        5,
+        "{} 1\n# PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: \"m\" (1:6)",
+    );
+}
+
+#[test]
+fn quantiles_out_of_range_are_told() {
+    check(
+        "m 1",
+        "quantile(2, m)",
+        0,
+        "{} inf\n# PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)",
+    );
+}
+
+#[test]
+fn series_that_only_differ_in_name_must_not_meet() {
+    let load = "a{x=\"1\"} 0 1 2\nb{x=\"1\"} 0 1 2";
+    check(load, "rate({x=\"1\"}[5m])", 2, "error: vector cannot contain metrics with the same labelset");
+    check(load, "abs({x=\"1\"})", 2, "error: vector cannot contain metrics with the same labelset");
+}
+
+#[test]
+fn delayed_name_removal_keeps_names_for_grouping() {
+    let load = "a_total{x=\"1\"} 0+60x10\nb_total{x=\"1\"} 0+120x10";
+    let instant = QueryParams::instant(300_000);
+    let engine = engine(true);
+    check_with(
+        &engine,
+        load,
+        "sum by (__name__) (rate({x=\"1\"}[5m]))",
+        instant,
+        r#"
+        {__name__="a_total"} 1
+        {__name__="b_total"} 2"#,
+    );
+    check_with(&engine, load, "rate(a_total[5m])", instant, r#"{x="1"} 1"#);
+    check_with(&engine, load, "sum without (y) (rate(a_total[5m]))", instant, r#"{x="1"} 1"#);
+    check_with(
+        &engine,
+        load,
+        "abs({x=\"1\"})",
+        instant,
+        "error: vector cannot contain metrics with the same labelset",
+    );
+}
+
+#[test]
+fn cancelled_queries_end_with_an_error() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let query = engine(false);
+    let result = query.query(storage("m 1"), "m", QueryParams::instant(0), cancel);
+    assert_eq!(runtime.block_on(result).unwrap_err().to_string(), "query was canceled in query execution");
+}
+
+#[test]
+fn queries_hold_no_more_samples_than_they_may() {
+    let engine = Engine::new(EngineOptions { max_samples: 5, ..EngineOptions::default() });
+    let params = QueryParams::range(0, 600_000, 60_000);
+    let error = "error: query processing would load too many samples into memory in query execution";
+    check_with(&engine, "m 0+1x20", "m", params, error);
+}
+
+#[test]
+fn plans_can_be_explained() {
+    let engine = engine(false);
+    let params = QueryParams::range(0, 600_000, 60_000);
+    let explain = |query| engine.explain(storage(""), query, params).unwrap();
+    insta::assert_snapshot!(explain("sum by (job) (rate(requests_total[5m])) * 2"), @r"
+    Map: v * 2
+      Aggregate: groupBy=[[labels_key, tile]], aggr=[[prom_sum(floats) AS floats]]
+        PromSelector: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4]
+
+    MapExec: v * 2
+      AggregateExec: mode=FinalPartitioned, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats]
+        RepartitionExec: partitioning=Hash([labels_key@0, tile@1], 3), input_partitions=3
+          AggregateExec: mode=Partial, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats]
+            SelectorExec: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4] partitions=3
+    ");
 }

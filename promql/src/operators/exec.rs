@@ -22,6 +22,7 @@ use super::rows::{Held, TileWriter, lanes, rows};
 use super::{Operator, Scope};
 use crate::context::QueryContext;
 use crate::params::Grid;
+use crate::stack::{DeepStream, deeper};
 use crate::tile::tile_schema;
 
 /// Runs one operator.
@@ -113,6 +114,12 @@ impl ExecutionPlan for OperatorExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        deeper(|| self.start(partition, context))
+    }
+}
+
+impl OperatorExec {
+    fn start(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let job = Arc::new(self.job(&context)?);
         let operator = self.operator.evaluate();
         let inputs = self.inputs[..operator.vector_inputs()]
@@ -135,7 +142,13 @@ impl ExecutionPlan for OperatorExec {
                 .try_flatten()
                 .boxed()
         };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), DeepStream::new(batches))))
+    }
+}
+
+impl Drop for OperatorExec {
+    fn drop(&mut self) {
+        deeper(|| self.inputs.clear());
     }
 }
 

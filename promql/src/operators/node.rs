@@ -17,6 +17,7 @@ use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 
 use super::{Operator, OperatorExec};
 use crate::params::Grid;
+use crate::stack::deeper;
 use crate::tile::{MAX_TILE_STEPS, tile_schema};
 
 /// An operator over its inputs.
@@ -80,7 +81,18 @@ impl UserDefinedLogicalNodeCore for OperatorNode {
     }
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<Self> {
-        Ok(Self { inputs, ..self.clone() })
+        Ok(Self {
+            operator: Arc::clone(&self.operator),
+            grid: self.grid,
+            inputs,
+            schema: Arc::clone(&self.schema),
+        })
+    }
+}
+
+impl Drop for OperatorNode {
+    fn drop(&mut self) {
+        deeper(|| self.inputs.clear());
     }
 }
 

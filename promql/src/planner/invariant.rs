@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use super::{children, unwrap_parens};
 use crate::parser::{Expr, ExprKind};
+use crate::stack::deeper;
 
 /// Functions whose value depends on the evaluation time even if their arguments do not.
 const TIME_DEPENDENT: [&str; 11] = [
@@ -51,6 +52,10 @@ pub(super) fn find(root: &Expr) -> HashSet<*const Expr> {
 }
 
 fn look(expr: &Expr, wrapped: &mut HashSet<*const Expr>) -> Found {
+    deeper(|| look_here(expr, wrapped))
+}
+
+fn look_here(expr: &Expr, wrapped: &mut HashSet<*const Expr>) -> Found {
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) => Found { invariant: true, wrap: false },
         ExprKind::VectorSelector(selector) => {

@@ -27,11 +27,12 @@ use crate::operators::{
 use crate::params::{EngineOptions, Grid, QueryParams};
 use crate::parser::{Expr, ExprKind, Span, UnaryOp};
 use crate::result::ResultOrder;
+use crate::stack::deeper;
 
 pub(crate) use selector::RawSelector;
 
-/// How many operators may be nested. Plans, streams and their destruction recurse.
-const MAX_DEPTH: usize = 1000;
+/// How many operators may be nested: a bound for time and memory. Stack is taken as it is needed.
+const MAX_DEPTH: usize = 50_000;
 
 /// A planned query.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct QueryPlan {
     pub(crate) order: ResultOrder,
     /// Warnings that are certain without looking at data, with positions.
     pub(crate) warnings: Vec<String>,
+    /// How deep operators are nested.
+    pub(crate) depth: usize,
 }
 
 /// The root of a plan.
@@ -118,7 +121,7 @@ impl<'a> Planner<'a> {
         expr: &'a Expr,
         params: QueryParams,
     ) -> Result<QueryPlan, QueryError> {
-        check_depth(expr)?;
+        let depth = check_depth(expr)?;
         let lookback_ms = params.lookback.filter(|ms| *ms > 0).unwrap_or(options.lookback_ms);
         let invariant = invariant::find(expr);
         let mut planner =
@@ -130,7 +133,7 @@ impl<'a> Planner<'a> {
         };
         let root = planner.root(expr, grid)?;
         let order = if grid.steps == 1 { planner.order(expr)? } else { ResultOrder::Labels };
-        Ok(QueryPlan { root, order, warnings: planner.warnings })
+        Ok(QueryPlan { root, order, warnings: planner.warnings, depth })
     }
 
     fn root(&mut self, expr: &Expr, grid: Grid) -> Result<Root, QueryError> {
@@ -174,6 +177,10 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_here(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
+        deeper(|| self.plan_kind(expr, grid))
+    }
+
+    fn plan_kind(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
         match &expr.kind {
             ExprKind::Number(n) => Ok(Planned::Scalar(ScalarPlan::Constant(n.value))),
             ExprKind::String(text) => Ok(Planned::Text(text.clone())),
@@ -323,16 +330,18 @@ fn unwrap_parens(mut expr: &Expr) -> &Expr {
     expr
 }
 
-/// Refuses trees that would need too much stack.
-fn check_depth(expr: &Expr) -> Result<(), QueryError> {
+/// How deep the tree is; refuses it if it is too deep.
+fn check_depth(expr: &Expr) -> Result<usize, QueryError> {
     let mut todo = vec![(expr, 1)];
+    let mut deepest = 0;
     while let Some((expr, depth)) = todo.pop() {
         if depth > MAX_DEPTH {
             return Err(QueryError::Limit(format!("expression nests more than {MAX_DEPTH} operators")));
         }
+        deepest = depth.max(deepest);
         children(expr, |child| todo.push((child, depth + 1)));
     }
-    Ok(())
+    Ok(deepest)
 }
 
 fn children<'e>(expr: &'e Expr, mut visit: impl FnMut(&'e Expr)) {
