@@ -116,6 +116,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::query`], up to planning.
+    #[expect(clippy::needless_pass_by_value, reason = "a source is handed over as in `query`")]
     pub fn explain(
         &self,
         source: Arc<dyn Queryable>,

@@ -114,17 +114,17 @@ impl ExecutionPlan for OperatorExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        deeper(|| self.start(partition, context))
+        deeper(|| self.start(partition, &context))
     }
 }
 
 impl OperatorExec {
-    fn start(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let job = Arc::new(self.job(&context)?);
+    fn start(&self, partition: usize, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let job = Arc::new(self.job(context)?);
         let operator = self.operator.evaluate();
         let inputs = self.inputs[..operator.vector_inputs()]
             .iter()
-            .map(|input| input.execute(partition, Arc::clone(&context)))
+            .map(|input| input.execute(partition, Arc::clone(context)))
             .collect::<Result<Vec<_>>>()?;
         let batches = if operator.streams() {
             let input = inputs.into_iter().next().expect("a streaming operator has an input");

@@ -69,7 +69,7 @@ impl Evaluate for Buckets {
         out: &mut TileWriter,
     ) -> Result<(), DataFusionError> {
         self.check_quantiles(scope);
-        let mut groups: HashMap<(u32, Vec<u8>), Vec<(f64, &Row<'_>)>> = HashMap::new();
+        let mut groups: HashMap<_, Vec<(f64, &Row<'_>)>> = HashMap::new();
         for row in &vectors[0] {
             let Some(upper) = self.upper_bound(scope, row) else { continue };
             let mut key = Vec::with_capacity(row.key.len());
