@@ -404,14 +404,16 @@ fn delayed_name_removal_keeps_names_for_grouping() {
     let load = "a_total{x=\"1\"} 0+60x10\nb_total{x=\"1\"} 0+120x10";
     let instant = QueryParams::instant(300_000);
     let engine = engine(true);
+    let same = "error: vector cannot contain metrics with the same labelset";
+    check_with(&engine, load, "sum by (__name__) (rate({x=\"1\"}[5m]))", instant, same);
     check_with(
         &engine,
         load,
-        "sum by (__name__) (rate({x=\"1\"}[5m]))",
+        "label_replace(sum by (__name__) (rate({x=\"1\"}[5m])), \"name\", \"$1\", \"__name__\", \"(.+)\")",
         instant,
         r#"
-        {__name__="a_total"} 1
-        {__name__="b_total"} 2"#,
+        {name="a_total"} 1
+        {name="b_total"} 2"#,
     );
     check_with(&engine, load, "rate(a_total[5m])", instant, r#"{x="1"} 1"#);
     check_with(&engine, load, "sum without (y) (rate(a_total[5m]))", instant, r#"{x="1"} 1"#);

@@ -27,6 +27,7 @@ pub(crate) mod rows;
 mod scalar;
 mod scalar_of;
 mod set_operator;
+mod spread_mark;
 mod vector_binary;
 
 use std::fmt;
@@ -55,6 +56,7 @@ pub use repeat::Repeat;
 pub use scalar::{Float, ScalarArg};
 pub use scalar_of::ScalarOf;
 pub use set_operator::SetOperator;
+pub use spread_mark::SpreadMark;
 pub use vector_binary::VectorBinary;
 
 use crate::context::QueryContext;
@@ -145,6 +147,8 @@ operators! {
     ScalarOf(ScalarOf),
     /// `and`, `or`, `unless`.
     SetOperator(SetOperator),
+    /// Groups agree on whether their name is dropped in the end.
+    SpreadMark(SpreadMark),
     /// Arithmetic and comparison of two vectors.
     VectorBinary(VectorBinary),
 }

@@ -7,7 +7,7 @@ use crate::error::QueryError;
 use crate::logical::aggregate_plan;
 use crate::logical::spec::Grouping;
 use crate::operators::{
-    CountValues, NAME_DROPPED, Notice, NoticeKind, Rank, RankKind, bad_quantile, operator_plan,
+    CountValues, NAME_DROPPED, Notice, NoticeKind, Rank, RankKind, SpreadMark, bad_quantile, operator_plan,
 };
 use crate::params::Grid;
 use crate::parser::{AggregateExpr, AggregateOp, Expr};
@@ -35,7 +35,15 @@ impl Planner<'_> {
                     Some(param) => Some(self.quantile_param(param, grid)?.relation(grid)),
                     None => None,
                 };
-                let input = self.vector(&aggregate.expr, grid)?;
+                let mut input = self.vector(&aggregate.expr, grid)?;
+                let mut grouping = grouping;
+                if names == Names::Various && self.options.delayed_name_removal {
+                    // The result keeps the name only if no member is to lose it.
+                    input = input.finish(grid);
+                    let spread = SpreadMark { grouping: grouping.clone() };
+                    input.plan = operator_plan(spread, grid, vec![input.plan]);
+                    grouping.labels.push(NAME_DROPPED.to_owned());
+                }
                 // What is to be told of the input can as well be told of the result: both have
                 // samples, or neither.
                 let plan = aggregate_plan(input.plan, grid, op, grouping, param)?;
