@@ -79,7 +79,7 @@ async fn errors_carry_their_sqlstate_in_the_extended_protocol_as_well() {
         ("SELECT * FROM nothing", "42P01"),
         ("SELECT nothing FROM up", "42703"),
         ("SELECT nothing(value) FROM up", "42883"),
-        ("SELECT FROM WHERE", "42601"),
+        ("SELECT job up WHERE 1 1", "42601"),
         ("INSERT INTO up VALUES (1)", "0A000"),
         ("SELECT 1 / 0", "22012"),
         ("SELECT 'x'::int", "22P02"),

@@ -1,7 +1,8 @@
 //! `psql`, the real one.
 
+use std::process::Command;
+
 use promontory_sql::SqlOptions;
-use tokio::process::Command;
 
 use crate::Server;
 
@@ -11,15 +12,25 @@ async fn psql(server: &Server, script: &str) -> Option<String> {
 }
 
 async fn psql_with(server: &Server, arguments: &[&str], script: &str) -> Option<String> {
-    let port = server.address.port().to_string();
-    let output = Command::new("psql")
-        .args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "tester", "-d", "promontory"])
-        .args(arguments)
-        .args(["-c", script])
-        .env("PGCONNECT_TIMEOUT", "10")
-        .output()
-        .await;
-    match output {
+    let mut command = psql_command(server, "tester");
+    command.args(arguments).args(["-c", script]);
+    run(command).await
+}
+
+/// `psql` that connects to `server` as `user`, and to nothing that the environment names.
+pub(crate) fn psql_command(server: &Server, user: &str) -> Command {
+    let mut command = Command::new("psql");
+    command
+        .args(["-X", "-w", "-h", "127.0.0.1", "-p", &server.address.port().to_string()])
+        .args(["-U", user, "-d", "promontory"])
+        .env_remove("PGPASSWORD")
+        .env("PGCONNECT_TIMEOUT", "10");
+    command
+}
+
+/// What `command` prints, errors last; `None` where there is no psql.
+pub(crate) async fn run(mut command: Command) -> Option<String> {
+    match tokio::task::spawn_blocking(move || command.output()).await.expect("waits") {
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();
             Some(String::from_utf8(text).expect("psql prints UTF-8"))

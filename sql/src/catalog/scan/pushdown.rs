@@ -132,6 +132,9 @@ fn translate(filter: &Expr, columns: &Columns) -> Option<Test> {
             ColumnKind::Label(label) => Some(Test::Labels(vec![present(label)?])),
             _ => Some(Test::Always),
         },
+        // DataFusion gives constants to the scan and does not look at them again.
+        Expr::Literal(ScalarValue::Boolean(Some(true)), _) => Some(Test::Always),
+        Expr::Literal(ScalarValue::Boolean(_) | ScalarValue::Null, _) => Some(Test::Never),
         _ => None,
     }
 }
