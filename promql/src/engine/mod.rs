@@ -23,7 +23,6 @@ use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
-use futures::FutureExt;
 use promontory_tsdb::Queryable;
 use tokio_util::sync::CancellationToken;
 
@@ -279,11 +278,10 @@ impl Planners {
         size: Size,
         depth: usize,
     ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-        let planned =
-            as_deep_as(depth, || self.planner.create_physical_plan(logical, self.state(size)).now_or_never());
-        planned
-            .ok_or_else(|| QueryError::Internal("planning waits".into()))?
-            .map_err(QueryError::from_datafusion)
+        let planned = as_deep_as(depth, || {
+            futures::executor::block_on(self.planner.create_physical_plan(logical, self.state(size)))
+        });
+        planned.map_err(QueryError::from_datafusion)
     }
 
     fn task(&self, size: Size, context: &Arc<QueryContext>) -> Arc<TaskContext> {

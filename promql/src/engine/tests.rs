@@ -461,3 +461,10 @@ fn plans_can_be_explained() {
             SelectorExec: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4] partitions=3
     ");
 }
+#[test]
+fn long_chains_do_not_overflow_the_stack() {
+    let chain = vec!["1"; 20_000].join(" + ");
+    check("", &chain, 0, "20000");
+    let chain = vec!["m"; 200].join(" + ");
+    check("m 1", &chain, 0, "{} 200");
+}
