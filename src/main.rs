@@ -10,7 +10,7 @@ use promontory::cli::{self, Command, Parsed};
 use promontory::export::{self, ExportArgs};
 use promontory::server::{Running, Server, ServerOptions, StartError, reachable};
 use promontory::telemetry;
-use promontory_tsdb::{Db, DbOptions, Error, Queryable};
+use promontory_tsdb::{Db, DbOptions, Queryable};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -87,15 +87,11 @@ async fn wait_for_the_end(running: &Running) -> anyhow::Result<()> {
 }
 
 fn run_export(args: &ExportArgs) -> anyhow::Result<()> {
-    let options = DbOptions::new(&args.data_dir);
+    let mut options = DbOptions::new(&args.data_dir);
+    // A server may be using the directory.
+    options.read_only = true;
     anyhow::ensure!(args.data_dir.is_dir(), "no data directory at {}", args.data_dir.display());
-    let db = Db::open(options).map_err(|e| match e {
-        Error::Locked { .. } => anyhow::anyhow!(
-            "{} is in use by a running server; stop it, or export from a copy of the directory",
-            args.data_dir.display()
-        ),
-        other => anyhow::Error::new(other).context("open the data directory"),
-    })?;
+    let db = Db::open(options).context("open the data directory")?;
     let source: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
     let summary = export::export(&source, args)?;
     for file in &summary.files {

@@ -50,6 +50,9 @@ impl Appender {
         t: TimestampMs,
         v: f64,
     ) -> Result<SeriesRef, AppendError> {
+        if self.db.is_read_only() {
+            return Err(AppendError::ReadOnly);
+        }
         let head = self.db.head();
         let series = head.series_for(known, labels)?;
         let series_ref = series.series;
@@ -76,7 +79,8 @@ impl Appender {
     /// after the next sync (`docs/durability.md`).
     ///
     /// # Errors
-    /// [`crate::Error::Closed`], [`crate::Error::Poisoned`] or the I/O error; then nothing became visible.
+    /// [`crate::Error::Closed`], [`crate::Error::ReadOnly`], [`crate::Error::Poisoned`] or the I/O error;
+    /// then nothing became visible.
     pub fn commit(self) -> Result<()> {
         self.db.commit(self.staged)
     }

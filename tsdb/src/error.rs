@@ -73,6 +73,15 @@ pub enum Error {
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
+    /// The database was opened for reading only.
+    #[error("the data directory is open for reading only")]
+    ReadOnly,
+    /// A server kept changing the data directory while it was being read.
+    #[error("{} kept changing while it was read; try again", path.display())]
+    Busy {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// A sample was refused.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -90,8 +99,8 @@ impl Error {
         match self {
             Self::Corrupt { .. } => ErrorKind::Data,
             Self::Io { .. } | Self::Poisoned => ErrorKind::Internal,
-            Self::Locked { .. } | Self::Closed => ErrorKind::Unavailable,
-            Self::Append(_) | Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Locked { .. } | Self::Closed | Self::Busy { .. } => ErrorKind::Unavailable,
+            Self::Append(_) | Self::Invalid(_) | Self::ReadOnly => ErrorKind::Invalid,
             Self::Unsupported(_) => ErrorKind::Unsupported,
         }
     }
@@ -133,6 +142,9 @@ pub enum AppendError {
         /// The refused value.
         new: f64,
     },
+    /// The database was opened for reading only.
+    #[error("the data directory is open for reading only")]
+    ReadOnly,
     /// A series without labels, or with a duplicate label name.
     #[error("invalid labels: {0}")]
     InvalidLabels(String),

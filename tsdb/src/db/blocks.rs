@@ -25,6 +25,7 @@ const HINTS_OUT_OF_ORDER: [&str; 3] = [OUT_OF_ORDER, "from-stale-series", "from-
 #[derive(Debug)]
 pub(super) struct Blocks {
     dir: PathBuf,
+    read_only: bool,
     loaded: RwLock<Arc<Vec<Arc<Block>>>>,
     generation: AtomicU64,
     /// Blocks that could not be loaded, and why; each is reported once.
@@ -37,8 +38,21 @@ impl Blocks {
     /// # Errors
     /// If the directory cannot be listed. A block that cannot be opened is left out.
     pub(super) fn load(dir: &Path) -> Result<Self> {
+        Self::load_as(dir, false)
+    }
+
+    /// As [`Blocks::load`], but never deletes anything.
+    ///
+    /// # Errors
+    /// As [`Blocks::load`].
+    pub(super) fn load_read_only(dir: &Path) -> Result<Self> {
+        Self::load_as(dir, true)
+    }
+
+    fn load_as(dir: &Path, read_only: bool) -> Result<Self> {
         let blocks = Self {
             dir: dir.to_path_buf(),
+            read_only,
             loaded: RwLock::default(),
             generation: AtomicU64::new(0),
             damaged: Mutex::default(),
@@ -69,16 +83,19 @@ impl Blocks {
     pub(super) fn reload(&self) -> Result<()> {
         let known = self.loaded();
         let mut found = Vec::new();
-        for ulid in self.list()? {
+        for ulid in list(&self.dir)? {
             if let Some(block) = known.iter().find(|b| b.meta().ulid == ulid) {
                 found.push(Arc::clone(block));
                 continue;
             }
-            match Block::open(&self.dir.join(ulid.to_string())) {
+            let path = self.dir.join(ulid.to_string());
+            match Block::open(&path) {
                 Ok(block) => {
                     self.damaged.lock().remove(&ulid);
                     found.push(Arc::new(block));
                 }
+                // Its server deleted it.
+                Err(_) if self.read_only && !path.exists() => {}
                 Err(error) => self.leave_out(ulid, &error),
             }
         }
@@ -88,10 +105,10 @@ impl Blocks {
         if !found.iter().map(Arc::as_ptr).eq(known.iter().map(Arc::as_ptr)) {
             self.replace(found);
         }
-        for ulid in replaced {
-            self.delete_dir(ulid)?;
+        if self.read_only {
+            return Ok(());
         }
-        Ok(())
+        replaced.into_iter().try_for_each(|ulid| self.delete_dir(ulid))
     }
 
     /// Takes blocks out of the list and deletes them.
@@ -118,20 +135,6 @@ impl Blocks {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn list(&self) -> Result<Vec<Ulid>> {
-        let mut out = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(Error::io("list", &self.dir))? {
-            let entry = entry.map_err(Error::io("list", &self.dir))?;
-            let name = entry.file_name();
-            let ulid =
-                name.to_str().filter(|n| n.len() == ulid::ULID_LEN).and_then(|n| Ulid::from_string(n).ok());
-            if entry.path().is_dir() {
-                out.extend(ulid);
-            }
-        }
-        Ok(out)
-    }
-
     fn leave_out(&self, ulid: Ulid, error: &Error) {
         let reason = error.to_string();
         if self.damaged.lock().insert(ulid, reason.clone()).is_none() {
@@ -149,6 +152,24 @@ impl Blocks {
         crate::fs::replace(&path, &doomed)?;
         fs::remove_dir_all(&doomed).map_err(Error::io("remove", &doomed))
     }
+}
+
+/// Names of the blocks in `dir`.
+///
+/// # Errors
+/// If the directory cannot be listed.
+pub(super) fn list(dir: &Path) -> Result<Vec<Ulid>> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let entry = entry.map_err(Error::io("list", dir))?;
+        let name = entry.file_name();
+        let ulid =
+            name.to_str().filter(|n| n.len() == ulid::ULID_LEN).and_then(|n| Ulid::from_string(n).ok());
+        if entry.path().is_dir() {
+            out.extend(ulid);
+        }
+    }
+    Ok(out)
 }
 
 /// Blocks that are marked as deletable, or whose samples a loaded block took over.

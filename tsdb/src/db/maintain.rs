@@ -29,13 +29,16 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
     if db.closed.load(Ordering::Acquire) {
         return Err(Error::Closed);
     }
+    if db.is_read_only() {
+        return Err(Error::ReadOnly);
+    }
     let mut done = Maintenance::default();
     let mut truncated = None;
     while let Some((mint, maxt)) = next_cut(db) {
         cut(db, mint, maxt, &mut done).inspect_err(|_| {
             db.counters.compactions_failed.fetch_add(1, Ordering::Relaxed);
         })?;
-        truncate_head(db, maxt, &mut done);
+        truncate_head(db, maxt, &mut done)?;
         truncated = Some(db.head.min_valid_time());
     }
     if let Some(mint) = truncated {
@@ -79,19 +82,20 @@ fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) ->
     Ok(())
 }
 
-fn truncate_head(db: &Db, maxt: TimestampMs, done: &mut Maintenance) {
+fn truncate_head(db: &Db, maxt: TimestampMs, done: &mut Maintenance) -> Result<()> {
     let removed = db.head.truncate(maxt);
     done.series_removed += removed.len() as u64;
-    let mut log = db.log.lock();
+    let mut log = db.log()?;
     let segment = log.writer.stats().segment;
     log.expiring.extend(removed.into_iter().map(|s| (s.0, Expiry { segment, maxt: i64::MIN })));
+    Ok(())
 }
 
 /// Folds old segments into a checkpoint without what is before `mint`.
 fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()> {
     let dir = wal::wal_dir(&db.options.path);
     let (last, expiring) = {
-        let mut log = db.log.lock();
+        let mut log = db.log()?;
         let first = segment::list(&dir)?.first().copied().unwrap_or_default();
         // A new segment, so that a quiet database does not keep more log than it needs. The one that
         // ends here is left out, as upstream.
@@ -107,7 +111,7 @@ fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()
     };
     let stats = checkpoint::write(&dir, last, db.options.wal_segment_bytes, mint, keep)?;
     tracing::info!(?stats, "wrote a checkpoint of the write-ahead log");
-    db.log.lock().expiring.retain(|_, e| e.segment > last || e.maxt >= mint);
+    db.log()?.expiring.retain(|_, e| e.segment > last || e.maxt >= mint);
     db.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
     done.checkpoint = Some(last);
     Ok(())

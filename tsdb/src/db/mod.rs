@@ -21,6 +21,7 @@ mod maintain;
 mod open;
 mod plan;
 mod read;
+mod read_only;
 mod stats;
 
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::appender::{Appender, Staged};
 use crate::clock::{Clock, SystemClock};
@@ -58,6 +59,9 @@ pub struct DbOptions {
     pub wal_compression: wal::Compression,
     /// Whether to take the lock file, so that two servers never share the directory.
     pub lockfile: bool,
+    /// Whether to only read: takes no lock and changes nothing on disk, so that it works beside a server
+    /// that uses the directory. Shows what was committed when it was opened.
+    pub read_only: bool,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -72,6 +76,7 @@ impl DbOptions {
             wal_segment_bytes: wal::DEFAULT_SEGMENT_BYTES,
             wal_compression: wal::Compression::default(),
             lockfile: true,
+            read_only: false,
             clock: Arc::new(SystemClock),
         }
     }
@@ -83,8 +88,8 @@ pub struct Db {
     options: DbOptions,
     head: Arc<Head>,
     blocks: Blocks,
-    /// The commit lock.
-    log: Mutex<Log>,
+    /// The commit lock; `None` when reading only.
+    log: Option<Mutex<Log>>,
     /// Held by the one maintenance pass.
     maintenance: Mutex<()>,
     closed: AtomicBool,
@@ -133,9 +138,42 @@ impl Db {
     /// Prometheus does, by dropping what comes after it.
     ///
     /// # Errors
-    /// If another process holds the directory, the checkpoint is damaged, or files cannot be used.
+    /// If another process holds the directory, the checkpoint is damaged, or files cannot be used. With
+    /// [`DbOptions::read_only`], if there is no such directory.
     pub fn open(options: DbOptions) -> Result<Arc<Self>> {
         open::open(options)
+    }
+
+    /// Without log and lock.
+    fn assemble(
+        options: DbOptions,
+        head: Head,
+        blocks: Blocks,
+        replay: ReplayStats,
+        counters: Counters,
+    ) -> Self {
+        Self {
+            head: Arc::new(head),
+            blocks,
+            log: None,
+            maintenance: Mutex::default(),
+            closed: AtomicBool::new(false),
+            lock: Mutex::default(),
+            clean_start: None,
+            replay,
+            counters,
+            options,
+        }
+    }
+
+    /// Takes the commit lock.
+    fn log(&self) -> Result<MutexGuard<'_, Log>> {
+        self.log.as_ref().map(Mutex::lock).ok_or(Error::ReadOnly)
+    }
+
+    /// Whether it was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.log.is_none()
     }
 
     /// A new batch.
@@ -147,7 +185,8 @@ impl Db {
     /// ranges, truncates head and log, applies retention, loads blocks that appeared.
     ///
     /// # Errors
-    /// If files cannot be read or written. What was done before the error stays done.
+    /// If files cannot be read or written. What was done before the error stays done. [`Error::ReadOnly`]
+    /// when reading only.
     pub fn maintain(&self) -> Result<Maintenance> {
         maintain::run(self)
     }
@@ -155,12 +194,12 @@ impl Db {
     /// Makes every committed batch survive a power cut.
     ///
     /// # Errors
-    /// If the sync fails; then the log takes no more writes.
+    /// If the sync fails; then the log takes no more writes. [`Error::ReadOnly`] when reading only.
     pub fn sync(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.log.lock().writer.sync()
+        self.log()?.writer.sync()
     }
 
     /// Syncs the log and releases the lock. Appends fail from now on; reads still answer.
@@ -169,11 +208,11 @@ impl Db {
     /// If the sync fails; the lock is released all the same.
     pub fn close(&self) -> Result<()> {
         let _pass = self.maintenance.lock();
-        let mut log = self.log.lock();
+        let mut log = self.log.as_ref().map(Mutex::lock);
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = log.writer.close();
+        let result = log.as_mut().map_or(Ok(()), |log| log.writer.close());
         self.lock.lock().take();
         result
     }
@@ -199,7 +238,7 @@ impl Db {
 
     /// Writes a batch to the log, then applies it to the head.
     pub(crate) fn commit(&self, staged: Staged) -> Result<()> {
-        let mut log = self.log.lock();
+        let mut log = self.log()?;
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }

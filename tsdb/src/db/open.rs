@@ -1,6 +1,6 @@
 //! Opening a data directory.
 //!
-//! Order: lock → remove half-made directories → blocks → checkpoint → log → write-behind log.
+//! For a read-only open see `read_only.rs`. Order: lock → remove half-made directories → blocks → checkpoint → log → write-behind log.
 //!
 //! `chunks_head/` is not read: every in-order sample in it is in the log or its checkpoint, and every
 //! out-of-order one in `wbl/` (a write-behind log is cut only after its samples are in blocks). Only the series
@@ -9,22 +9,25 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use super::blocks::Blocks;
-use super::{Counters, Db, DbOptions, Expiry, Log};
+use super::{Counters, Db, DbOptions, Expiry, Log, read_only};
 use crate::encoding::Cursor;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
-use crate::head::{Head, Replayer};
+use crate::head::{Head, ReplayStats, Replayer};
 use crate::sample::SeriesRef;
 use crate::wal::{self, ReadError, Writer, read_records, repair, segment};
 
 pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     if options.block_range_ms <= 0 {
         return Err(Error::Invalid(format!("block range of {} ms is not positive", options.block_range_ms)));
+    }
+    if options.read_only {
+        return read_only::open(&options);
     }
     let dir = options.path.as_path();
     fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
@@ -42,28 +45,25 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     replay_wbl(&wal::wbl_dir(dir), &mut replayer, &counters)?;
     let (replay, aliases) = replayer.finish();
     tracing::info!(dir = %dir.display(), ?replay, "replayed the write-ahead log");
+    warn_of_histograms(&replay);
+    let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
+    let mut log = Log::new(writer);
+    let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
+    log.expiring.extend(aliases.into_iter().map(|s| (s.0, Expiry { segment: 0, maxt })));
+    let mut db = Db::assemble(options, head, blocks, replay, counters);
+    db.log = Some(Mutex::new(log));
+    db.clean_start = lock.as_ref().map(|l| !l.was_stale());
+    db.lock = Mutex::new(lock);
+    Ok(Arc::new(db))
+}
+
+pub(super) fn warn_of_histograms(replay: &ReplayStats) {
     if replay.histogram_records > 0 {
         tracing::warn!(
             records = replay.histogram_records,
             "the write-ahead log holds native histograms, which this build does not read"
         );
     }
-    let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
-    let mut log = Log::new(writer);
-    let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
-    log.expiring.extend(aliases.into_iter().map(|s| (s.0, Expiry { segment: 0, maxt })));
-    Ok(Arc::new(Db {
-        head: Arc::new(head),
-        blocks,
-        log: Mutex::new(log),
-        maintenance: Mutex::default(),
-        closed: AtomicBool::new(false),
-        clean_start: lock.as_ref().map(|l| !l.was_stale()),
-        lock: Mutex::new(lock),
-        replay,
-        counters,
-        options,
-    }))
 }
 
 /// Removes directories that a crash left under a temporary name.
@@ -100,19 +100,22 @@ fn undo_half_made_repair(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Replays the newest checkpoint; gives the first segment that comes after it.
+pub(super) fn replay_checkpoint(dir: &Path, replayer: &mut Replayer<'_>) -> Result<u32> {
+    let Some((checkpoint, last)) = segment::last_checkpoint(dir)? else { return Ok(0) };
+    // Damage here is fatal: what it held exists nowhere else.
+    read_records(&checkpoint, 0..=u32::MAX, |record| replayer.apply(record))
+        .map_err(|e| e.into_error(&checkpoint))?;
+    Ok(last + 1)
+}
+
 fn replay_wal(
     dir: &Path,
     options: &DbOptions,
     replayer: &mut Replayer<'_>,
     counters: &Counters,
 ) -> Result<()> {
-    let mut from = 0;
-    if let Some((checkpoint, last)) = segment::last_checkpoint(dir)? {
-        // Damage here is fatal: what it held exists nowhere else.
-        read_records(&checkpoint, 0..=u32::MAX, |record| replayer.apply(record))
-            .map_err(|e| e.into_error(&checkpoint))?;
-        from = last + 1;
-    }
+    let from = replay_checkpoint(dir, replayer)?;
     match read_records(dir, from..=u32::MAX, |record| replayer.apply(record)) {
         Ok(()) => Ok(()),
         Err(ReadError::Corrupt(damage)) => {

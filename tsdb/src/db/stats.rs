@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::Db;
 use crate::labels::METRIC_NAME;
 use crate::query::Queryable;
@@ -115,8 +117,8 @@ impl Db {
     pub fn metrics(&self) -> DbMetrics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (log, poisoned) = {
-            let log = self.log.lock();
-            (log.writer.stats(), log.writer.is_poisoned())
+            let log = self.log.as_ref().map(Mutex::lock);
+            log.map_or_else(Default::default, |log| (log.writer.stats(), log.writer.is_poisoned()))
         };
         let (head, db) = (&self.head.counters, &self.counters);
         let bounds = self.head.bounds();

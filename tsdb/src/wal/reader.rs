@@ -200,6 +200,10 @@ impl<R: Read> SegmentReader<R> {
     /// Reads the next page; false at the end of the source.
     fn read_page(&mut self) -> Result<bool, Fault> {
         if self.page_len > 0 {
+            // A short page is the last one. What a writer has added since would not start at a page.
+            if self.page_len < PAGE_BYTES {
+                return Ok(false);
+            }
             self.page_offset += PAGE_BYTES as u64;
         }
         let mut filled = 0;
@@ -230,7 +234,7 @@ pub fn read_records(
     numbers: RangeInclusive<u32>,
     mut visit: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<(), ReadError> {
-    for number in segment::list(dir)?.into_iter().filter(|n| numbers.contains(n)) {
+    for number in segment::list_from(dir, *numbers.start())?.into_iter().filter(|n| numbers.contains(n)) {
         let path = segment::path(dir, number);
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let mut reader = SegmentReader::new(file, number);

@@ -23,7 +23,16 @@ pub fn checkpoint_path(dir: &Path, last: u32) -> PathBuf {
 /// # Errors
 /// If the directory cannot be read, or a number is missing in the sequence.
 pub fn list(dir: &Path) -> Result<Vec<u32>> {
-    let mut found = names(dir)?.iter().filter_map(|n| parse(n)).collect::<Vec<_>>();
+    list_from(dir, 0)
+}
+
+/// As [`list`], from number `first` on: gaps before do not matter, as while a server deletes segments
+/// that its checkpoint covers.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_from(dir: &Path, first: u32) -> Result<Vec<u32>> {
+    let mut found = names(dir)?.iter().filter_map(|n| parse(n)).filter(|n| *n >= first).collect::<Vec<_>>();
     found.sort_unstable();
     if let Some(gap) = found.windows(2).find(|w| w[1] != w[0] + 1) {
         return Err(Error::corrupt(

@@ -12,4 +12,5 @@ mod isolation;
 mod prometheus_fixtures;
 mod prometheus_logs;
 mod prometheus_reads_ours;
+mod read_only;
 mod support;
