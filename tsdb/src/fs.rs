@@ -30,7 +30,47 @@ pub fn replace(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// If the directory cannot be opened or synced.
 pub fn sync_dir(dir: &Path) -> Result<()> {
+    step();
     File::open(dir).and_then(|f| f.sync_all()).map_err(Error::io("sync", dir))
+}
+
+/// Removes a file.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn remove_file(path: &Path) -> Result<()> {
+    step();
+    fs::remove_file(path).map_err(Error::io("remove", path))
+}
+
+/// Removes a directory and what is in it.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn remove_dir_all(path: &Path) -> Result<()> {
+    step();
+    fs::remove_dir_all(path).map_err(Error::io("remove", path))
+}
+
+#[cfg(test)]
+thread_local! {
+    /// What a test of this thread does between two steps of an operation, where a crash could be.
+    static AT_STEP: std::cell::RefCell<Option<Box<dyn FnMut()>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Calls `at_step` before each removal, and after each file or directory got its name, on this thread.
+#[cfg(test)]
+pub(crate) fn at_steps(at_step: Option<Box<dyn FnMut()>>) {
+    AT_STEP.with(|slot| *slot.borrow_mut() = at_step);
+}
+
+fn step() {
+    #[cfg(test)]
+    AT_STEP.with(|slot| {
+        if let Some(at_step) = slot.borrow_mut().as_mut() {
+            at_step();
+        }
+    });
 }
 
 /// Writes a whole file through `<path>.tmp`, synced and then renamed over `path`.

@@ -150,7 +150,7 @@ impl Blocks {
             return Ok(());
         }
         crate::fs::replace(&path, &doomed)?;
-        fs::remove_dir_all(&doomed).map_err(Error::io("remove", &doomed))
+        crate::fs::remove_dir_all(&doomed)
     }
 }
 

@@ -132,7 +132,7 @@ fn remove_obsolete(db: &Db) -> Result<()> {
 fn remove_files(dir: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_file()) {
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        crate::fs::remove_file(&path)?;
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ mod plan;
 mod read;
 mod read_only;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

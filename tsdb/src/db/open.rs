@@ -81,7 +81,7 @@ fn remove_half_made(dir: &Path) -> Result<()> {
             .is_some_and(|e| matches!(e, "tmp-for-creation" | "tmp-for-deletion" | "tmp"));
         if temporary && path.is_dir() {
             tracing::warn!(path = %path.display(), "removing a half-made directory");
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+            crate::fs::remove_dir_all(&path)?;
         }
     }
     Ok(())

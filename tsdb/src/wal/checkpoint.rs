@@ -10,7 +10,6 @@
 //! exemplar and histogram records are kept or dropped as a whole, and metadata is always kept, since
 //! this build does not look into them.
 
-use std::fs;
 use std::path::Path;
 
 use super::record::{self, RecordKind, RefSample};
@@ -92,7 +91,7 @@ pub fn write(
 fn delete_covered(dir: &Path, last: u32) -> Result<()> {
     for number in segment::list(dir)?.into_iter().filter(|n| *n <= last) {
         let path = segment::path(dir, number);
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        crate::fs::remove_file(&path)?;
     }
     for number in segment::checkpoints(dir)?.into_iter().filter(|n| *n < last) {
         remove_dir(&segment::checkpoint_path(dir, number))?;
@@ -101,9 +100,9 @@ fn delete_covered(dir: &Path, last: u32) -> Result<()> {
 }
 
 fn remove_dir(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
-        _ => Ok(()),
+    match crate::fs::remove_dir_all(path) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

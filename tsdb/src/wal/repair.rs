@@ -1,6 +1,6 @@
 //! Cuts a damaged log back to what can be read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use super::{Compression, Corruption, SegmentReader, Writer, segment};
@@ -19,7 +19,7 @@ pub fn repair(dir: &Path, damage: &Corruption, segment_bytes: usize) -> Result<(
     // Crash safety: from the newest on, so that no gap is left if this is cut short.
     for number in segment::list(dir)?.into_iter().rev().take_while(|n| *n > damage.segment) {
         let path = segment::path(dir, number);
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        crate::fs::remove_file(&path)?;
     }
     let damaged = segment::path(dir, damage.segment);
     let aside = dir.join(format!("{:08}.repair", damage.segment));
@@ -34,5 +34,5 @@ pub fn repair(dir: &Path, damage: &Corruption, segment_bytes: usize) -> Result<(
         }
     }
     writer.close()?;
-    fs::remove_file(&aside).map_err(Error::io("remove", &aside))
+    crate::fs::remove_file(&aside)
 }
