@@ -101,10 +101,15 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(data: &Path, block_duration: &str) -> Self {
+        Self::start_with(data, block_duration, |_| "scrape_configs: []\n".to_owned())
+    }
+
+    /// `config` is told the port that the server will listen on.
+    fn start_with(data: &Path, block_duration: &str, config_for: impl FnOnce(u16) -> String) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = tempfile::tempdir().unwrap();
         let file = config.path().join("prometheus.yml");
-        std::fs::write(&file, "scrape_configs: []\n").unwrap();
+        std::fs::write(&file, config_for(port)).unwrap();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
@@ -143,9 +148,13 @@ impl Prometheus {
 
     /// All samples in the 10 hours up to `end`.
     fn read(&self, end: i64) -> Contents {
-        let query =
-            format!("/api/v1/query?query=%7B__name__%3D~%22.%2B%22%7D%5B10h%5D&time={}", end / 1000 + 1);
-        let body: serde_json::Value = serde_json::from_str(&self.get(&query).unwrap()).unwrap();
+        self.query(&format!("%7B__name__%3D~%22.%2B%22%7D%5B10h%5D&time={}", end / 1000 + 1))
+    }
+
+    /// The range vector of a query.
+    fn query(&self, query: &str) -> Contents {
+        let answer = self.get(&format!("/api/v1/query?query={query}")).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(body["status"], "success", "{body}");
         let mut out = Contents::new();
         for series in body["data"]["result"].as_array().unwrap() {
@@ -253,4 +262,38 @@ fn prometheus_takes_its_directory_back() {
         assert_eq!(as_served(&server.read(end + 301_000)), as_served(&ours), "{name} after a cut");
         println!("{name}: Prometheus serves the same after us");
     }
+}
+
+/// What a Prometheus that is scraping has answered, a read-only open of its directory has too.
+#[test]
+fn a_running_prometheus_is_read_beside_it() {
+    if !installed("prometheus") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = Prometheus::start_with(dir.path(), "2h", |port| {
+        format!(
+            "scrape_configs:\n- job_name: self\n  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  static_configs:\n  - targets: [\"127.0.0.1:{port}\"]\n"
+        )
+    });
+    let mut options = options(dir.path());
+    options.read_only = true;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut most = 0;
+    while most < 10 {
+        assert!(std::time::Instant::now() < deadline, "{most} scrapes");
+        let served = server.query("%7Bjob%3D%22self%22%7D%5B10h%5D");
+        let beside = Db::open(options.clone()).unwrap();
+        assert_eq!(beside.replay_stats().unknown_series, 0);
+        let found = as_served(&read_all(&*beside));
+        for (labels, samples) in as_served(&served) {
+            let found = found.get(&labels).map_or(&[][..], Vec::as_slice);
+            assert!(found.starts_with(&samples), "{labels}: {} of {}", found.len(), samples.len());
+            most = most.max(samples.len());
+        }
+    }
+    // It goes on and ends as if nobody had been there.
+    assert!(server.get("/-/healthy").is_some());
+    server.stop();
+    assert!(!as_served(&read_all(&*Db::open(options).unwrap())).is_empty());
 }
