@@ -16,6 +16,7 @@ mod pg_catalog;
 mod scan;
 mod schema;
 mod tsdb;
+mod version;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::SqlError;
 use metrics::MetricTables;
 use schema::Schema;
 use tsdb::StorageTables;
+pub(crate) use version::POSTGRES_VERSION;
 
 /// Name of the only database.
 pub const DATABASE: &str = "promontory";
@@ -72,6 +74,7 @@ impl SqlCatalog {
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
         pg_catalog::install(&context, &catalog);
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
+        context.register_udf(ScalarUDF::from(version::Version::new()));
         Arc::new(Self { catalog, template: context.state() })
     }
 

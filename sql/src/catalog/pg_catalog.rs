@@ -2,16 +2,54 @@
 
 use std::sync::Arc;
 
-use datafusion::catalog::MemoryCatalogProvider;
+use async_trait::async_trait;
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, SchemaProvider, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::{ViewTable, provider_as_source};
+use datafusion::logical_expr::{LogicalPlanBuilder, col, lit};
 use datafusion::prelude::SessionContext;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 
 /// Name of the schema.
 pub(crate) const PG_CATALOG: &str = "pg_catalog";
+const PG_DATABASE: &str = "pg_database";
 
 /// Adds the schema to `catalog`, and its functions to `context`.
-pub(crate) fn install(context: &SessionContext, _catalog: &Arc<MemoryCatalogProvider>) {
+pub(crate) fn install(context: &SessionContext, catalog: &Arc<MemoryCatalogProvider>) {
     setup_pg_catalog(context, super::DATABASE, EmptyContextProvider)
         .expect("the tables of pg_catalog are well formed");
+    let inner = catalog.schema(PG_CATALOG).expect("the schema was just made");
+    catalog
+        .register_schema(PG_CATALOG, Arc::new(OneDatabase { inner }))
+        .expect("a memory catalog takes every schema");
+}
+
+/// `pg_catalog`, without the database `postgres` that is always added to the real ones.
+#[derive(Debug)]
+struct OneDatabase {
+    inner: Arc<dyn SchemaProvider>,
+}
+
+#[async_trait]
+impl SchemaProvider for OneDatabase {
+    fn table_names(&self) -> Vec<String> {
+        self.inner.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let table = self.inner.table(name).await?;
+        if name != PG_DATABASE {
+            return Ok(table);
+        }
+        let Some(table) = table else { return Ok(None) };
+        let ours = LogicalPlanBuilder::scan(PG_DATABASE, provider_as_source(table), None)?
+            .filter(col("datname").eq(lit(super::DATABASE)))?
+            .build()?;
+        Ok(Some(Arc::new(ViewTable::new(ours, None))))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.inner.table_exist(name)
+    }
 }

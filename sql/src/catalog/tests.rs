@@ -264,7 +264,7 @@ fn push_down_never_changes_the_answer() {
         catalog.register_table("test", "copy", Arc::new(copy)).expect("registers");
         session
     });
-    let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+    let config = Config { failure_persistence: None, ..Config::default() };
     let compared = TestRunner::new(config).run(&condition(), |condition| {
         let query = |table: &str| format!("SELECT a, b, timestamp, value FROM {table} WHERE {condition}");
         let (pushed, filtered) = runtime.block_on(async {

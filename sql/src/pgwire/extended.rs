@@ -165,26 +165,22 @@ impl Connection {
     {
         let state = portal.state();
         let mut state = state.lock().await;
-        if matches!(*state, PortalExecutionState::Initial) {
-            match ExtendedQueryHandler::do_query(self, client, portal, limit).await? {
-                Response::Query(rows) => *state = PortalExecutionState::Suspended(rows),
-                other => {
-                    *state = PortalExecutionState::Finished;
-                    return finish_command(client, other).await;
+        // Taken out, so that rows end with this future, whatever ends it, and not with the portal.
+        let mut rows = match std::mem::replace(&mut *state, PortalExecutionState::Finished) {
+            PortalExecutionState::Initial => {
+                match ExtendedQueryHandler::do_query(self, client, portal, limit).await? {
+                    Response::Query(rows) => rows,
+                    other => return finish_command(client, other).await,
                 }
             }
-        }
-        let paused = match &mut *state {
-            PortalExecutionState::Suspended(rows) => send_partial_query_response(client, rows, limit).await?,
-            _ => {
-                return Err(sqlstate::error(
-                    "55000",
-                    format!("portal {:?} cannot be run anymore", portal.name),
-                ));
+            PortalExecutionState::Suspended(rows) => rows,
+            PortalExecutionState::Finished => {
+                let message = format!("portal {:?} cannot be run anymore", portal.name);
+                return Err(sqlstate::error("55000", message));
             }
         };
-        if !paused {
-            *state = PortalExecutionState::Finished;
+        if send_partial_query_response(client, &mut rows, limit).await? {
+            *state = PortalExecutionState::Suspended(rows);
         }
         Ok(())
     }
@@ -196,7 +192,7 @@ impl Connection {
         format: &Format,
     ) -> PgWireResult<Vec<FieldInfo>> {
         let schema = match prepared {
-            Prepared::Query(plan) => Arc::clone(plan.schema().inner()),
+            Prepared::Query { columns, .. } => Arc::clone(columns),
             Prepared::Explain(_) => explain::schema(),
             Prepared::Command(command) => match command.schema() {
                 Some(schema) => schema,
@@ -224,7 +220,7 @@ fn parameters(portal: &Portal<Prepared>) -> PgWireResult<Option<ParamValues>> {
 /// What `$1`, `$2`, … are to be; `None` where the query does not say.
 fn parameter_types(prepared: &Prepared) -> PgWireResult<Vec<Option<DataType>>> {
     let plan = match prepared {
-        Prepared::Query(plan) | Prepared::Explain(plan) => plan,
+        Prepared::Query { plan, .. } | Prepared::Explain(plan) => plan,
         Prepared::Command(_) => return Ok(Vec::new()),
     };
     let mut types = BTreeMap::new();

@@ -4,8 +4,10 @@
 //! rewrites the questions that tools ask; what a connection *does* is here.
 //!
 //! # Concurrency
-//! A task per connection, with a session of its own. Rows are encoded as they come and wait for the
-//! socket to take them, so a slow client holds back its query and costs no memory.
+//! A task per connection, with a session of its own. Statements are planned and run on the runtime
+//! for queries, so that one that computes for long holds up neither sockets nor its own cancellation.
+//! Rows are encoded as they come and wait for the socket to take them, so a slow client holds back its
+//! query and costs no memory.
 //!
 //! # Who may connect
 //! On a loopback address without users: everyone, under any name. Otherwise the users named in
@@ -16,11 +18,13 @@ mod cancel;
 mod connection;
 mod explain;
 mod extended;
+mod names;
 mod rows;
 mod settings;
 mod simple;
 mod sqlstate;
 mod statement;
+mod stop;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -29,6 +33,7 @@ use std::time::Duration;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pgwire::tokio::process_socket;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +62,9 @@ pub struct SqlOptions {
     pub max_connections: usize,
     /// How long a statement may run unless its session says otherwise.
     pub statement_timeout: Option<Duration>,
+    /// Where statements are planned and run. On the runtime that serves the sockets, which is the
+    /// default, a heavy statement delays everything else there, its own timeout included.
+    pub query_runtime: Option<Handle>,
 }
 
 impl Default for SqlOptions {
@@ -66,6 +74,7 @@ impl Default for SqlOptions {
             users: Vec::new(),
             max_connections: 100,
             statement_timeout: None,
+            query_runtime: None,
         }
     }
 }
@@ -84,6 +93,7 @@ pub struct SqlUser {
 struct Shared {
     catalog: Arc<SqlCatalog>,
     options: SqlOptions,
+    queries: Handle,
     parser: PostgresCompatibilityParser,
     cancels: CancelRegistry,
     /// Makes up a salt for users that there are not, the same one each time.
@@ -114,6 +124,7 @@ impl SqlServer {
         let address = listener.local_addr().map_err(listen_error)?;
         let shared = Shared {
             catalog,
+            queries: options.query_runtime.clone().unwrap_or_else(Handle::current),
             options,
             parser: PostgresCompatibilityParser::new(),
             cancels: CancelRegistry::default(),

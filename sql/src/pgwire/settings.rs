@@ -11,10 +11,7 @@ use datafusion::prelude::SessionContext;
 use pgwire::error::PgWireResult;
 
 use super::sqlstate;
-use crate::catalog::METRICS;
-
-/// The Postgres version that clients are told, because they choose their catalog queries by it.
-pub(super) const POSTGRES_VERSION: &str = "15.0";
+use crate::catalog::{METRICS, POSTGRES_VERSION};
 
 /// Whether and how a client may change a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Also where statements are run, for both protocols.
 
 use std::fmt::Debug;
+use std::future::Future;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
@@ -25,9 +26,12 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::ParameterStatus;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
 use super::statement::{Command, Prepared, prepare};
+use super::stop::stoppable;
 use super::{explain, rows, sqlstate};
 
 /// Batches that a query may compute before its client has taken the last one.
@@ -89,7 +93,8 @@ impl Connection {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        prepare(self.session(), statement).await
+        let session = self.session().clone();
+        self.where_queries_run(async move { Ok(prepare(&session, statement).await) }).await?
     }
 
     async fn answer_all<C>(&self, client: &mut C, query: &str) -> PgWireResult<()>
@@ -129,8 +134,8 @@ impl Connection {
     {
         match prepared {
             Prepared::Command(command) => self.obey(client, command, format).await,
-            Prepared::Query(plan) => {
-                let fields = rows::fields(plan.schema().as_arrow(), format, client.metadata())?;
+            Prepared::Query { plan, columns } => {
+                let fields = rows::fields(columns, format, client.metadata())?;
                 Ok(select(rows::response(self.stream(plan, parameters).await?, fields)))
             }
             Prepared::Explain(plan) => {
@@ -146,32 +151,58 @@ impl Connection {
         }
     }
 
+    /// Runs `plan`. Dropping the stream stops it.
     async fn stream(
         &self,
-        plan: &LogicalPlan,
+        plan: &Arc<LogicalPlan>,
         parameters: Option<ParamValues>,
     ) -> PgWireResult<SendableRecordBatchStream> {
-        let stream = async {
+        let (session, plan) = (self.session().clone(), Arc::clone(plan));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let started = self.where_queries_run(async move {
             let plan = match parameters {
-                Some(parameters) => plan.clone().replace_params_with_values(&parameters)?,
-                None => plan.clone(),
+                Some(parameters) => Arc::unwrap_or_clone(plan).replace_params_with_values(&parameters)?,
+                None => Arc::unwrap_or_clone(plan),
             };
-            let mut batches = self.session().execute_logical_plan(plan).await?.execute_stream().await?;
-            // On a task of its own: a join may compute for long without a pause, and the connection
-            // must hear of cancellation meanwhile. Dropping the receiver aborts the task.
-            let mut receiver = RecordBatchReceiverStream::builder(batches.schema(), BATCHES_AHEAD);
-            let sender = receiver.tx();
-            receiver.spawn(async move {
-                while let Some(batch) = batches.next().await {
-                    if sender.send(batch).await.is_err() {
-                        break;
-                    }
+            let state = session.state();
+            let plan = stoppable(state.create_physical_plan(&plan).await?, &stopped)?;
+            datafusion::physical_plan::execute_stream(plan, state.task_ctx())
+        });
+        let stop = stop.drop_guard();
+        let mut batches = started.await?;
+        let mut receiver = RecordBatchReceiverStream::builder(batches.schema(), BATCHES_AHEAD);
+        let sender = receiver.tx();
+        let pump = async move {
+            while let Some(batch) = batches.next().await {
+                if sender.send(batch).await.is_err() {
+                    break;
                 }
-                Ok(())
-            });
-            Ok(receiver.build())
+            }
+            Ok(())
         };
-        stream.await.map_err(|error: DataFusionError| sqlstate::from_datafusion(&error))
+        receiver.spawn_on(pump, &self.shared.queries);
+        let batches = receiver.build();
+        let schema = batches.schema();
+        let batches = batches.map(move |batch| {
+            let _until_dropped = &stop;
+            batch
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+
+    /// Does `work` on the runtime for queries. Dropping the future aborts it.
+    async fn where_queries_run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, DataFusionError>> + Send + 'static,
+    ) -> PgWireResult<T> {
+        let mut task = JoinSet::new();
+        task.spawn_on(work, &self.shared.queries);
+        match task.join_next().await {
+            Some(Ok(done)) => done.map_err(|error| sqlstate::from_datafusion(&error)),
+            Some(Err(error)) => Err(sqlstate::error("XX000", format!("the statement failed: {error}"))),
+            None => Err(sqlstate::error("XX000", "the statement was not run")),
+        }
     }
 
     async fn obey<C>(&self, client: &mut C, command: &Command, format: &Format) -> PgWireResult<Response>

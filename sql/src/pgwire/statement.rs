@@ -11,13 +11,14 @@ use datafusion::sql::parser::Statement as AnyStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Reset, Set, SetAssignment, Statement, Value};
 use pgwire::error::PgWireResult;
 
+use super::names::Names;
 use super::sqlstate;
 
 /// A statement, understood.
 #[derive(Debug, Clone)]
 pub(super) enum Prepared {
-    /// Gives rows.
-    Query(Arc<LogicalPlan>),
+    /// Gives rows, in these columns.
+    Query { plan: Arc<LogicalPlan>, columns: SchemaRef },
     /// Gives the lines of a plan.
     Explain(Arc<LogicalPlan>),
     /// Talks to the session.
@@ -73,9 +74,9 @@ pub(super) async fn prepare(session: &SessionContext, statement: Statement) -> P
     if let Some(command) = command(&statement)? {
         return Ok(Prepared::Command(command));
     }
-    let explain = match &statement {
-        Statement::Query(_) => false,
-        Statement::Explain { .. } => true,
+    let names = match &statement {
+        Statement::Query(query) => Some(Names::of(query)),
+        Statement::Explain { .. } => None,
         other => return Err(sqlstate::read_only(&verb(other))),
     };
     let plan = session
@@ -89,7 +90,10 @@ pub(super) async fn prepare(session: &SessionContext, statement: Statement) -> P
         DataFusionError::Plan(_) => sqlstate::read_only("a statement that writes"),
         other => sqlstate::from_datafusion(&other),
     })?;
-    Ok(if explain { Prepared::Explain(Arc::new(plan)) } else { Prepared::Query(Arc::new(plan)) })
+    Ok(match names {
+        Some(names) => Prepared::Query { columns: names.apply(plan.schema().inner()), plan: Arc::new(plan) },
+        None => Prepared::Explain(Arc::new(plan)),
+    })
 }
 
 /// The first word or two, as in Postgres' messages.

@@ -1,11 +1,11 @@
-//! `tokio-postgres`: the extended protocol, cancellation, transactions.
+//! `tokio-postgres`: the extended protocol, settings, transactions.
 
 use std::time::{Duration, SystemTime};
 
 use promontory_sql::SqlOptions;
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
 
-use crate::{ENDLESS, Server, data, sqlstate};
+use crate::{Server, data, sqlstate};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prepared_statements_take_parameters() {
@@ -43,32 +43,6 @@ async fn a_portal_gives_as_many_rows_as_asked_and_goes_on() {
         }
     }
     assert_eq!(sizes, [50, 50, 21]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_request_stops_a_running_query() {
-    let server = Server::start(SqlOptions::default()).await;
-    let client = server.connect().await;
-    let cancel = client.cancel_token();
-    let running = tokio::spawn(async move { sqlstate(client.simple_query(ENDLESS).await) });
-    // A request that comes before the statement runs stops nothing: repeat until it hits.
-    let mut pause = tokio::time::interval(Duration::from_millis(20));
-    while !running.is_finished() {
-        pause.tick().await;
-        cancel.cancel_query(NoTls).await.expect("sends the request");
-    }
-    assert_eq!(running.await.expect("ends"), "57014");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_statement_stops_at_its_timeout() {
-    let server = Server::start(SqlOptions::default()).await;
-    let client = server.connect().await;
-    client.simple_query("SET statement_timeout = '50ms'").await.expect("sets");
-    assert_eq!(sqlstate(client.simple_query(ENDLESS).await), "57014");
-    assert_eq!(sqlstate(client.query(ENDLESS, &[]).await), "57014");
-    client.simple_query("RESET statement_timeout").await.expect("resets");
-    client.simple_query("SELECT 1").await.expect("the session goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

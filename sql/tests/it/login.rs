@@ -6,6 +6,7 @@ use std::sync::Arc;
 use promontory_sql::{ScramVerifier, SqlCatalog, SqlError, SqlOptions, SqlServer, SqlUser};
 use promontory_tsdb::SystemClock;
 
+use crate::psql::{psql_command, run};
 use crate::{ENDLESS, Server, data, sqlstate};
 
 fn with_user(name: &str, password: &str) -> SqlOptions {
@@ -22,6 +23,25 @@ async fn a_user_gets_in_with_the_right_password_only() {
         assert_eq!(sqlstate(server.try_connect(user, Some(password)).await), "28P01", "{user}");
     }
     assert!(server.try_connect("grafana", None).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_logs_in_with_a_password() {
+    let server = Server::start(with_user("grafana", "s3cret")).await;
+    for (user, password, expected) in [
+        ("grafana", Some("s3cret"), "1\n"),
+        ("grafana", Some("wrong"), "password authentication failed for user \"grafana\""),
+        ("nobody", Some("s3cret"), "password authentication failed for user \"nobody\""),
+        ("grafana", None, "no password supplied"),
+    ] {
+        let mut command = psql_command(&server, user);
+        command.args(["-At", "-c", "SELECT 1"]);
+        if let Some(password) = password {
+            command.env("PGPASSWORD", password);
+        }
+        let Some(got) = run(command).await else { return };
+        assert!(got.contains(expected), "{user} {password:?}: {got}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod data;
 mod driver;
 mod login;
 mod psql;
+mod stopping;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -98,8 +98,32 @@ async fn psql_gets_the_rows_of_a_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn columns_are_called_what_postgres_calls_them() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (query, expected) in [
+        ("SELECT job, instance, max(value) FROM metrics.up GROUP BY 1, 2", "job|instance|max"),
+        ("SELECT count(*), min(value), max(value) - min(value) FROM up", "count|min|?column?"),
+        ("SELECT max(timestamp), max(value) AS top, max(value) FROM up", "max|top|max"),
+        ("SELECT *, value * 2 FROM up", "timestamp|value|env|instance|job|?column?"),
+        ("SELECT u.* FROM up u", "timestamp|value|env|instance|job"),
+        ("SELECT 1, 'x', true, now()", "?column?|?column?|bool|now"),
+        ("SELECT max(value) FROM up UNION ALL SELECT 1", "max"),
+        ("SELECT version()", "version"),
+    ] {
+        let Some(got) = psql_with(&server, &["-A"], query).await else { return };
+        assert_eq!(got.lines().next(), Some(expected), "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn psql_can_look_around() {
     let server = Server::start(SqlOptions::default()).await;
+    let Some(databases) = psql(&server, "SELECT datname FROM pg_database").await else { return };
+    assert_eq!(databases, "promontory\n");
+    let version = psql(&server, "SELECT version()").await.unwrap_or_default();
+    assert!(version.starts_with("PostgreSQL 15.0 compatible Promontory "), "{version}");
+    let metrics = psql(&server, "\\dt metrics.*").await.unwrap_or_default();
+    assert!(metrics.lines().all(|line| line.starts_with("metrics|")), "{metrics}");
     let cases: [(&str, &[&str]); 6] = [
         ("\\dn", &["metrics", "tsdb"]),
         ("\\l", &["promontory"]),

@@ -12,9 +12,11 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result;
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use promontory_tsdb::{Matcher, Queryable};
 
 use crate::catalog::columns::Columns;
@@ -77,15 +79,36 @@ impl TableProvider for SeriesTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut pushed = Pushed::from_filters(filters, &self.columns);
         pushed.matchers.splice(0..0, self.matchers.iter().cloned());
-        let scan = SeriesScanExec::try_new(
-            self.name.clone(),
-            Arc::clone(&self.source),
-            pushed,
-            self.columns.project(projection),
-            self.rows,
-            limit,
-            state.config().target_partitions(),
-        )?;
-        Ok(Arc::new(scan))
+        let scan = |columns, limit| {
+            SeriesScanExec::try_new(
+                self.name.clone(),
+                Arc::clone(&self.source),
+                pushed,
+                columns,
+                self.rows,
+                limit,
+                state.config().target_partitions(),
+            )
+        };
+        // DataFusion may rewrite a filter after it heard that the scan takes it over, into something
+        // that cannot be said to the storage. Nobody else looks at it then.
+        let exact = TableProviderFilterPushDown::Exact;
+        let rest = filters.iter().filter(|filter| pushdown::support(filter, &self.columns) != exact);
+        let Some(rest) = conjunction(rest.cloned()) else {
+            return Ok(Arc::new(scan(self.columns.project(projection), limit)?));
+        };
+        let mut read = projection.map_or_else(|| (0..self.columns.kinds().len()).collect(), Vec::clone);
+        let wanted = (0..read.len()).collect();
+        for column in rest.column_refs() {
+            let index = self.columns.schema().index_of(&column.name)?;
+            if !read.contains(&index) {
+                read.push(index);
+            }
+        }
+        let columns = self.columns.project(Some(&read));
+        let schema = DFSchema::try_from(Arc::clone(columns.schema()))?;
+        let predicate = state.create_physical_expr(rest, &schema)?;
+        let filter = FilterExecBuilder::new(predicate, Arc::new(scan(columns, None)?));
+        Ok(Arc::new(filter.apply_projection(Some(wanted))?.build()?))
     }
 }

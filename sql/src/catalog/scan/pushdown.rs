@@ -95,11 +95,15 @@ enum Test {
 
 fn translate(filter: &Expr, columns: &Columns) -> Option<Test> {
     match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
-            let (label, mut values) = equal_to_one_of(left, columns)?;
-            let (other, more) = equal_to_one_of(right, columns)?;
-            values.extend(more);
-            (label == other).then(|| one_of(label, values)).flatten()
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) if never_true(right) => {
+            translate(left, columns)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) if never_true(left) => {
+            translate(right, columns)
+        }
+        Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
+            let (label, values) = equal_to_one_of(filter, columns)?;
+            one_of(label, values)
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match column(left, columns) {
             Some(kind) => compare(kind, *op, literal(right)?),
@@ -132,11 +136,15 @@ fn translate(filter: &Expr, columns: &Columns) -> Option<Test> {
             ColumnKind::Label(label) => Some(Test::Labels(vec![present(label)?])),
             _ => Some(Test::Always),
         },
-        // DataFusion gives constants to the scan and does not look at them again.
         Expr::Literal(ScalarValue::Boolean(Some(true)), _) => Some(Test::Always),
-        Expr::Literal(ScalarValue::Boolean(_) | ScalarValue::Null, _) => Some(Test::Never),
+        _ if never_true(filter) => Some(Test::Never),
         _ => None,
     }
+}
+
+/// `false` or NULL, which the optimizer makes of some filters.
+fn never_true(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Boolean(Some(false) | None) | ScalarValue::Null, _))
 }
 
 fn compare(kind: &ColumnKind, op: Operator, value: &ScalarValue) -> Option<Test> {

@@ -94,6 +94,16 @@ fn what_cannot_be_said_in_full_is_left_alone() {
 }
 
 #[test]
+fn constants_that_the_optimizer_leaves_are_understood() {
+    let null = || lit(ScalarValue::Boolean(None));
+    assert_eq!(told(null()).as_deref(), Some("never"));
+    assert_eq!(told(lit(false)).as_deref(), Some("never"));
+    let a = || col("job").eq(lit("a"));
+    assert_eq!(told(a().or(null())).as_deref(), Some(r#"job="a""#));
+    assert_eq!(told(lit(false).or(a())).as_deref(), Some(r#"job="a""#));
+}
+
+#[test]
 fn a_conjunction_with_one_part_that_can_be_said_is_pushed_in_part() {
     let filter = col("job").eq(lit("a")).and(col("value").gt(lit(1.0)));
     assert_eq!(support(&filter, &columns()), TableProviderFilterPushDown::Inexact);

@@ -1,0 +1,97 @@
+//! Statements that are stopped: by their client, by the clock, by the end of the server.
+
+use std::process::Command;
+use std::time::Duration;
+
+use promontory_sql::SqlOptions;
+use tokio::runtime::{Builder, Runtime};
+use tokio_postgres::NoTls;
+
+use crate::psql::psql_command;
+use crate::{ENDLESS, Server, sqlstate};
+
+/// Statements that give no row for hours, each for another reason.
+const FRUITLESS: [&str; 3] = [
+    "SELECT count(*) FROM tsdb.samples a, tsdb.samples b, tsdb.samples c, tsdb.samples d \
+     WHERE a.value + b.value + c.value + d.value < -1e300",
+    "SELECT count(*), max(a.value) FROM tsdb.samples a, tsdb.samples b, tsdb.samples c, tsdb.samples d",
+    "SELECT count(*) FROM tsdb.samples a JOIN tsdb.samples b USING (metric) JOIN tsdb.samples c USING (metric) \
+     JOIN tsdb.samples d ON d.metric = a.metric AND a.value + b.value + c.value + d.value < -1e300",
+];
+
+/// Threads of their own for the statements of one test. They are never joined.
+fn query_threads() -> &'static Runtime {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    Box::leak(Box::new(runtime))
+}
+
+async fn until(condition: impl Fn() -> bool, what: &str) {
+    let mut pause = tokio::time::interval(Duration::from_millis(5));
+    let wait = async {
+        while !condition() {
+            pause.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gives_no_row_stops_at_its_timeout_and_leaves_its_threads() {
+    let queries = query_threads();
+    let query_runtime = Some(queries.handle().clone());
+    let server = Server::start(SqlOptions { query_runtime, ..SqlOptions::default() }).await;
+    let client = server.connect().await;
+    client.simple_query("SET statement_timeout = '100ms'").await.expect("sets");
+    for query in FRUITLESS {
+        assert_eq!(sqlstate(client.simple_query(query).await), "57014", "{query}");
+        until(|| queries.metrics().num_alive_tasks() == 0, "the statement's tasks end").await;
+        assert_eq!(sqlstate(client.query(query, &[]).await), "57014", "{query}");
+        until(|| queries.metrics().num_alive_tasks() == 0, "the portal's tasks end").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_of_psql_stops_what_gives_no_row() {
+    let queries = query_threads();
+    let query_runtime = Some(queries.handle().clone());
+    let server = Server::start(SqlOptions { query_runtime, ..SqlOptions::default() }).await;
+    let mut psql = psql_command(&server, "tester");
+    psql.args(["-v", "VERBOSITY=verbose", "-c", FRUITLESS[0]]).stderr(std::process::Stdio::piped());
+    let Ok(psql) = psql.spawn() else {
+        println!("skipped: psql cannot be run");
+        return;
+    };
+    until(|| queries.metrics().num_alive_tasks() > 0, "the statement runs").await;
+    let interrupted = Command::new("kill").args(["-INT", &psql.id().to_string()]).status();
+    assert!(interrupted.expect("kill runs").success());
+    let output = tokio::task::spawn_blocking(|| psql.wait_with_output()).await.expect("waits").expect("ends");
+    let heard = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(heard.contains("57014: canceling statement due to user request"), "{heard}");
+    until(|| queries.metrics().num_alive_tasks() == 0, "the statement's tasks end").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_stops_a_running_query() {
+    let server = Server::start(SqlOptions::default()).await;
+    let client = server.connect().await;
+    let cancel = client.cancel_token();
+    let running = tokio::spawn(async move { sqlstate(client.simple_query(ENDLESS).await) });
+    // A request that comes before the statement runs stops nothing: repeat until it hits.
+    let mut pause = tokio::time::interval(Duration::from_millis(20));
+    while !running.is_finished() {
+        pause.tick().await;
+        cancel.cancel_query(NoTls).await.expect("sends the request");
+    }
+    assert_eq!(running.await.expect("ends"), "57014");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_stops_at_its_timeout() {
+    let server = Server::start(SqlOptions::default()).await;
+    let client = server.connect().await;
+    client.simple_query("SET statement_timeout = '50ms'").await.expect("sets");
+    assert_eq!(sqlstate(client.simple_query(ENDLESS).await), "57014");
+    assert_eq!(sqlstate(client.query(ENDLESS, &[]).await), "57014");
+    client.simple_query("RESET statement_timeout").await.expect("resets");
+    client.simple_query("SELECT 1").await.expect("the session goes on");
+}
