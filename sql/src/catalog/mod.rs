@@ -50,7 +50,6 @@ pub struct SqlCatalog {
 
 impl SqlCatalog {
     /// The tables over `source`. In SQL, `now()` asks `clock`.
-    #[expect(clippy::needless_pass_by_value, reason = "the catalog keeps what it is given")]
     pub fn new(source: Arc<dyn Queryable>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let schemas: [(&str, Arc<Schema>); 2] = [

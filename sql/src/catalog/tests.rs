@@ -38,7 +38,9 @@ async fn sorted_rows(session: &SessionContext, query: &str) -> Vec<String> {
     rows
 }
 
-fn storage(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Arc<MemoryStorage> {
+type SeriesOf<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
+fn storage(series: &[SeriesOf<'_>]) -> Arc<MemoryStorage> {
     let storage = MemoryStorage::new();
     for (labels, samples) in series {
         let labels = Labels::from_pairs(labels.iter().copied());

@@ -36,7 +36,7 @@ pub(super) fn response(batches: SendableRecordBatchStream, fields: Arc<Vec<Field
         .map(move |batch| {
             let rows = batch
                 .and_then(client_batch)
-                .and_then(|batch| plain_texts(batch, &encoder_fields))
+                .and_then(|batch| plain_texts(&batch, &encoder_fields))
                 .map(|batch| encode_recordbatch(Arc::clone(&encoder_fields), batch))
                 .map_err(|error| sqlstate::from_datafusion(&error));
             match rows {
@@ -50,7 +50,7 @@ pub(super) fn response(batches: SendableRecordBatchStream, fields: Arc<Vec<Field
 
 /// Postgres has no unsigned integers; `row_number()` and the like are bigints there.
 fn client_schema(schema: &Schema) -> Schema {
-    let fields = schema.fields().iter().map(|field| client_field(field));
+    let fields = schema.fields().iter().map(client_field);
     Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())
 }
 
@@ -79,7 +79,7 @@ fn client_batch(batch: RecordBatch) -> Result<RecordBatch, DataFusionError> {
 }
 
 /// Doubles and instants that go out as text, as the text that Postgres would print.
-fn plain_texts(batch: RecordBatch, fields: &[FieldInfo]) -> Result<RecordBatch, DataFusionError> {
+fn plain_texts(batch: &RecordBatch, fields: &[FieldInfo]) -> Result<RecordBatch, DataFusionError> {
     let mut columns = batch.columns().to_vec();
     let mut schema_fields = batch.schema_ref().fields().to_vec();
     for (i, field) in fields.iter().enumerate() {

@@ -36,7 +36,7 @@ pub(crate) async fn run(mut command: Command) -> Option<String> {
             Some(String::from_utf8(text).expect("psql prints UTF-8"))
         }
         Err(error) => {
-            println!("skipped: psql cannot be run: {error}");
+            eprintln!("skipped: psql cannot be run: {error}");
             None
         }
     }

@@ -58,7 +58,7 @@ async fn an_interrupt_of_psql_stops_what_gives_no_row() {
     let mut psql = psql_command(&server, "tester");
     psql.args(["-v", "VERBOSITY=verbose", "-c", FRUITLESS[0]]).stderr(std::process::Stdio::piped());
     let Ok(psql) = psql.spawn() else {
-        println!("skipped: psql cannot be run");
+        eprintln!("skipped: psql cannot be run");
         return;
     };
     until(|| queries.metrics().num_alive_tasks() > 0, "the statement runs").await;
