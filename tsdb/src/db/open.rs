@@ -89,15 +89,10 @@ fn remove_half_made(dir: &Path) -> Result<()> {
 
 /// Puts back a segment whose repair was interrupted; replay will then repair it again.
 fn undo_half_made_repair(dir: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let aside = entry.path();
-        if aside.extension().is_some_and(|e| e == "repair") {
-            tracing::warn!(path = %aside.display(), "undoing a half-made repair");
-            crate::fs::replace(&aside, &aside.with_extension(""))?;
-        }
-    }
-    Ok(())
+    let Some(number) = segment::under_repair(dir)? else { return Ok(()) };
+    let aside = segment::repair_path(dir, number);
+    tracing::warn!(path = %aside.display(), "undoing a half-made repair");
+    crate::fs::replace(&aside, &segment::path(dir, number))
 }
 
 /// Replays the newest checkpoint; gives the first segment that comes after it.

@@ -22,7 +22,7 @@ use super::open::{replay_checkpoint, warn_of_histograms};
 use super::{Counters, Db, DbOptions};
 use crate::error::{Error, Result};
 use crate::head::{Head, Replayer};
-use crate::wal::{self, ReadError, read_records, segment};
+use crate::wal::{self, ReadError, read_records, read_segment, segment};
 
 /// A server makes a block or a checkpoint some times in two hours; more often than this is no accident.
 const ATTEMPTS: u32 = 8;
@@ -87,10 +87,19 @@ fn replay_log(
     dir: &Path,
     from: u32,
     counters: &Counters,
-    visit: impl FnMut(&[u8]) -> Result<(), String>,
+    mut visit: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<()> {
     let newest = segment::list_from(dir, from)?.pop();
-    match read_records(dir, from..=u32::MAX, visit) {
+    let result = match segment::under_repair(dir)? {
+        None => read_records(dir, from..=u32::MAX, visit),
+        // Its part that is rewritten is no more than what was set aside.
+        Some(damaged) => {
+            let earlier =
+                if damaged > from { read_records(dir, from..=damaged - 1, &mut visit) } else { Ok(()) };
+            earlier.and_then(|()| read_segment(&segment::repair_path(dir, damaged), damaged, visit))
+        }
+    };
+    match result {
         Ok(()) => Ok(()),
         Err(ReadError::Corrupt(end)) if newest.is_none_or(|newest| end.segment >= newest) => {
             tracing::debug!(dir = %dir.display(), %end, "read the log up to its torn end");

@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-pub use reader::{SegmentReader, read_records};
+pub use reader::{SegmentReader, read_records, read_segment};
 pub use record::{RecordKind, RefSample, RefSeries, RefTombstone};
 pub use writer::{Compression, Writer, WriterStats};
 

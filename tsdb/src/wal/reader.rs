@@ -235,19 +235,30 @@ pub fn read_records(
     mut visit: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<(), ReadError> {
     for number in segment::list_from(dir, *numbers.start())?.into_iter().filter(|n| numbers.contains(n)) {
-        let path = segment::path(dir, number);
-        let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let mut reader = SegmentReader::new(file, number);
-        loop {
-            let offset = reader.offset();
-            match reader.next_record() {
-                None => break,
-                Some(Err(e)) => return Err(e),
-                Some(Ok(record)) => {
-                    visit(record).map_err(|reason| Corruption { segment: number, offset, reason })?
-                }
+        read_segment(&segment::path(dir, number), number, &mut visit)?;
+    }
+    Ok(())
+}
+
+/// Visits all records of the file at `path`, which is segment `number`.
+///
+/// # Errors
+/// As [`read_records`].
+pub fn read_segment(
+    path: &Path,
+    number: u32,
+    mut visit: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), ReadError> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut reader = SegmentReader::new(file, number);
+    loop {
+        let offset = reader.offset();
+        match reader.next_record() {
+            None => return Ok(()),
+            Some(Err(e)) => return Err(e),
+            Some(Ok(record)) => {
+                visit(record).map_err(|reason| Corruption { segment: number, offset, reason })?;
             }
         }
     }
-    Ok(())
 }

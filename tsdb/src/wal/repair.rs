@@ -22,7 +22,7 @@ pub fn repair(dir: &Path, damage: &Corruption, segment_bytes: usize) -> Result<(
         crate::fs::remove_file(&path)?;
     }
     let damaged = segment::path(dir, damage.segment);
-    let aside = dir.join(format!("{:08}.repair", damage.segment));
+    let aside = segment::repair_path(dir, damage.segment);
     crate::fs::replace(&damaged, &aside)?;
     let mut writer = Writer::create(dir, damage.segment, segment_bytes, Compression::Snappy)?;
     let mut reader =

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 
 const CHECKPOINT_PREFIX: &str = "checkpoint.";
+const REPAIR_SUFFIX: &str = ".repair";
 
 /// Path of segment `number` in `dir`.
 pub fn path(dir: &Path, number: u32) -> PathBuf {
@@ -16,6 +17,29 @@ pub fn path(dir: &Path, number: u32) -> PathBuf {
 /// Path of the checkpoint that covers segments up to `last`.
 pub fn checkpoint_path(dir: &Path, last: u32) -> PathBuf {
     dir.join(format!("{CHECKPOINT_PREFIX}{last:08}"))
+}
+
+/// Where a repair sets segment `number` aside.
+pub fn repair_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:08}{REPAIR_SUFFIX}"))
+}
+
+/// The segment whose repair was cut short: what was set aside is all of it.
+///
+/// One that later segments or a checkpoint follow is history: a repair ends with a new segment, and
+/// Prometheus leaves what is set aside behind when a repair of its own is cut short.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn under_repair(dir: &Path) -> Result<Option<u32>> {
+    let names = names(dir)?;
+    let Some(aside) = names.iter().filter_map(|n| parse(n.strip_suffix(REPAIR_SUFFIX)?)).max() else {
+        return Ok(None);
+    };
+    let newest = names.iter().filter_map(|n| parse(n)).max();
+    let covered = names.iter().filter_map(|n| parse(n.strip_prefix(CHECKPOINT_PREFIX)?)).max();
+    let cut_short = newest.is_none_or(|n| n <= aside) && covered.is_none_or(|n| n < aside);
+    Ok(cut_short.then_some(aside))
 }
 
 /// Numbers of the segments in `dir`, ascending; empty if there is no such directory.

@@ -204,3 +204,17 @@ fn a_damaged_log_is_cut_and_the_database_goes_on() {
     assert_eq!(db.metrics().wal_corruptions, 0);
     assert_eq!(times(&read_all(&*db), "a"), [5000, 5002]);
 }
+
+/// Prometheus leaves the segment aside when it stops in the middle of a repair, and goes on without it.
+#[test]
+fn what_an_old_repair_left_behind_cuts_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = series("a");
+    let wal_dir = wal::wal_dir(dir.path());
+    log(&wal_dir, &[series_record(&[(1, &a)]), samples_record(&[(1, 5000, 1.0)])]);
+    std::fs::write(wal::segment::repair_path(&wal_dir, 0), b"damaged").unwrap();
+    log(&wal_dir, &[samples_record(&[(1, 5001, 2.0)])]);
+    let db = open(dir.path());
+    assert_eq!(times(&read_all(&*db), "a"), [5000, 5001]);
+    assert_eq!(db.metrics().wal_corruptions, 0);
+}

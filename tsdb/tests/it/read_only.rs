@@ -186,6 +186,33 @@ fn damage_in_the_middle_ends_the_reading_and_is_left_alone() {
     assert_eq!(read_all(&*Db::open(small(dir.path())).unwrap()), found);
 }
 
+#[test]
+fn a_segment_that_a_half_made_repair_set_aside_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(small(dir.path())).unwrap();
+    fill(&db, 0..100);
+    db.close().unwrap();
+    let wal_dir = wal::wal_dir(dir.path());
+    for keep_part in [true, false] {
+        let last = *wal::segment::list(&wal_dir).unwrap().last().unwrap();
+        assert!(last > 0);
+        let path = wal::segment::path(&wal_dir, last);
+        std::fs::copy(&path, wal::segment::repair_path(&wal_dir, last)).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        if !keep_part {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let before = listing(dir.path());
+        assert_eq!(read_all(&*Db::open(read_only(&small(dir.path()))).unwrap()), read_all(&*db));
+        assert_eq!(listing(dir.path()), before);
+        let owned = Db::open(small(dir.path())).unwrap();
+        assert_eq!(read_all(&*owned), read_all(&*db));
+        assert!(!wal::segment::repair_path(&wal_dir, last).exists());
+        owned.close().unwrap();
+        std::fs::remove_file(wal::segment::path(&wal_dir, last + 1)).unwrap();
+    }
+}
+
 /// Blocks are cut, segments go and blocks are deleted while it opens; nothing is missed.
 #[test]
 fn a_busy_owner_hides_nothing() {
