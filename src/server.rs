@@ -233,11 +233,11 @@ impl Server {
         let scrape_storage: Arc<dyn Storage> = Arc::clone(&db) as Arc<dyn Storage>;
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
         let catalog = sql_catalog(&storage, &scrapes, &options.clock)?;
+        let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
         let sql_addr = match &options.sql_listen {
-            Some(address) => Some(serve_sql(&serving, address, catalog).await?),
+            Some(address) => Some(serve_sql(&serving, address, catalog, query_runtime.handle()).await?),
             None => None,
         };
-        let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
         let mut engine = options.engine;
         engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let config_state = Arc::new(ConfigState::default());
@@ -456,14 +456,20 @@ fn sql_catalog(
     Ok(catalog)
 }
 
-async fn serve_sql(tasks: &Tasks, address: &str, catalog: Arc<SqlCatalog>) -> Result<SocketAddr, StartError> {
+async fn serve_sql(
+    tasks: &Tasks,
+    address: &str,
+    catalog: Arc<SqlCatalog>,
+    query_runtime: Handle,
+) -> Result<SocketAddr, StartError> {
     let failed = |reason: String| StartError::SqlListen { address: address.to_owned(), reason };
     let listen = tokio::net::lookup_host(address)
         .await
         .map_err(|e| failed(e.to_string()))?
         .next()
         .ok_or_else(|| failed("the name has no address".to_owned()))?;
-    let server = SqlServer::bind(catalog, SqlOptions { listen, ..SqlOptions::default() })
+    let sql_options = SqlOptions { listen, query_runtime: Some(query_runtime), ..SqlOptions::default() };
+    let server = SqlServer::bind(catalog, sql_options)
         .await
         .map_err(|e| failed(api::error::with_causes(&e)))?;
     let addr = server.local_addr();
