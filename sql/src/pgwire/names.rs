@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, DataType, Expr, Ident, ObjectName, Query, SelectItem, SetExpr, TimezoneInfo, TrimWhereField,
-    Value,
+    AccessExpr, DataType, Expr, Ident, ObjectName, Query, SelectItem, SetExpr, TableFactor, TableWithJoins,
+    TimezoneInfo, TrimWhereField, Value,
 };
 
 /// What an expression without a name is called.
@@ -56,6 +56,62 @@ impl Names {
             }
         }
         Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+    }
+}
+
+/// Makes the names of functions known within `query`, so that `ORDER BY max`, or an outer query, can
+/// refer to `max(value)`. The planner wants names to differ, so that one that occurs twice stays unknown.
+pub(super) fn name_functions(query: &mut Query) {
+    for cte in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+        name_functions(&mut cte.query);
+    }
+    name_functions_of(&mut query.body);
+}
+
+fn name_functions_of(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            select.from.iter_mut().for_each(name_functions_in);
+            name_items(&mut select.projection);
+        }
+        SetExpr::Query(query) => name_functions(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            name_functions_of(left);
+            name_functions_of(right);
+        }
+        _ => {}
+    }
+}
+
+fn name_functions_in(table: &mut TableWithJoins) {
+    let joined = table.joins.iter_mut().map(|join| &mut join.relation);
+    for factor in std::iter::once(&mut table.relation).chain(joined) {
+        match factor {
+            TableFactor::Derived { subquery, .. } => name_functions(subquery),
+            TableFactor::NestedJoin { table_with_joins, .. } => name_functions_in(table_with_joins),
+            _ => {}
+        }
+    }
+}
+
+fn name_items(items: &mut [SelectItem]) {
+    let names: Option<Vec<String>> = items
+        .iter()
+        .map(|item| match item {
+            SelectItem::UnnamedExpr(expr) => Some(name_of(expr)),
+            SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
+            // Which names a star brings is not known here.
+            _ => None,
+        })
+        .collect();
+    let Some(names) = names else { return };
+    for (item, name) in items.iter_mut().zip(&names) {
+        if let SelectItem::UnnamedExpr(expr @ Expr::Function(_)) = item
+            && names.iter().filter(|other| *other == name).count() == 1
+        {
+            let alias = Ident::with_quote('"', name);
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use datafusion::sql::parser::Statement as AnyStatement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Reset, Set, SetAssignment, Statement, Value};
 use pgwire::error::PgWireResult;
 
-use super::names::Names;
+use super::names::{Names, name_functions};
 use super::sqlstate;
 
 /// A statement, understood.
@@ -70,13 +70,22 @@ pub(super) fn text_columns(names: &[&str]) -> SchemaRef {
 ///
 /// # Errors
 /// With the SQLSTATE that fits; 0A000 for everything that would change data.
-pub(super) async fn prepare(session: &SessionContext, statement: Statement) -> PgWireResult<Prepared> {
+pub(super) async fn prepare(session: &SessionContext, mut statement: Statement) -> PgWireResult<Prepared> {
     if let Some(command) = command(&statement)? {
         return Ok(Prepared::Command(command));
     }
-    let names = match &statement {
-        Statement::Query(query) => Some(Names::of(query)),
-        Statement::Explain { .. } => None,
+    let names = match &mut statement {
+        Statement::Query(query) => {
+            name_functions(query);
+            Some(Names::of(query))
+        }
+        Statement::Explain { statement, .. } => {
+            match statement.as_mut() {
+                Statement::Query(query) => name_functions(query),
+                other => return Err(sqlstate::read_only(&verb(other))),
+            }
+            None
+        }
         other => return Err(sqlstate::read_only(&verb(other))),
     };
     let plan = session

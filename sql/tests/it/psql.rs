@@ -116,6 +116,28 @@ async fn columns_are_called_what_postgres_calls_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn functions_can_be_referred_to_by_their_names() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (query, expected) in [
+        (
+            "SELECT job, max(value) FROM up GROUP BY job HAVING max(value) > 0 ORDER BY max, 1",
+            "api|1\nnode|1\n",
+        ),
+        ("SELECT job, count(*) FROM up GROUP BY 1 ORDER BY count(*) DESC", "node|242\napi|121\n"),
+        ("SELECT max FROM (SELECT job, max(value) FROM up GROUP BY 1) t WHERE job = 'api'", "1\n"),
+        ("WITH t AS (SELECT count(*) FROM up) SELECT count + 1 FROM t", "364\n"),
+        ("SELECT max(value), max(timestamp) FROM up", "1|2026-01-01 12:00:00+00\n"),
+        (
+            "SELECT date_trunc('hour', timestamp), count(*) FROM up WHERE job = 'api' GROUP BY date_trunc ORDER BY 1",
+            "2026-01-01 10:00:00+00|60\n2026-01-01 11:00:00+00|60\n2026-01-01 12:00:00+00|1\n",
+        ),
+    ] {
+        let Some(got) = psql(&server, query).await else { return };
+        assert_eq!(got, expected, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn psql_can_look_around() {
     let server = Server::start(SqlOptions::default()).await;
     let Some(databases) = psql(&server, "SELECT datname FROM pg_database").await else { return };
@@ -168,6 +190,8 @@ async fn psql_hears_what_is_wrong() {
     let server = Server::start(SqlOptions::default()).await;
     for (query, expected) in [
         ("DELETE FROM up", "0A000: Promontory is read only: DELETE is not supported"),
+        ("EXPLAIN INSERT INTO up VALUES (1)", "0A000: Promontory is read only: INSERT is not supported"),
+        ("DROP TABLE up", "0A000: Promontory is read only: DROP TABLE is not supported"),
         ("CREATE TABLE t (a int)", "0A000: Promontory is read only: CREATE TABLE is not supported"),
         ("SELECT * FROM no_such_metric", "42P01: relation \"metrics.no_such_metric\" does not exist"),
         ("SELECT no_such_label FROM up", "42703: column \"no_such_label\" does not exist"),
