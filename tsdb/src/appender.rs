@@ -14,11 +14,17 @@ use crate::labels::Labels;
 use crate::sample::{SeriesRef, TimestampMs};
 use crate::wal::RefSample;
 
+/// How far ahead of the clock a sample may be. One far future sample would raise the head's floor over
+/// everybody else's samples, for good.
+const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
+
 /// A batch of samples on its way into a [`Db`].
 #[derive(Debug)]
 pub struct Appender {
     db: Arc<Db>,
     staged: Staged,
+    /// Newest timestamp that is taken, by the clock when the batch began.
+    max_time: TimestampMs,
 }
 
 /// What a commit takes over; the two vectors are parallel.
@@ -31,7 +37,8 @@ pub(crate) struct Staged {
 
 impl Appender {
     pub(crate) fn new(db: Arc<Db>) -> Self {
-        Self { db, staged: Staged::default() }
+        let max_time = db.options().clock.now_ms().saturating_add(MAX_AHEAD_MS);
+        Self { db, staged: Staged::default(), max_time }
     }
 
     /// Stages one sample and returns the reference to pass next time.
@@ -40,6 +47,7 @@ impl Appender {
     /// reference of a removed series falls back to `labels`. A sample that the series already has,
     /// bit for bit, is accepted and ignored. Checks are made against committed samples: of two
     /// staged samples of one series, the later staged must be newer, or commit drops and counts it.
+    /// A sample later than ten minutes after the start of the batch is out of bounds.
     ///
     /// # Errors
     /// Why the sample is refused. The rest of the batch is not affected.
@@ -54,6 +62,9 @@ impl Appender {
             return Err(AppendError::ReadOnly);
         }
         let head = self.db.head();
+        if t > self.max_time {
+            return Err(head.refuse_out_of_bounds());
+        }
         let series = head.series_for(known, labels)?;
         let series_ref = series.series;
         if head.check(&series, t, v)? == Acceptance::Append {

@@ -124,7 +124,7 @@ pub enum AppendError {
     /// Older than the newest sample of its series.
     #[error("out of order sample")]
     OutOfOrder,
-    /// Below the head's floor.
+    /// Below the head's floor, or too far ahead of the clock.
     #[error("out of bounds")]
     OutOfBounds,
     /// Older than the out-of-order window.

@@ -1,6 +1,6 @@
 //! Scrapes into a real database.
 
-use promontory_tsdb::{Db, DbOptions, Matcher, Queryable};
+use promontory_tsdb::{Clock as _, Db, DbOptions, Matcher, Queryable, SystemClock};
 
 use super::*;
 
@@ -28,4 +28,26 @@ fn pages_are_in_the_database() {
     assert_eq!(samples("up"), (1, 4));
     assert_eq!(db.head_stats().series, 7);
     db.close().unwrap();
+}
+
+#[test]
+fn one_timestamp_far_ahead_is_dropped_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(DbOptions::new(dir.path())).unwrap();
+    let config = Arc::new(job(""));
+    let target = target(&config, "host:80");
+    let counters = Arc::<Counters>::default();
+    let mut ingest = Ingest::new(config, target, Arc::clone(&counters));
+    let storage: Arc<dyn Storage> = Arc::clone(&db) as _;
+    let now = SystemClock.now_ms();
+    for t in [now - 1000, now] {
+        let body = format!("ahead 1 {}\nplain 1\n", now + 3_600_000);
+        let page = Fetched::Page { body: body.as_bytes(), content_type: "text/plain" };
+        ingest.store(&storage, page, t, || std::time::Duration::ZERO).unwrap();
+    }
+    let samples = |name: &str| {
+        db.series_stats(&[Matcher::eq("__name__", name)], i64::MIN, i64::MAX).unwrap().samples
+    };
+    assert_eq!((samples("ahead"), samples("plain"), samples("up")), (0, 2, 2));
+    assert_eq!(counters.snapshot().samples_out_of_bounds, 2);
 }

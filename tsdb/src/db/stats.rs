@@ -49,7 +49,7 @@ pub struct DbMetrics {
     pub samples_appended: u64,
     /// Samples refused: older than the newest of their series.
     pub out_of_order: u64,
-    /// Samples refused: below the head's floor.
+    /// Samples refused: below the head's floor, or too far ahead of the clock.
     pub out_of_bounds: u64,
     /// Samples refused: same timestamp, other value.
     pub duplicates: u64,

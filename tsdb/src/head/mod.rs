@@ -194,6 +194,12 @@ impl Head {
         result
     }
 
+    /// Counts a sample that is out of bounds whatever its series.
+    pub(crate) fn refuse_out_of_bounds(&self) -> AppendError {
+        self.counters.out_of_bounds.fetch_add(1, Ordering::Relaxed);
+        AppendError::OutOfBounds
+    }
+
     /// Applies logged samples all at once. The caller holds the commit lock.
     pub(crate) fn apply(&self, samples: impl Iterator<Item = (Arc<MemSeries>, TimestampMs, f64)>) {
         let _visible = self.visibility.write();

@@ -1,7 +1,10 @@
 //! What is committed is there, also after a restart without a close.
 
+use std::sync::Arc;
+
 use promontory_tsdb::{
-    AppendError, Db, Error, Labels, MatchOp, Matcher, Queryable, SelectHints, SeriesRef, stale_nan,
+    AppendError, Db, Error, Labels, ManualClock, MatchOp, Matcher, Queryable, SelectHints, SeriesRef,
+    stale_nan,
 };
 
 use crate::support::{append, options, read, read_all};
@@ -120,4 +123,29 @@ fn after_close_appends_fail_and_the_directory_is_free() {
     let again = Db::open(options(dir.path())).unwrap();
     assert_eq!(read_all(&*again), read_all(&*db));
     assert_eq!(again.metrics().clean_start, Some(true));
+}
+
+#[test]
+fn a_sample_from_the_future_is_refused_and_stops_nobody() {
+    let now = 1_700_000_000_000;
+    let clock = ManualClock::new(now);
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.clock = Arc::new(clock.clone());
+    let db = Db::open(options.clone()).unwrap();
+    let mut appender = db.appender();
+    let refused = appender.append(SeriesRef(0), &series(0), now + 600_001, 1.0);
+    assert_eq!(refused, Err(AppendError::OutOfBounds));
+    appender.append(SeriesRef(0), &series(1), now + 600_000, 1.0).unwrap();
+    appender.commit().unwrap();
+    append(&db, &[(&series(2), now, 1.0)]);
+    assert_eq!((db.head_stats().series, db.metrics().out_of_bounds), (2, 1));
+    clock.advance_ms(1);
+    append(&db, &[(&series(0), now + 600_001, 1.0)]);
+
+    // What is in the log counts, whatever the clock says.
+    let before = read_all(&*db);
+    db.close().unwrap();
+    clock.set_ms(0);
+    assert_eq!(read_all(&*Db::open(options).unwrap()), before);
 }

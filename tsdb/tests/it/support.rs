@@ -9,10 +9,13 @@ use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, Matcher, Queryable, Se
 /// Samples by series; values as bits, so that NaNs compare.
 pub(crate) type Contents = BTreeMap<Labels, Vec<(i64, u64)>>;
 
+/// What [`options`]'s clock shows: later than any sample of a test.
+pub(crate) const NOW_MS: i64 = 4_000_000_000_000;
+
 /// Options with a clock that stands still.
 pub(crate) fn options(path: &std::path::Path) -> DbOptions {
     let mut options = DbOptions::new(path);
-    options.clock = Arc::new(ManualClock::new(0));
+    options.clock = Arc::new(ManualClock::new(NOW_MS));
     options
 }
 
