@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::RwLock;
-use promontory_tsdb::Clock;
+use promontory_tsdb::{Clock, Db};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -83,11 +83,28 @@ impl ConfigFile {
     }
 }
 
+/// What the command line says about the retention time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetentionFlags {
+    pub(crate) time_ms: Option<i64>,
+    /// Whether it was asked for rather than being the default.
+    pub(crate) given: bool,
+}
+
+impl RetentionFlags {
+    /// What is in force together with a configuration file.
+    pub(crate) fn with(self, config: &Config) -> Option<i64> {
+        config.storage.retention_ms(self.time_ms, self.given)
+    }
+}
+
 /// Reads the configuration again when asked, one request at a time.
 pub(crate) struct Reloader {
     pub(crate) file: ConfigFile,
     pub(crate) http_addr: SocketAddr,
     pub(crate) scrapes: Arc<ScrapeManager>,
+    pub(crate) db: Arc<Db>,
+    pub(crate) retention: RetentionFlags,
     pub(crate) config_state: Arc<ConfigState>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -116,6 +133,7 @@ impl Reloader {
         match self.file.load(self.http_addr) {
             Ok(config) => {
                 self.scrapes.apply(&config).await.map_err(|e| e.to_string())?;
+                self.db.set_retention_ms(self.retention.with(&config));
                 self.config_state.applied(&config, self.clock.now_ms());
                 Ok(())
             }

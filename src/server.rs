@@ -36,12 +36,13 @@ use tower::ServiceExt as _;
 
 use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
-use crate::cli::ServerFlags;
+use crate::cli::{ServerFlags, flags};
 use crate::config::ConfigError;
-use crate::reload::{ConfigFile, ConfigState, Reloader};
+use crate::reload::{ConfigFile, ConfigState, Reloader, RetentionFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage};
 use crate::targets_table::TargetsTable;
 use crate::tasks::Tasks;
+use crate::units::PromDuration;
 
 /// How often storage is given time for its upkeep.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
@@ -59,6 +60,8 @@ pub struct ServerOptions {
     pub sql_listen: Option<String>,
     /// The data directory, and how it is kept.
     pub storage: DbOptions,
+    /// Whether the retention time of `storage` was asked for, rather than being the default.
+    pub retention_time_given: bool,
     /// What queries may use.
     pub engine: EngineOptions,
     /// Queries that run at the same time.
@@ -81,6 +84,7 @@ impl ServerOptions {
             web_listen: vec!["127.0.0.1:0".to_owned()],
             sql_listen: Some("127.0.0.1:0".to_owned()),
             storage: DbOptions::new(data_dir),
+            retention_time_given: false,
             engine: EngineOptions::default(),
             max_concurrency: 20,
             enable_lifecycle: true,
@@ -93,11 +97,9 @@ impl ServerOptions {
     /// What the command line asks for. Features that we do not know are logged, as upstream does.
     pub fn from_flags(flags: &ServerFlags, values: BTreeMap<String, String>) -> Self {
         let mut storage = DbOptions::new(&flags.storage_tsdb_path);
-        // Compat: zero is "not given", which takes the default that `storage` came with.
-        let retention_ms = flags.storage_tsdb_retention_time.as_ms();
-        if retention_ms > 0 {
-            storage.retention_ms = Some(retention_ms);
-        }
+        let retention_time = flags::retention_time(flags).map(PromDuration::as_ms);
+        let default = Some(flags::DEFAULT_RETENTION_MS).filter(|_| !flags::limits_size(flags));
+        storage.retention_ms = retention_time.or(default);
         storage.block_range_ms = flags.storage_tsdb_min_block_duration.as_ms().max(1);
         storage.lockfile = !flags.storage_tsdb_no_lockfile;
         let mut engine = EngineOptions {
@@ -112,6 +114,7 @@ impl ServerOptions {
             web_listen: flags.web_listen_address.clone(),
             sql_listen: Some(flags.sql_listen_address.clone()).filter(|a| !a.is_empty()),
             storage,
+            retention_time_given: retention_time.is_some(),
             engine,
             max_concurrency: flags.query_max_concurrency.max(1),
             enable_lifecycle: flags.web_enable_lifecycle,
@@ -228,7 +231,10 @@ impl Server {
         let Front { quit, reloads, lifecycle, serving, door } =
             Front::open(listeners, options.enable_lifecycle);
 
+        let retention =
+            RetentionFlags { time_ms: options.storage.retention_ms, given: options.retention_time_given };
         let db = open_storage(options.storage.clone()).await?;
+        db.set_retention_ms(retention.with(&config));
         let storage: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
         let scrape_storage: Arc<dyn Storage> = Arc::clone(&db) as Arc<dyn Storage>;
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
@@ -241,7 +247,6 @@ impl Server {
         let mut engine = options.engine;
         engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let config_state = Arc::new(ConfigState::default());
-        let retention = crate::units::PromDuration::from_ms(options.storage.retention_ms.unwrap_or(0));
         let state = Arc::new(ApiState {
             storage,
             db: Arc::clone(&db),
@@ -257,7 +262,6 @@ impl Server {
             http: Default::default(),
             cors,
             flags: options.flags,
-            retention: retention.to_string(),
             started_ms,
             sql_addr,
         });
@@ -267,8 +271,15 @@ impl Server {
         scrapes.apply(&config).await?;
         config_state.applied(&config, options.clock.now_ms());
         let upkeep = Tasks::new();
-        let reloader =
-            Reloader { file, http_addr, scrapes: Arc::clone(&scrapes), config_state, clock: options.clock };
+        let reloader = Reloader {
+            file,
+            http_addr,
+            scrapes: Arc::clone(&scrapes),
+            db: Arc::clone(&db),
+            retention,
+            config_state,
+            clock: options.clock,
+        };
         upkeep.spawn("reload", |token| reloader.run(reloads, token));
         upkeep.spawn("maintenance", |token| maintain(db, token));
         lifecycle.set_ready();

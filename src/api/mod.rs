@@ -79,7 +79,6 @@ pub(crate) struct ApiState {
     pub(crate) http: HttpMetrics,
     pub(crate) cors: CorsOrigin,
     pub(crate) flags: BTreeMap<String, String>,
-    pub(crate) retention: String,
     pub(crate) started_ms: i64,
     pub(crate) sql_addr: Option<SocketAddr>,
 }

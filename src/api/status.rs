@@ -11,7 +11,7 @@ use super::ApiState;
 use super::envelope::{Answer, ApiResult};
 use super::error::ApiError;
 use super::params::Params;
-use crate::units::format_time_ms;
+use crate::units::{PromDuration, format_time_ms};
 
 /// The API that we speak, with our own version behind the `+`: clients such as Grafana choose what they
 /// ask for by the version of Prometheus that they believe to be talking to.
@@ -54,7 +54,7 @@ pub(crate) async fn runtimeinfo(State(state): State<Arc<ApiState>>) -> ApiResult
         "GOMEMLIMIT": i64::MAX,
         "GOGC": "",
         "GODEBUG": "",
-        "storageRetention": state.retention,
+        "storageRetention": PromDuration::from_ms(state.db.retention_ms().unwrap_or(0)).to_string(),
     })))
 }
 

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use clap::{Arg, ArgAction, Command, ValueEnum};
 
 use super::ServerFlags;
+use crate::units::PromDuration;
+
+/// How long samples are kept if nobody limits time or size.
+pub const DEFAULT_RETENTION_MS: i64 = 15 * 24 * 3600 * 1000;
 
 /// Whether a flag takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,6 @@ pub const UNSERVED: &[(&str, Takes, &str)] = &[
     ("web.console.libraries", Value, NO_UI),
     ("web.page-title", Value, NO_UI),
     ("web.search.max-limit", Value, "the search API is not served yet"),
-    ("storage.tsdb.retention.size", Value, "retention goes by time only"),
     ("storage.tsdb.head-chunks-write-queue-size", Value, "head chunks are written without a queue"),
     ("storage.tsdb.delay-compact-file.path", Value, "compaction is not delayed"),
     ("storage.tsdb.max-block-duration", Value, "block ranges follow from the retention"),
@@ -108,6 +111,31 @@ fn hidden(name: &'static str) -> Arg {
     Arg::new(name).long(name).hide(true)
 }
 
+/// Whether the command line limits the size of the data.
+pub fn limits_size(flags: &ServerFlags) -> bool {
+    flags.storage_tsdb_retention_size.as_deref().is_some_and(|size| size != "0")
+}
+
+/// The retention time that the command line gives. Compat: zero is "not given".
+pub fn retention_time(flags: &ServerFlags) -> Option<PromDuration> {
+    flags.storage_tsdb_retention_time.filter(|time| time.as_ms() > 0)
+}
+
+/// The text for a size limit that was given.
+pub fn warn_of_size_retention(flags: &ServerFlags) -> Option<String> {
+    let why = match retention_time(flags) {
+        Some(_) => "retention goes by time only",
+        None => "retention goes by time only; unless a retention time is given, nothing is deleted",
+    };
+    limits_size(flags).then(|| format!("--storage.tsdb.retention.size has no effect: {why}"))
+}
+
+/// The retention time in force as far as the command line knows; 0 keeps all.
+fn shown_retention_time(flags: &ServerFlags) -> PromDuration {
+    let default = if limits_size(flags) { 0 } else { DEFAULT_RETENTION_MS };
+    retention_time(flags).unwrap_or(PromDuration::from_ms(default))
+}
+
 /// Names and values of the flags that are served.
 pub fn values(flags: &ServerFlags) -> BTreeMap<String, String> {
     let enum_name =
@@ -126,7 +154,11 @@ pub fn values(flags: &ServerFlags) -> BTreeMap<String, String> {
         ("storage.tsdb.min-block-duration", flags.storage_tsdb_min_block_duration.to_string()),
         ("storage.tsdb.no-lockfile", flags.storage_tsdb_no_lockfile.to_string()),
         ("storage.tsdb.path", flags.storage_tsdb_path.display().to_string()),
-        ("storage.tsdb.retention.time", flags.storage_tsdb_retention_time.to_string()),
+        (
+            "storage.tsdb.retention.size",
+            flags.storage_tsdb_retention_size.clone().unwrap_or_else(|| "0B".to_owned()),
+        ),
+        ("storage.tsdb.retention.time", shown_retention_time(flags).to_string()),
         ("web.cors.origin", flags.web_cors_origin.clone()),
         ("web.enable-lifecycle", flags.web_enable_lifecycle.to_string()),
         ("web.listen-address", flags.web_listen_address.join(",")),

@@ -68,9 +68,13 @@ pub struct ServerFlags {
     #[arg(long = "storage.tsdb.path", value_name = "DIR", default_value = "data/")]
     pub storage_tsdb_path: PathBuf,
 
-    /// How long to keep samples
-    #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", default_value = "15d")]
-    pub storage_tsdb_retention_time: PromDuration,
+    /// How long to keep samples [default: 15d, or for ever if only a size is given]
+    #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION")]
+    pub storage_tsdb_retention_time: Option<PromDuration>,
+
+    /// Not served: without a retention time beside it, nothing is deleted
+    #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES", hide = true)]
+    pub storage_tsdb_retention_size: Option<String>,
 
     /// Do not lock the data directory
     #[arg(long = "storage.tsdb.no-lockfile")]
@@ -139,7 +143,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, clap::Err
     {
         return Err(command.error(clap::error::ErrorKind::ArgumentConflict, format!("--{name}: {why}")));
     }
-    let warnings = flags::UNSERVED
+    let mut warnings: Vec<String> = flags::UNSERVED
         .iter()
         .flat_map(|(name, _, why)| {
             [(*name).to_owned(), format!("no-{name}")].into_iter().map(move |name| (name, why))
@@ -147,6 +151,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, clap::Err
         .filter(|(name, _)| command_has(&command, name) && given(name))
         .map(|(name, why)| format!("--{name} has no effect: {why}"))
         .collect();
+    warnings.extend(flags::warn_of_size_retention(&cli.server));
     let flags = flags::values(&cli.server);
     Ok(Parsed { cli, flags, warnings })
 }
@@ -220,6 +225,24 @@ mod tests {
             parsed.warnings
         );
         assert_eq!(parsed.warnings.len(), 3);
+    }
+
+    #[test]
+    fn the_retention_time_that_nobody_gave_is_told_from_one_that_was() {
+        let retention = |words: &str| {
+            let parsed = parse_words(words).unwrap();
+            let server = crate::server::ServerOptions::from_flags(&parsed.cli.server, BTreeMap::new());
+            let days = server.storage.retention_ms.map(|ms| ms / 86_400_000);
+            (days, server.retention_time_given, parsed.flags["storage.tsdb.retention.time"].clone())
+        };
+        assert_eq!(retention(""), (Some(15), false, "15d".to_owned()));
+        assert_eq!(retention("--storage.tsdb.retention.time=0s"), (Some(15), false, "15d".to_owned()));
+        assert_eq!(retention("--storage.tsdb.retention.time=30d"), (Some(30), true, "30d".to_owned()));
+        assert_eq!(retention("--storage.tsdb.retention.size=1GB"), (None, false, "0s".to_owned()));
+        let both = "--storage.tsdb.retention.size=1GB --storage.tsdb.retention.time=30d";
+        assert_eq!(retention(both), (Some(30), true, "30d".to_owned()));
+        assert_eq!(parse_words(both).unwrap().flags["storage.tsdb.retention.size"], "1GB");
+        assert_eq!(parse_words("--storage.tsdb.retention.size=0").unwrap().warnings, Vec::<String>::new());
     }
 
     #[test]

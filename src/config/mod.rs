@@ -14,6 +14,7 @@ mod http;
 mod reader;
 mod render;
 mod scrape;
+mod storage;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -29,12 +30,15 @@ pub use global::GlobalConfig;
 pub use http::{AuthConfig, HttpClientConfig, PasswordSource, Secret, TlsConfig};
 use reader::{At, Notes, Section};
 pub use scrape::{EscapingScheme, FileSdConfig, ScrapeConfig, ScrapeLimits, ScrapeProtocol, StaticConfig};
+pub use storage::StorageConfig;
 
 /// A checked configuration. What is left out of the file has its default filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// What holds for all jobs.
     pub global: GlobalConfig,
+    /// How the data directory is kept.
+    pub storage: StorageConfig,
     /// Patterns of further files with `scrape_configs`, made absolute or relative to the process.
     pub scrape_config_files: Vec<String>,
     /// Jobs of the file itself.
@@ -118,6 +122,10 @@ impl Config {
             Some(section) => GlobalConfig::read(section, &mut notes)?,
             None => GlobalConfig::default(),
         };
+        let storage = match root.section(&notes, "storage")? {
+            Some(section) => StorageConfig::read(section, &mut notes)?,
+            None => StorageConfig::default(),
+        };
         let directory = directory_of(path);
         let mut scrape_config_files = Vec::new();
         for item in root.list(&notes, "scrape_config_files")? {
@@ -128,9 +136,7 @@ impl Config {
             scrape_config_files.push((item.at, join_directory(directory, &pattern)));
         }
         let scrape_configs = read_scrape_configs(&mut root, &global, directory, &mut notes)?;
-        for key in
-            ["runtime", "alerting", "rule_files", "storage", "tracing", "remote_write", "remote_read", "otlp"]
-        {
+        for key in ["runtime", "alerting", "rule_files", "tracing", "remote_write", "remote_read", "otlp"] {
             root.unserved(&mut notes, key);
         }
         root.finish(&notes)?;
@@ -156,6 +162,7 @@ impl Config {
         }
         let config = Self {
             global,
+            storage,
             scrape_config_files: scrape_config_files.into_iter().map(|(_, pattern)| pattern).collect(),
             scrape_configs: scrape_configs.into_iter().map(|(_, job)| job).collect(),
             included_scrape_configs: included,
@@ -181,6 +188,7 @@ impl Config {
             .push(StaticConfig { targets: vec![format!("{host}:{}", listen.port())], labels: Vec::new() });
         Self {
             global,
+            storage: StorageConfig::default(),
             scrape_config_files: Vec::new(),
             scrape_configs: vec![job],
             included_scrape_configs: Vec::new(),

@@ -14,6 +14,11 @@ const MASK: &str = "<secret>";
 pub(super) fn render(config: &Config) -> String {
     let mut root = Map::default();
     root.put("global", global(&config.global));
+    if let Some(time) = config.storage.retention_time {
+        let mut retention = Map::default();
+        retention.put("time", format_duration(time));
+        root.put("storage", nested("tsdb", nested("retention", retention)));
+    }
     root.list("scrape_config_files", config.scrape_config_files.iter().map(|f| Value::from(f.as_str())));
     root.list("scrape_configs", config.scrape_configs.iter().map(job));
     serde_yaml_ng::to_string(&root.0).unwrap_or_else(|e| format!("<error creating config string: {e}>"))
@@ -52,6 +57,12 @@ impl From<Map> for Value {
     fn from(map: Map) -> Self {
         Value::Mapping(map.0)
     }
+}
+
+fn nested(key: &str, value: Map) -> Map {
+    let mut map = Map::default();
+    map.put(key, value);
+    map
 }
 
 fn global(global: &GlobalConfig) -> Value {

@@ -184,9 +184,44 @@ fn unserved_keys_warn_once_each() {
             "prometheus.yml:13: scrape_configs[0].oauth2: not supported yet; ignored",
             "prometheus.yml:16: scrape_configs[0].tls_config.server_name: not supported yet; ignored",
             "prometheus.yml:1: remote_write: not supported yet; ignored",
-            "prometheus.yml:4: storage: not supported yet; ignored",
+            "prometheus.yml:6: storage.tsdb.out_of_order_time_window: not supported yet; ignored",
             "prometheus.yml:9: scrape_configs[0].scrape_native_histograms: not supported yet; ignored",
         ]
+    );
+}
+
+#[test]
+fn retention_is_read_and_a_size_alone_is_warned_of() {
+    let read = |retention: &str| {
+        let (config, warnings) = parse(&format!("storage:\n  tsdb:\n    retention: {retention}\n")).unwrap();
+        (
+            config.storage.retention_time.map(|t| t.as_secs() / 86_400),
+            config.storage.retention_by_size,
+            warnings,
+        )
+    };
+    assert_eq!(read("{time: 90d}"), (Some(90), false, vec![]));
+    assert_eq!(read("{time: 0s}"), (None, false, vec![]));
+    for key in ["size: 100GB", "percentage: 80"] {
+        let (time, by_size, warnings) = read(&format!("{{{key}}}"));
+        assert_eq!((time, by_size, warnings.len()), (None, true, 1), "{warnings:?}");
+        assert!(warnings[0].contains("nothing is deleted"), "{warnings:?}");
+        let (time, by_size, warnings) = read(&format!("{{{key}, time: 1d}}"));
+        assert_eq!((time, by_size, warnings.len()), (Some(1), true, 1));
+    }
+    let effective = |keys: &str, flags_ms, given| {
+        let (config, _) = parse(&format!("storage: {{tsdb: {{retention: {keys}}}}}\n")).unwrap();
+        config.storage.retention_ms(flags_ms, given)
+    };
+    assert_eq!(effective("{time: 2s}", Some(1000), true), Some(2000));
+    assert_eq!(effective("{size: 1GB}", Some(1000), false), None);
+    assert_eq!(effective("{size: 1GB}", Some(1000), true), Some(1000));
+    assert_eq!(effective("{}", Some(1000), false), Some(1000));
+    let shown = good("storage: {tsdb: {retention: {time: 90d}}}\n").to_yaml();
+    assert!(shown.contains("storage:\n  tsdb:\n    retention:\n      time: 90d\n"), "{shown}");
+    bad(
+        "storage: {tsdb: {retention: {tim: 90d}}}\n",
+        "prometheus.yml:1: storage.tsdb.retention.tim: unknown key",
     );
 }
 

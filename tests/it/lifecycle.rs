@@ -22,8 +22,9 @@ async fn a_good_configuration_is_reloaded_and_a_bad_one_changes_nothing() {
     let path = server.dir.path().join("prometheus.yml");
     let reload = || async { reqwest::Client::new().post(server.url("/-/reload")).send().await.unwrap() };
     let yaml = || async { server.get("/api/v1/status/config").await.1["data"]["yaml"].to_string() };
-    write(&path, "global: {scrape_interval: 8s}\n");
+    write(&path, "global: {scrape_interval: 8s}\nstorage: {tsdb: {retention: {time: 90d}}}\n");
     assert_eq!(reload().await.status(), 200);
+    assert_eq!(server.get("/api/v1/status/runtimeinfo").await.1["data"]["storageRetention"], "90d");
     assert!(yaml().await.contains("scrape_interval: 8s"), "{}", yaml().await);
     write(&path, "globall: {}\n");
     let response = reload().await;

@@ -45,9 +45,8 @@ fn one_timestamp_far_ahead_is_dropped_and_the_rest_goes_on() {
         let page = Fetched::Page { body: body.as_bytes(), content_type: "text/plain" };
         ingest.store(&storage, page, t, || std::time::Duration::ZERO).unwrap();
     }
-    let samples = |name: &str| {
-        db.series_stats(&[Matcher::eq("__name__", name)], i64::MIN, i64::MAX).unwrap().samples
-    };
+    let samples =
+        |name: &str| db.series_stats(&[Matcher::eq("__name__", name)], i64::MIN, i64::MAX).unwrap().samples;
     assert_eq!((samples("ahead"), samples("plain"), samples("up")), (0, 2, 2));
     assert_eq!(counters.snapshot().samples_out_of_bounds, 2);
 }

@@ -140,7 +140,7 @@ fn remove_files(dir: &Path) -> Result<()> {
 fn apply_retention(db: &Db, done: &mut Maintenance) -> Result<()> {
     let blocks = db.blocks.loaded();
     let ranges = blocks.iter().map(|b| (b.min_time(), b.max_time())).collect::<Vec<_>>();
-    let expired = plan::expired(&ranges, db.options.retention_ms);
+    let expired = plan::expired(&ranges, db.retention_ms());
     if expired.is_empty() {
         return Ok(());
     }

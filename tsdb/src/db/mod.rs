@@ -88,6 +88,8 @@ impl DbOptions {
 #[derive(Debug)]
 pub struct Db {
     options: DbOptions,
+    /// [`DbOptions::retention_ms`] as it was last set.
+    retention_ms: Mutex<Option<i64>>,
     head: Arc<Head>,
     blocks: Blocks,
     /// The commit lock; `None` when reading only.
@@ -164,6 +166,7 @@ impl Db {
             clean_start: None,
             replay,
             counters,
+            retention_ms: Mutex::new(options.retention_ms),
             options,
         }
     }
@@ -217,6 +220,16 @@ impl Db {
         let result = log.as_mut().map_or(Ok(()), |log| log.writer.close());
         self.lock.lock().take();
         result
+    }
+
+    /// How long blocks are kept; `None` keeps all.
+    pub fn retention_ms(&self) -> Option<i64> {
+        *self.retention_ms.lock()
+    }
+
+    /// Changes how long blocks are kept, from the next [`Db::maintain`] on.
+    pub fn set_retention_ms(&self, retention_ms: Option<i64>) {
+        *self.retention_ms.lock() = retention_ms;
     }
 
     /// What the head holds.

@@ -100,9 +100,10 @@ fn a_late_sample_does_not_get_below_a_block() {
 fn retention_deletes_whole_blocks_from_the_old_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = small(dir.path());
-    options.retention_ms = Some(20 * MINUTE);
+    options.retention_ms = Some(MINUTE);
     let db = Db::open(options).unwrap();
     fill(&db, 0..67);
+    db.set_retention_ms(Some(20 * MINUTE));
     let done = db.maintain().unwrap();
     assert_eq!((done.blocks_cut.len(), done.blocks_deleted.len()), (6, 4));
     assert_eq!(db.time_bounds().unwrap().0, 40 * MINUTE);
