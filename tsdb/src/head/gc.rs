@@ -20,11 +20,15 @@ impl Head {
         self.raise_min_valid_time(mint);
         self.min_time.fetch_max(mint, Ordering::AcqRel);
         let mut oldest = NO_MIN;
+        let mut oldest_ooo = NO_MIN;
         let mut empty = Vec::new();
         let mut chunks = 0;
         self.index.for_each(|series| {
             let mut state = series.lock();
             chunks += state.truncate(mint) as u64;
+            if let Some(first) = state.ooo.as_ref().and_then(|o| o.first()) {
+                oldest_ooo = oldest_ooo.min(first.t);
+            }
             match state.in_order_min_time() {
                 Some(t) => oldest = oldest.min(t),
                 None if state.is_empty() => empty.push(series.labels.clone()),
@@ -33,12 +37,8 @@ impl Head {
         });
         let removed = self.index.remove_if(&empty, |series| series.lock().is_empty());
         self.tombstones.write().truncate(mint, |series| self.index.get(series).is_some());
-        self.ooo_min_time.store(i64::MAX, Ordering::Release);
-        self.index.for_each(|series| {
-            if let Some(first) = series.lock().ooo.as_ref().and_then(|o| o.first()) {
-                self.ooo_min_time.fetch_min(first.t, Ordering::AcqRel);
-            }
-        });
+        // Once and at last: a read in between must not take the head for one without them.
+        self.ooo_min_time.store(oldest_ooo, Ordering::Release);
         if oldest != NO_MIN && oldest > mint {
             // There is a hole behind the block: the window begins where the data does, but not later
             // than what appends may still reach.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::Head;
 use super::index::Index;
 use super::series::{Appended, SeriesState, range_end};
 use super::tombstones::{HeadTombstones, is_deleted};
 use crate::labels::Labels;
 use crate::matcher::{MatchOp, Matcher};
-use crate::sample::SeriesRef;
+use crate::sample::{Sample, SeriesRef};
 
 /// Number of samples in each chunk after appending at `times`.
 fn chunk_sizes(times: impl IntoIterator<Item = i64>, block_range_ms: i64) -> Vec<usize> {
@@ -58,6 +59,37 @@ fn range_ends_are_right_for_negative_times() {
         [range_end(0, 10), range_end(9, 10), range_end(10, 10), range_end(-1, 10), range_end(-10, 10)],
         [10, 10, 20, 0, 0]
     );
+}
+
+#[test]
+fn out_of_order_samples_stay_in_sight_while_the_head_is_truncated() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let head = Head::new(1000, i64::MIN);
+    for i in 0..200i64 {
+        let (series, _) = head.index.get_or_create(&Labels::from_pairs([("i", i.to_string())]), None);
+        series.lock().insert_out_of_order(Sample { t: 500 + i, v: 1.0 });
+        head.note_out_of_order(500 + i);
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut gone = 0;
+            while !stop.load(Ordering::Relaxed) {
+                gone += u32::from(head.ooo_min_time() != Some(500));
+            }
+            gone
+        });
+        for mint in 0..400 {
+            head.truncate(mint);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(watch.join().unwrap(), 0);
+    });
+    head.truncate(600);
+    assert_eq!(head.ooo_min_time(), Some(600));
+    head.truncate(1000);
+    assert_eq!(head.ooo_min_time(), None);
 }
 
 #[test]
