@@ -118,6 +118,7 @@ impl Blocks {
     pub(super) fn delete(&self, ulids: &[Ulid]) -> Result<()> {
         let kept = self.loaded().iter().filter(|b| !ulids.contains(&b.meta().ulid)).cloned().collect();
         self.replace(kept);
+        self.damaged.lock().retain(|ulid, _| !ulids.contains(ulid));
         ulids.iter().try_for_each(|ulid| self.delete_dir(*ulid))
     }
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use super::{Db, Expiry, plan};
+use ulid::Ulid;
+
+use super::{Db, Expiry, keep, plan};
 use crate::block::{self, BlockSpec};
 use crate::error::{Error, Result};
 use crate::meta::HINT_OUT_OF_ORDER;
@@ -33,22 +35,35 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
         return Err(Error::ReadOnly);
     }
     let mut done = Maintenance::default();
+    let shrunk = shrink_head(db, &mut done);
+    // Whatever became of the head: a full disk is what retention frees.
+    let reloaded = reload(db);
+    let retained = apply_retention(db, &mut done);
+    shrunk.and(reloaded).and(retained).map(|()| done)
+}
+
+/// Moves what is due from the head to blocks, and cuts the log.
+fn shrink_head(db: &Db, done: &mut Maintenance) -> Result<()> {
     let mut truncated = None;
     while let Some((mint, maxt)) = next_cut(db) {
-        cut(db, mint, maxt, &mut done).inspect_err(|_| {
+        keep::histograms(db)?;
+        cut(db, mint, maxt, done).inspect_err(|_| {
             db.counters.compactions_failed.fetch_add(1, Ordering::Relaxed);
         })?;
-        truncate_head(db, maxt, &mut done)?;
+        truncate_head(db, maxt, done)?;
         truncated = Some(db.head.min_valid_time());
     }
     if let Some(mint) = truncated {
-        truncate_log(db, mint, &mut done)?;
+        truncate_log(db, mint, done)?;
         remove_obsolete(db)?;
     }
+    Ok(())
+}
+
+fn reload(db: &Db) -> Result<()> {
     db.blocks.reload()?;
     db.counters.reloads.fetch_add(1, Ordering::Relaxed);
-    apply_retention(db, &mut done)?;
-    Ok(done)
+    Ok(())
 }
 
 fn next_cut(db: &Db) -> Option<(TimestampMs, TimestampMs)> {
@@ -66,20 +81,27 @@ fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) ->
     let Some(meta) = block::write(&db.options.path, spec, db.head.cut(mint, maxt - 1))? else {
         return Ok(());
     };
+    load_cut(db, ulid)?;
     tracing::info!(block = %ulid, mint, maxt, series = meta.stats.num_series, samples = meta.stats.num_samples,
         "cut a block from the head");
     db.counters.compactions.fetch_add(1, Ordering::Relaxed);
     done.blocks_cut.push(ulid.to_string());
-    db.blocks.reload()?;
-    if db.blocks.loaded().iter().all(|b| b.meta().ulid != ulid) {
-        // Crash safety: never truncate the head on the word of a block that cannot be read back.
-        return Err(Error::corrupt(
-            db.options.path.join(ulid.to_string()),
-            0,
-            "the new block cannot be loaded",
-        ));
-    }
     Ok(())
+}
+
+/// Loads a block that was just written. The head still has its samples, so if it cannot be loaded it
+/// goes: the next pass writes it again.
+///
+/// Crash safety: never truncate the head on the word of a block that cannot be read back.
+fn load_cut(db: &Db, ulid: Ulid) -> Result<()> {
+    let reloaded = db.blocks.reload();
+    if reloaded.is_ok() && db.blocks.loaded().iter().any(|b| b.meta().ulid == ulid) {
+        return Ok(());
+    }
+    db.blocks.delete(&[ulid])?;
+    reloaded?;
+    let path = db.options.path.join(ulid.to_string());
+    Err(Error::corrupt(path, 0, "the new block could not be loaded, and was removed"))
 }
 
 fn truncate_head(db: &Db, maxt: TimestampMs, done: &mut Maintenance) -> Result<()> {
@@ -126,6 +148,21 @@ fn remove_obsolete(db: &Db) -> Result<()> {
     if db.head.ooo_min_time().is_none() {
         remove_files(&wal::wbl_dir(&db.options.path))?;
     }
+    remove_snapshots(&db.options.path)
+}
+
+/// Removes snapshots of the head, `chunk_snapshot.SEGMENT.OFFSET`, that stand for a part of the log that
+/// is gone: Prometheus would put them before a log that does not follow them.
+fn remove_snapshots(dir: &Path) -> Result<()> {
+    let Some((_, covered)) = segment::last_checkpoint(&wal::wal_dir(dir))? else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("chunk_snapshot."));
+        let segment = name.and_then(|n| n.split('.').next()).and_then(|n| n.parse::<u32>().ok());
+        if segment.is_some_and(|segment| segment <= covered) {
+            crate::fs::remove_dir_all(&path)?;
+        }
+    }
     Ok(())
 }
 
@@ -151,4 +188,23 @@ fn apply_retention(db: &Db, done: &mut Maintenance) -> Result<()> {
     db.counters.blocks_deleted.fetch_add(ulids.len() as u64, Ordering::Relaxed);
     done.blocks_deleted.extend(ulids.iter().map(ToString::to_string));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DbOptions;
+
+    #[test]
+    fn a_cut_that_cannot_be_read_back_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(DbOptions::new(dir.path())).unwrap();
+        let ulid = block::new_ulid(1, &mut rand::rng());
+        let path = dir.path().join(ulid.to_string());
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("meta.json"), "{").unwrap();
+        assert!(matches!(load_cut(&db, ulid), Err(Error::Corrupt { .. })));
+        assert!(!path.exists());
+        assert_eq!(db.metrics().blocks_quarantined, 0);
+    }
 }

@@ -17,6 +17,7 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/db.go>
 
 mod blocks;
+mod keep;
 mod maintain;
 mod open;
 mod plan;
@@ -101,6 +102,8 @@ pub struct Db {
     /// Whether the previous owner released the lock.
     clean_start: Option<bool>,
     replay: ReplayStats,
+    /// Whether logs with histograms were put aside.
+    histograms_kept: AtomicBool,
     counters: Counters,
 }
 
@@ -165,6 +168,7 @@ impl Db {
             lock: Mutex::default(),
             clean_start: None,
             replay,
+            histograms_kept: AtomicBool::new(false),
             counters,
             retention_ms: Mutex::new(options.retention_ms),
             options,

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use ulid::Ulid;
 
 use super::blocks::Blocks;
-use super::{Counters, Db, DbOptions, Expiry, Log, read_only};
+use super::{Counters, Db, DbOptions, Expiry, Log, keep, read_only};
 use crate::encoding::Cursor;
 use crate::error::{Error, Result};
 use crate::fs::Lock;
@@ -32,9 +33,9 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     let dir = options.path.as_path();
     fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     let lock = if options.lockfile { Some(Lock::acquire(dir)?) } else { None };
-    remove_half_made(dir)?;
+    remove_half_made(dir, is_half_made)?;
     let wal_dir = wal::wal_dir(dir);
-    remove_half_made(&wal_dir)?;
+    remove_half_made(&wal_dir, is_half_made_checkpoint)?;
     undo_half_made_repair(&wal_dir)?;
     let blocks = Blocks::load(dir)?;
     let head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
@@ -66,8 +67,28 @@ pub(super) fn warn_of_histograms(replay: &ReplayStats) {
     }
 }
 
+/// Whether a crash left a directory of this name in the data directory: a block on its way in or out, a
+/// head snapshot of Prometheus, or kept histograms. Whatever else the name says is somebody else's.
+fn is_half_made(name: &str) -> bool {
+    let Some((stem, end)) = name.rsplit_once('.') else { return false };
+    match end {
+        "tmp-for-creation" | "tmp-for-deletion" => Ulid::from_string(stem).is_ok(),
+        "tmp" => {
+            Ulid::from_string(stem).is_ok()
+                || stem.starts_with("chunk_snapshot.")
+                || stem.starts_with(keep::PREFIX)
+        }
+        _ => false,
+    }
+}
+
+/// As [`is_half_made`], in the log's directory.
+fn is_half_made_checkpoint(name: &str) -> bool {
+    name.starts_with("checkpoint.") && name.ends_with(".tmp")
+}
+
 /// Removes directories that a crash left under a temporary name.
-fn remove_half_made(dir: &Path) -> Result<()> {
+fn remove_half_made(dir: &Path, is_half_made: impl Fn(&str) -> bool) -> Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -75,10 +96,7 @@ fn remove_half_made(dir: &Path) -> Result<()> {
     };
     for entry in entries {
         let path = entry.map_err(Error::io("list", dir))?.path();
-        let temporary = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .is_some_and(|e| matches!(e, "tmp-for-creation" | "tmp-for-deletion" | "tmp"));
+        let temporary = path.file_name().and_then(|n| n.to_str()).is_some_and(&is_half_made);
         if temporary && path.is_dir() {
             tracing::warn!(path = %path.display(), "removing a half-made directory");
             crate::fs::remove_dir_all(&path)?;
@@ -115,7 +133,7 @@ fn replay_wal(
         Ok(()) => Ok(()),
         Err(ReadError::Corrupt(damage)) => {
             counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
-            repair::repair(dir, &damage, options.wal_segment_bytes)
+            repair::repair(dir, &damage, options.wal_segment_bytes, options.clock.now_ms())
         }
         Err(ReadError::Other(error)) => Err(error),
     }

@@ -19,7 +19,7 @@ type Contents = BTreeMap<Labels, Vec<(i64, u64)>>;
 
 fn options(dir: &Path) -> DbOptions {
     let mut options = DbOptions::new(dir);
-    options.clock = Arc::new(ManualClock::new(0));
+    options.clock = Arc::new(ManualClock::new(4_000_000_000_000));
     options.block_range_ms = 10 * MINUTE;
     options.wal_segment_bytes = wal::PAGE_BYTES;
     options.wal_compression = Compression::None;

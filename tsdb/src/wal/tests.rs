@@ -153,10 +153,13 @@ fn a_log_torn_at_any_byte_of_its_last_page_repairs_to_the_records_before() {
                 assert_eq!((damage.segment, damage.offset as usize), (0, ends[intact - 1]), "cut at {cut}");
                 if cut % 64 == 0 {
                     let torn = tempfile::tempdir().unwrap();
-                    fs::write(segment::path(torn.path(), 0), &whole[..cut]).unwrap();
-                    assert_eq!(read(torn.path()), (records[..intact].to_vec(), Some(damage.clone())));
-                    repair::repair(torn.path(), &damage, SEGMENT_BYTES).unwrap();
-                    assert_eq!(read(torn.path()), (records[..intact].to_vec(), None), "repaired at {cut}");
+                    let (wal, kept) = (torn.path().join("wal"), torn.path().join("wal-damaged-77"));
+                    fs::create_dir(&wal).unwrap();
+                    fs::write(segment::path(&wal, 0), &whole[..cut]).unwrap();
+                    assert_eq!(read(&wal), (records[..intact].to_vec(), Some(damage.clone())));
+                    repair::repair(&wal, &damage, SEGMENT_BYTES, 77).unwrap();
+                    assert_eq!(read(&wal), (records[..intact].to_vec(), None), "repaired at {cut}");
+                    assert!(fs::read(segment::path(&kept, 0)).unwrap() == whole[..cut], "cut at {cut}");
                 }
             }
             Some(other) => panic!("{other:?} at {cut}"),
@@ -165,25 +168,34 @@ fn a_log_torn_at_any_byte_of_its_last_page_repairs_to_the_records_before() {
 }
 
 #[test]
-fn repair_drops_everything_behind_the_damage() {
-    let dir = tempfile::tempdir().unwrap();
+fn repair_puts_aside_everything_behind_the_damage() {
+    let data = tempfile::tempdir().unwrap();
+    let (dir, kept) = (data.path().join("wal"), data.path().join("wal-damaged-77"));
     let records = (0..30).map(|i| noise(20_000, i)).collect::<Vec<_>>();
-    let mut log = writer(dir.path());
+    let mut log = writer(&dir);
     log.log(records.iter().map(Vec::as_slice)).unwrap();
     log.close().unwrap();
-    let path = segment::path(dir.path(), 1);
+    let path = segment::path(&dir, 1);
     let mut bytes = fs::read(&path).unwrap();
     bytes[70_000] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let (before, damage) = read(dir.path());
+    let contents = || (0..30).map_while(|n| fs::read(segment::path(&dir, n)).ok()).collect::<Vec<_>>();
+    let originals = contents();
+    let (before, damage) = read(&dir);
     let damage = damage.unwrap();
     assert_eq!(damage.segment, 1);
     assert!(damage.reason.contains("checksum"));
-    repair::repair(dir.path(), &damage, SEGMENT_BYTES).unwrap();
-    assert_eq!(read(dir.path()), (before.clone(), None));
+    repair::repair(&dir, &damage, SEGMENT_BYTES, 77).unwrap();
+    assert_eq!(read(&dir), (before.clone(), None));
     assert_eq!(before, records[..before.len()]);
-    assert_eq!(segment::list(dir.path()).unwrap(), [0, 1]);
-    assert_eq!(writer(dir.path()).stats().segment, 2);
+    assert_eq!(segment::list(&dir).unwrap(), [0, 1]);
+    // Moved back, it is the log that it was.
+    let aside = segment::list(&kept).unwrap();
+    assert_eq!(aside, (1..originals.len() as u32).collect::<Vec<_>>());
+    for n in aside {
+        assert!(fs::read(segment::path(&kept, n)).unwrap() == originals[n as usize], "segment {n}");
+    }
+    assert_eq!(writer(&dir).stats().segment, 2);
 }
 
 #[test]

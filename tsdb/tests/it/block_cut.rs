@@ -117,6 +117,38 @@ fn retention_deletes_whole_blocks_from_the_old_end() {
 }
 
 #[test]
+fn retention_goes_on_when_the_log_cannot_be_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small(dir.path());
+    options.retention_ms = Some(20 * MINUTE);
+    let db = Db::open(options).unwrap();
+    fill(&db, 0..67);
+    // A gap in the sequence of segments.
+    std::fs::write(dir.path().join("wal/00009999"), "").unwrap();
+    let error = db.maintain().unwrap_err().to_string();
+    assert!(error.contains("not sequential"), "{error}");
+    assert_eq!(db.blocks().len(), 2);
+    std::fs::remove_file(dir.path().join("wal/00009999")).unwrap();
+    db.maintain().unwrap();
+}
+
+#[test]
+fn a_snapshot_of_the_head_goes_with_the_log_that_it_stands_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(small(dir.path())).unwrap();
+    let old = dir.path().join("chunk_snapshot.000000.0000012345");
+    let new = dir.path().join("chunk_snapshot.999999.0000000000");
+    std::fs::create_dir(&old).unwrap();
+    std::fs::create_dir(&new).unwrap();
+    fill(&db, 0..5);
+    db.maintain().unwrap();
+    assert!(old.exists() && new.exists());
+    let rounds = [5..47, 47..90, 90..130];
+    assert!(rounds.map(|r| (fill(&db, r), db.maintain().unwrap().checkpoint).1).iter().any(Option::is_some));
+    assert!(!old.exists() && new.exists());
+}
+
+#[test]
 fn a_damaged_block_is_left_out_and_the_others_answer() {
     let dir = tempfile::tempdir().unwrap();
     let db = Db::open(small(dir.path())).unwrap();
@@ -136,11 +168,17 @@ fn a_damaged_block_is_left_out_and_the_others_answer() {
 #[test]
 fn half_made_directories_are_removed_at_open() {
     let dir = tempfile::tempdir().unwrap();
+    let others = ["backup.tmp", "cache.tmp-for-creation", "checkpoint.00000001.tmp", "wal/old.tmp"];
     for name in [
+        "01M7ZS713CZD7QB9HW30HSZB8H.tmp",
         "01M7ZS713CZD7QB9HW30HSZB8H.tmp-for-creation",
         "01M7ZS713CZD7QB9HW30HSZB8H.tmp-for-deletion",
+        "chunk_snapshot.000007.0000012345.tmp",
         "wal/checkpoint.00000007.tmp",
-    ] {
+    ]
+    .into_iter()
+    .chain(others)
+    {
         std::fs::create_dir_all(dir.path().join(name)).unwrap();
     }
     let db = Db::open(small(dir.path())).unwrap();
@@ -148,6 +186,7 @@ fn half_made_directories_are_removed_at_open() {
     let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     let mut left = left.collect::<Vec<_>>();
     left.sort();
-    assert_eq!(left, ["lock", "wal"]);
+    assert_eq!(left, ["backup.tmp", "cache.tmp-for-creation", "checkpoint.00000001.tmp", "lock", "wal"]);
     assert!(!dir.path().join("wal/checkpoint.00000007.tmp").exists());
+    assert!(others.iter().all(|name| dir.path().join(name).is_dir()), "not ours to remove");
 }
