@@ -9,18 +9,22 @@ use std::sync::Arc;
 use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
 use promontory_tsdb::ManualClock;
 use promontory_tsdb::memory::MemoryStorage;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 #[path = "../tests/it/data.rs"]
 mod data;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let listen: SocketAddr =
         std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:5433".to_owned()).parse()?;
+    let (sockets, queries) = (Runtime::new()?, Runtime::new()?);
+    let query_runtime = Some(queries.handle().clone());
     let storage: Arc<MemoryStorage> = Arc::new(data::storage());
     let catalog = SqlCatalog::new(storage, Arc::new(ManualClock::new(data::NOW_MS)));
-    let server = SqlServer::bind(catalog, SqlOptions { listen, ..SqlOptions::default() }).await?;
-    server.serve(CancellationToken::new()).await;
-    Ok(())
+    sockets.block_on(async {
+        let options = SqlOptions { listen, query_runtime, ..SqlOptions::default() };
+        SqlServer::bind(catalog, options).await?.serve(CancellationToken::new()).await;
+        Ok(())
+    })
 }
