@@ -142,15 +142,44 @@ impl Index {
         self.postings.read().all.len()
     }
 
-    /// Series that match all of `matchers`, by ascending reference.
-    pub(crate) fn matching(&self, matchers: &[Matcher]) -> Vec<Arc<MemSeries>> {
-        let refs = self.postings.read().matching(matchers);
-        refs.into_iter().filter_map(|series| self.get(SeriesRef(series))).collect()
+    /// Looks up what [`Resolved::complete`] later only adds to: the part that takes long.
+    pub(crate) fn resolve<'a>(&'a self, matchers: &'a [Matcher]) -> Resolved<'a> {
+        let (refs, last_ref) = {
+            let postings = self.postings.read();
+            // References are given out under this lock.
+            (postings.matching(matchers), self.last_ref.load(Ordering::SeqCst))
+        };
+        let series = refs.into_iter().filter_map(|series| self.get(SeriesRef(series))).collect();
+        Resolved { index: self, matchers, series, last_ref }
     }
 
     /// Reads the postings.
     pub(crate) fn with_postings<T>(&self, read: impl FnOnce(&Postings) -> T) -> T {
         read(&self.postings.read())
+    }
+}
+
+/// Series that match, as of [`Index::resolve`].
+#[derive(Debug)]
+pub(crate) struct Resolved<'a> {
+    index: &'a Index,
+    matchers: &'a [Matcher],
+    series: Vec<Arc<MemSeries>>,
+    /// All series up to this one were looked at.
+    last_ref: u64,
+}
+
+impl Resolved<'_> {
+    /// Adds the series that were made since, so that the answer is that of a look-up now.
+    pub(crate) fn complete(mut self) -> Vec<Arc<MemSeries>> {
+        let new = {
+            let postings = self.index.postings.read();
+            let known = postings.all.partition_point(|series| *series <= self.last_ref);
+            postings.all[known..].to_vec()
+        };
+        let new = new.into_iter().filter_map(|series| self.index.get(SeriesRef(series)));
+        self.series.extend(new.filter(|series| Matcher::all_match(self.matchers, &series.labels)));
+        self.series
     }
 }
 

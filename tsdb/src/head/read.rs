@@ -201,8 +201,10 @@ impl Head {
     ) -> Vec<Snapshot> {
         let mut out = (0..partitions.max(1)).map(|_| Snapshot::default()).collect::<Vec<_>>();
         {
+            // Regular expressions run before the lock: commits wait for it.
+            let resolved = self.index.resolve(matchers);
             let _whole_commits = self.visibility.read();
-            let series = self.index.matching(matchers);
+            let series = resolved.complete();
             let tombstones = self.tombstones.read();
             for series in &series {
                 let deleted = if tombstones.is_empty() { None } else { tombstones.get(series.series) };
@@ -235,8 +237,9 @@ impl Head {
 
     /// Matching series that have something in `[mint, maxt]`.
     fn matching_in(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Vec<Arc<MemSeries>> {
+        let resolved = self.index.resolve(matchers);
         let _whole_commits = self.visibility.read();
-        let mut series = self.index.matching(matchers);
+        let mut series = resolved.complete();
         series.retain(|s| {
             let state = s.lock();
             let in_order = state.closed.iter().any(|c| c.mint <= maxt && c.maxt >= mint)

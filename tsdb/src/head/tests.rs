@@ -92,6 +92,27 @@ fn out_of_order_samples_stay_in_sight_while_the_head_is_truncated() {
     assert_eq!(head.ooo_min_time(), None);
 }
 
+/// A commit may come between the look-up and the lock: half of it must not be missing.
+#[test]
+fn a_look_up_is_completed_by_the_series_made_since() {
+    let index = Index::default();
+    let add = |name: &str, i: i32| {
+        index.get_or_create(&Labels::from_pairs([(name, "x".to_owned()), ("i", i.to_string())]), None);
+    };
+    add("a", 0);
+    add("b", 1);
+    let matchers =
+        [Matcher::new(MatchOp::Re, "a", "x|y").unwrap(), Matcher::new(MatchOp::Ne, "i", "3").unwrap()];
+    let resolved = index.resolve(&matchers);
+    (2..6).for_each(|i| add("a", i));
+    add("b", 6);
+    let shown = |found: Vec<std::sync::Arc<super::MemSeries>>| {
+        found.iter().map(|s| s.labels.get("i").unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(resolved.complete()), ["0", "2", "4", "5"]);
+    assert_eq!(shown(index.resolve(&matchers).complete()), ["0", "2", "4", "5"]);
+}
+
 #[test]
 fn only_series_that_nobody_holds_are_removed() {
     let index = Index::default();
@@ -103,7 +124,7 @@ fn only_series_that_nobody_holds_are_removed() {
     assert!(!created);
     let removed = index.remove_if(&[labels(0), labels(1), labels(2), labels(9)], |_| true);
     assert_eq!(removed, [SeriesRef(1), SeriesRef(3)]);
-    assert_eq!(index.matching(&[Matcher::eq("a", "x")]).len(), 1);
+    assert_eq!(index.resolve(&[Matcher::eq("a", "x")]).complete().len(), 1);
     assert!(index.get(held.series).is_some());
     let (again, created) = index.get_or_create(&labels(0), None);
     assert!(created);
@@ -137,7 +158,7 @@ proptest! {
             let labels = Labels::from_pairs([("a", value(*a)), ("b", value(*b)), ("c", value(*c)), ("z", "z".into())]);
             index.get_or_create(&labels, None);
         }
-        let found = index.matching(&matchers);
+        let found = index.resolve(&matchers).complete();
         let mut expected = Vec::new();
         index.for_each(|s| if Matcher::all_match(&matchers, &s.labels) { expected.push(s.series) });
         expected.sort_unstable();
