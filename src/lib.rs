@@ -10,6 +10,7 @@ pub mod config;
 pub mod discovery;
 pub mod export;
 pub mod exposition;
+mod lenient_url;
 pub mod relabel;
 mod reload;
 pub mod scrape;

@@ -22,7 +22,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::serve::ListenerExt as _;
 use promontory_promql::parser::ParserOptions;
 use promontory_promql::{Engine, EngineOptions};
 use promontory_sql::catalog::TSDB;
@@ -38,6 +37,7 @@ use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::{ServerFlags, flags};
 use crate::config::ConfigError;
+use crate::lenient_url::LenientListener;
 use crate::reload::{ConfigFile, ConfigState, Reloader, RetentionFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage};
 use crate::targets_table::TargetsTable;
@@ -426,12 +426,7 @@ fn serve_http(tasks: &Tasks, listener: TcpListener, door: Arc<OnceLock<Router>>,
         let (door, lifecycle) = (Arc::clone(&door), Arc::clone(&lifecycle));
         async move { through(&door, &lifecycle, request).await }
     });
-    // Answers are small or come in large pieces; waiting to fill a packet only adds latency.
-    let listener = listener.tap_io(|stream| {
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!(error = %e, "setting TCP_NODELAY failed");
-        }
-    });
+    let listener = LenientListener(listener);
     tasks.spawn("http", |token| async move {
         let outcome = axum::serve(listener, app).with_graceful_shutdown(token.cancelled_owned()).await;
         if let Err(e) = outcome {

@@ -1,6 +1,8 @@
 //! Endpoints, envelope, parameters, errors.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::support::TestServer;
 
@@ -280,5 +282,19 @@ async fn own_metrics_are_served_in_both_formats() {
     let response = request.send().await.unwrap();
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
     assert!(response.text().await.unwrap().ends_with("# EOF\n"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_may_stand_in_a_url_as_it_is() {
+    let server = server_with_data().await;
+    let mut stream = TcpStream::connect(server.running.http_addr()).await.unwrap();
+    // What `curl -g` sends; HTTP libraries for tests encode it first.
+    let request = "GET /api/v1/query?query=up{job=\"a\"}<1&time=1795219215 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains(r#""value":[1795219215,"0"]"#), "{answer}");
     server.stop().await;
 }
