@@ -348,6 +348,7 @@ impl QueryRuntime {
     fn new() -> std::io::Result<Self> {
         tokio::runtime::Builder::new_multi_thread()
             .thread_name("query")
+            .thread_stack_size(promontory_sql::STACK_BYTES)
             .enable_all()
             .build()
             .map(|r| Self(Some(r)))

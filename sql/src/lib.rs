@@ -12,4 +12,4 @@ pub mod pgwire;
 
 pub use catalog::SqlCatalog;
 pub use error::SqlError;
-pub use pgwire::{ScramVerifier, SqlOptions, SqlServer, SqlUser};
+pub use pgwire::{STACK_BYTES, ScramVerifier, SqlOptions, SqlServer, SqlUser};

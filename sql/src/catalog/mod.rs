@@ -22,7 +22,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -40,6 +41,10 @@ pub const DATABASE: &str = "promontory";
 pub const METRICS: &str = "metrics";
 /// Schema with the tables about the storage.
 pub const TSDB: &str = "tsdb";
+
+/// Memory that sorts, joins and groups of all statements share, bytes. What needs more is spilled to the
+/// system's temporary directory, or refused with 53200 where it cannot be.
+const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
 
 /// The tables over one storage, and sessions that can query them.
 pub struct SqlCatalog {
@@ -65,9 +70,13 @@ impl SqlCatalog {
             .with_create_default_catalog_and_schema(false)
             .set_str("datafusion.sql_parser.dialect", "postgresql")
             .set_str("datafusion.execution.time_zone", "UTC");
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES)))
+            .build_arc()
+            .expect("the defaults of everything but the memory pool are valid");
         let state = SessionStateBuilder::new_with_default_features()
             .with_config(config)
-            .with_runtime_env(Arc::new(RuntimeEnv::default()))
+            .with_runtime_env(runtime)
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);

@@ -16,6 +16,7 @@
 mod auth;
 mod cancel;
 mod connection;
+mod depth;
 mod explain;
 mod extended;
 mod names;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub use auth::ScramVerifier;
 use cancel::CancelRegistry;
 use connection::Connection;
+pub use depth::STACK_BYTES;
 
 use crate::{SqlCatalog, SqlError};
 

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::statement::{Command, Prepared, prepare};
 use super::stop::stoppable;
-use super::{explain, rows, sqlstate};
+use super::{depth, explain, rows, sqlstate};
 
 /// Batches that a query may compute before its client has taken the last one.
 const BATCHES_AHEAD: usize = 2;
@@ -74,6 +74,7 @@ impl SimpleQueryHandler for Connection {
 impl Connection {
     /// The statements of `query`, rewritten to what DataFusion understands.
     pub(super) fn parse(&self, query: &str) -> PgWireResult<Vec<Statement>> {
+        depth::check(query)?;
         self.shared
             .parser
             .parse(query)
