@@ -5,6 +5,8 @@
 //! only reads values, in an order that is not known; `expected` is told what comes next, as a
 //! scraper is from the second scrape on.
 
+#![expect(missing_docs, reason = "made by the macro")]
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 
