@@ -476,9 +476,8 @@ async fn serve_sql(
         .next()
         .ok_or_else(|| failed("the name has no address".to_owned()))?;
     let sql_options = SqlOptions { listen, query_runtime: Some(query_runtime), ..SqlOptions::default() };
-    let server = SqlServer::bind(catalog, sql_options)
-        .await
-        .map_err(|e| failed(api::error::with_causes(&e)))?;
+    let server =
+        SqlServer::bind(catalog, sql_options).await.map_err(|e| failed(api::error::with_causes(&e)))?;
     let addr = server.local_addr();
     tasks.spawn("sql", |token| server.serve(token));
     Ok(addr)

@@ -14,6 +14,10 @@ use super::ApiState;
 /// Answers a request to reload: the text is what went wrong.
 pub(crate) type ReloadReply = oneshot::Sender<Result<(), String>>;
 
+/// Not upstream's, which goes on with a log that it cannot write.
+const LOG_POISONED: &str = "The write-ahead log could not be written: no more samples are stored. \
+    Look into the server's log, and restart it.\n";
+
 const STARTING: u8 = 0;
 const READY: u8 = 1;
 const STOPPING: u8 = 2;
@@ -69,10 +73,14 @@ pub(crate) async fn healthy() -> &'static str {
 }
 
 pub(crate) async fn ready(State(state): State<Arc<ApiState>>) -> Response {
-    if state.lifecycle.is_ready() {
-        "Prometheus Server is Ready.\n".into_response()
-    } else {
-        state.lifecycle.unavailable()
+    if !state.lifecycle.is_ready() {
+        return state.lifecycle.unavailable();
+    }
+    let db = Arc::clone(&state.db);
+    match tokio::task::spawn_blocking(move || db.is_log_poisoned()).await {
+        Ok(false) => "Prometheus Server is Ready.\n".into_response(),
+        Ok(true) => (StatusCode::SERVICE_UNAVAILABLE, LOG_POISONED).into_response(),
+        Err(_) => state.lifecycle.unavailable(),
     }
 }
 

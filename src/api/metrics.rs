@@ -116,7 +116,7 @@ fn put_http(page: &mut Page, state: &ApiState) {
 fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
     let head = state.db.head_stats();
     let ms = |t: Option<i64>, empty: i64| t.unwrap_or(empty) as f64;
-    let gauges: [(&str, &str, f64); 9] = [
+    let gauges: [(&str, &str, f64); 10] = [
         ("prometheus_tsdb_head_series", "Total number of series in the head block.", m.head_series as f64),
         ("prometheus_tsdb_head_chunks", "Total number of chunks in the head block.", head.chunks as f64),
         (
@@ -144,6 +144,11 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
             "prometheus_tsdb_wal_segment_current",
             "Write log segment index that TSDB is currently writing to.",
             f64::from(m.wal_segment),
+        ),
+        (
+            "prometheus_tsdb_wal_poisoned",
+            "1 after a failed write of the write log: no more samples are stored until a restart.",
+            f64::from(u8::from(m.wal_poisoned)),
         ),
         (
             "prometheus_tsdb_clean_start",

@@ -81,7 +81,7 @@ impl FileDiscovery {
             if let Some(watcher) = &mut watcher {
                 self.watch(watcher, &mut watched);
             }
-            let (groups, errors) = self.refresh();
+            let Some((groups, errors)) = self.refresh_aside().await else { return };
             publish(groups, errors);
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -122,6 +122,22 @@ impl FileDiscovery {
                 ),
             }
         }
+    }
+
+    /// [`FileDiscovery::refresh`] where a slow disk holds up nobody. `None` if the process is ending.
+    async fn refresh_aside(&mut self) -> Option<(Vec<TargetGroup>, u64)> {
+        let mut own = Self {
+            config: self.config.clone(),
+            source: self.source.clone(),
+            known: std::mem::take(&mut self.known),
+        };
+        let read = move || {
+            let found = own.refresh();
+            (own.known, found)
+        };
+        let (known, found) = tokio::task::spawn_blocking(read).await.ok()?;
+        self.known = known;
+        Some(found)
     }
 
     /// Reads all files. Returns the groups that there are, an empty one for each that is gone, and
@@ -255,6 +271,27 @@ mod tests {
         assert_eq!(shown(dir.path(), &groups), ["b:1@b.yml", "-file/0//a.json:0"]);
         std::fs::write(&b, "").unwrap();
         assert_eq!(shown(dir.path(), &files.refresh().0), ["-file/0//b.yml:0"]);
+    }
+
+    /// A pipe that nobody writes to is a file on a disk that does not answer.
+    #[tokio::test]
+    async fn a_file_that_does_not_answer_holds_up_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (go_on, told) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            let in_time = told.recv_timeout(Duration::from_secs(10)).is_ok();
+            std::fs::write(path, r#"[{"targets":["a:1"]}]"#).unwrap();
+            in_time
+        });
+        let mut files = discovery(dir.path());
+        let reading = tokio::spawn(async move { files.refresh_aside().await });
+        tokio::task::yield_now().await;
+        go_on.send(()).unwrap();
+        let (groups, errors) = reading.await.unwrap().unwrap();
+        assert_eq!((shown(dir.path(), &groups), errors), (vec!["a:1@a.json".to_owned()], 0));
+        assert!(writer.join().unwrap(), "the thread was held up");
     }
 
     #[tokio::test]

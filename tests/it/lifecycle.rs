@@ -38,6 +38,27 @@ async fn a_good_configuration_is_reloaded_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_write_its_log_is_not_ready() {
+    let server = TestServer::idle().await;
+    let poisoned = || async {
+        let page = server.text("/metrics").await.1;
+        page.lines().find_map(|l| l.strip_prefix("prometheus_tsdb_wal_poisoned ").map(str::to_owned))
+    };
+    assert_eq!(poisoned().await.as_deref(), Some("0"));
+    // Where the next segment has to go when the first block is cut.
+    std::fs::remove_dir_all(server.dir.path().join("data/wal")).unwrap();
+    let samples = (0..5).map(|i| (i * 3_600_000, 1.0)).collect::<Vec<_>>();
+    server.append(&[("__name__", "m")], &samples);
+    // Fails, unless the server's own pass came first and failed.
+    drop(server.running.db().maintain());
+    assert_eq!(poisoned().await.as_deref(), Some("1"));
+    let (status, text) = server.text("/-/ready").await;
+    assert!(status == 503 && text.contains("no more samples are stored"), "{status} {text}");
+    assert_eq!(server.text("/-/healthy").await.0, 200);
+    drop(server.running.shutdown().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn quit_is_a_request_that_the_owner_hears() {
     let server = TestServer::idle().await;
     let answer = reqwest::Client::new().post(server.url("/-/quit")).send().await.unwrap();

@@ -226,6 +226,13 @@ impl Db {
         result
     }
 
+    /// Whether a failed write stopped the log: nothing more is stored until a restart. Waits for a
+    /// commit that is under way.
+    pub fn is_log_poisoned(&self) -> bool {
+        let poisoned = self.log.as_ref().is_some_and(|log| log.lock().writer.is_poisoned());
+        poisoned && !self.closed.load(Ordering::Acquire)
+    }
+
     /// How long blocks are kept; `None` keeps all.
     pub fn retention_ms(&self) -> Option<i64> {
         *self.retention_ms.lock()

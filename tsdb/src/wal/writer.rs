@@ -112,7 +112,16 @@ impl Writer {
             return Err(Error::Poisoned);
         }
         let result = self.try_log(records);
-        self.poisoned |= result.is_err();
+        self.note(result)
+    }
+
+    /// Poisons the log if `result` is an error, and says so; the checks before make it once.
+    fn note(&mut self, result: Result<()>) -> Result<()> {
+        if let Err(error) = &result {
+            self.poisoned = true;
+            tracing::error!(dir = %self.dir.display(), error = error as &dyn std::error::Error,
+                "the write-ahead log could not be written; nothing more is stored until a restart");
+        }
         result
     }
 
@@ -133,8 +142,7 @@ impl Writer {
             return Err(Error::Poisoned);
         }
         let result = self.sync_file();
-        self.poisoned |= result.is_err();
-        result
+        self.note(result)
     }
 
     /// Ends the current segment (padded and synced) and starts the next; returns its number.
@@ -146,8 +154,7 @@ impl Writer {
             return Err(Error::Poisoned);
         }
         let result = self.start_segment();
-        self.poisoned |= result.is_err();
-        result.map(|()| self.stats.segment)
+        self.note(result).map(|()| self.stats.segment)
     }
 
     /// Pads the last page and syncs.
