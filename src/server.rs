@@ -256,7 +256,7 @@ impl Server {
             clock: Arc::clone(&options.clock),
             lifecycle: Arc::clone(&lifecycle),
             query_runtime: query_runtime.handle(),
-            query_places: Semaphore::new(options.max_concurrency),
+            query_places: Arc::new(Semaphore::new(options.max_concurrency)),
             query_places_total: options.max_concurrency,
             queries: api::QueryMetrics::default(),
             http: Default::default(),

@@ -2,6 +2,7 @@
 //!
 //! `rate`: one series of 960 samples (4 h at 15 s) over 240 steps of 60 s; throughput is samples.
 //! `aggregate`: 24,000 tiles of 128 steps into 10 groups through DataFusion, planning included.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::sync::Arc;

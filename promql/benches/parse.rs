@@ -1,4 +1,5 @@
 //! Parsing and printing: a dashboard's query, a long chain, a deep nest.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 

@@ -1,5 +1,6 @@
 //! What a small query costs before it touches much data: parse alone, and parse, plan and run over
 //! one series.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::sync::Arc;

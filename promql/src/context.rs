@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -21,6 +22,7 @@ pub struct QueryContext {
     samples: AtomicUsize,
     max_samples: usize,
     cancel: CancellationToken,
+    deadline: Option<Instant>,
 }
 
 /// Texts for the user, each once.
@@ -35,7 +37,17 @@ pub struct Annotations {
 impl QueryContext {
     /// A context for one run. `cancel` ends it early, at the next batch of any operator.
     pub fn new(max_samples: usize, cancel: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { annotations: Mutex::default(), samples: AtomicUsize::new(0), max_samples, cancel })
+        Self::with_deadline(max_samples, cancel, None)
+    }
+
+    /// A context for one run that ends at `deadline`, even if nothing else gets to run until then.
+    pub fn with_deadline(
+        max_samples: usize,
+        cancel: CancellationToken,
+        deadline: Option<Instant>,
+    ) -> Arc<Self> {
+        let (annotations, samples) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { annotations, samples, max_samples, cancel, deadline })
     }
 
     /// The context of the query that `task` belongs to.
@@ -69,9 +81,7 @@ impl QueryContext {
     /// [`QueryError::Limit`] with upstream's text once the query holds more than it may.
     pub fn hold_samples(&self, n: usize) -> Result<(), QueryError> {
         if self.samples.fetch_add(n, Ordering::Relaxed) + n > self.max_samples {
-            return Err(QueryError::Limit(
-                "query processing would load too many samples into memory in query execution".into(),
-            ));
+            return Err(too_many_samples());
         }
         Ok(())
     }
@@ -81,13 +91,50 @@ impl QueryContext {
         self.samples.fetch_sub(n, Ordering::Relaxed);
     }
 
-    /// Whether to go on; every operator asks once per batch.
+    /// Whether to go on; every operator asks once per batch, and within long loops ([`Pace`]).
     ///
     /// # Errors
-    /// [`QueryError::Cancelled`] once the query is cancelled (the engine turns it into
-    /// [`QueryError::Timeout`] if the deadline was the reason).
+    /// [`QueryError::Cancelled`] once the query is cancelled, [`QueryError::Timeout`] once its
+    /// deadline has passed.
     pub fn check(&self) -> Result<(), QueryError> {
-        if self.cancel.is_cancelled() { Err(QueryError::Cancelled("query execution")) } else { Ok(()) }
+        if self.cancel.is_cancelled() {
+            return Err(QueryError::Cancelled("query execution"));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(QueryError::Timeout("query execution"));
+        }
+        Ok(())
+    }
+}
+
+/// Upstream's text for a query that would hold more samples than it may.
+pub(crate) fn too_many_samples() -> QueryError {
+    QueryError::Limit("query processing would load too many samples into memory in query execution".into())
+}
+
+/// Asks [`QueryContext::check`] every so often in a loop that would run long without.
+#[derive(Debug)]
+pub(crate) struct Pace<'a> {
+    context: &'a QueryContext,
+    left: usize,
+}
+
+impl<'a> Pace<'a> {
+    /// Units of work between two checks: rows, or as much as a row is.
+    const STRIDE: usize = 256;
+
+    pub(crate) fn new(context: &'a QueryContext) -> Self {
+        Self { context, left: Self::STRIDE }
+    }
+
+    /// `work` more units are about to be done.
+    pub(crate) fn step(&mut self, work: usize) -> Result<(), QueryError> {
+        if work < self.left {
+            self.left -= work;
+            return Ok(());
+        }
+        self.left = Self::STRIDE;
+        self.context.check()
     }
 }
 

@@ -43,11 +43,13 @@ pub(crate) async fn collect(
     context: &std::sync::Arc<QueryContext>,
 ) -> Result<Held, QueryError> {
     let mut held = Held::new(context);
-    while let Some(batch) = stream.next().await {
+    loop {
+        // Local data never waits: others, and the clock, get their turn here.
+        tokio::task::consume_budget().await;
+        let Some(batch) = stream.next().await else { return Ok(held) };
         context.check()?;
         held.push(batch.map_err(QueryError::from_datafusion)?)?;
     }
-    Ok(held)
 }
 
 /// A scalar on one step.
@@ -185,7 +187,9 @@ pub(crate) async fn raw(
     let selection = source.select(&selector.matchers, selector.mint + 1, selector.maxt, &hints)?;
     let mut series: Vec<RangeSeries> = Vec::new();
     for mut partition in selection.partitions {
-        while let Some(batch) = partition.next().await {
+        loop {
+            tokio::task::consume_budget().await;
+            let Some(batch) = partition.next().await else { break };
             context.check()?;
             let batch = batch?;
             context.hold_samples(batch.values.len())?;

@@ -73,7 +73,7 @@ pub(crate) struct ApiState {
     /// Where queries and index reads run; sockets are served elsewhere.
     pub(crate) query_runtime: Handle,
     /// As many permits as queries may run at a time.
-    pub(crate) query_places: Semaphore,
+    pub(crate) query_places: Arc<Semaphore>,
     pub(crate) query_places_total: usize,
     pub(crate) queries: QueryMetrics,
     pub(crate) http: HttpMetrics,

@@ -131,17 +131,20 @@ async fn execute(
     let cancel = CancellationToken::new();
     let _cancelled_with_us = cancel.clone().drop_guard();
 
-    let _place = timeout_at(deadline, state.query_places.acquire())
+    let place = timeout_at(deadline, Arc::clone(&state.query_places).acquire_owned())
         .await
         .map_err(|_| timed_out("query queue"))?
         .map_err(|_| ApiError::new(ErrorKind::Unavailable, "the server is shutting down"))?;
     let queued = started.elapsed();
-    state.queries.running.fetch_add(1, Ordering::Relaxed);
-    let _running = Running(state);
+    let running = Running::new(state);
 
     let (engine, source) = (Arc::clone(&state.engine), Arc::clone(&state.storage));
     let text = expr.to_owned();
-    let work = state.query_runtime.spawn(async move { engine.query(source, &text, query, cancel).await });
+    // Place and gauge go with the work: it may outlive this future by the time that it takes to notice.
+    let work = state.query_runtime.spawn(async move {
+        let _until_done = (place, running);
+        engine.query(source, &text, query, cancel).await
+    });
     let outcome = timeout_at(deadline, work).await;
     state.queries.inner_eval.lock().observe(started.elapsed().saturating_sub(queued));
     match outcome {
@@ -154,9 +157,17 @@ async fn execute(
     }
 }
 
-struct Running<'a>(&'a ApiState);
+/// A query that is counted as running.
+struct Running(Arc<ApiState>);
 
-impl Drop for Running<'_> {
+impl Running {
+    fn new(state: &Arc<ApiState>) -> Self {
+        state.queries.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.queries.running.fetch_sub(1, Ordering::Relaxed);
     }

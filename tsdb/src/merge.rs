@@ -152,6 +152,10 @@ impl Queryable for Fanout {
         })
     }
 
+    fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
+        self.overlapping(mint, maxt).map(|source| source.series_estimate(matchers, mint, maxt)).sum()
+    }
+
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         self.sources
             .iter()

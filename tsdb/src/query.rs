@@ -72,6 +72,14 @@ pub trait Queryable: fmt::Debug + Send + Sync {
     fn series_stats(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs)
     -> Result<SeriesStats>;
 
+    /// About how many series match: an upper bound that is cheap to get, from postings alone.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
+        self.series_stats(matchers, mint, maxt).map(|stats| stats.series)
+    }
+
     /// Oldest and newest timestamp that the source may hold; `None` when it is empty.
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)>;
 

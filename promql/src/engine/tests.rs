@@ -468,3 +468,169 @@ fn long_chains_do_not_overflow_the_stack() {
     let chain = vec!["m"; 200].join(" + ");
     check("m 1", &chain, 0, "{} 200");
 }
+
+const TOO_MANY_SAMPLES: &str =
+    "error: query processing would load too many samples into memory in query execution";
+
+#[test]
+fn subqueries_with_more_steps_than_samples_allowed_are_refused() {
+    for query in [
+        "count_over_time(up[200y:1ms])",
+        "count_over_time(vector(1)[100y:1s])",
+        "vector(1)[100y:1s]",
+        "absent_over_time(up[100y:1s])",
+        "max_over_time(max_over_time(vector(1)[400d:1s])[400d:1s])",
+        // Each of them would fit.
+        "sum_over_time(vector(1)[400d:1s]) + sum_over_time(vector(1)[400d:1s])",
+    ] {
+        check("up 1", query, 0, TOO_MANY_SAMPLES);
+    }
+    check("up 1", "count_over_time(vector(1)[1h:1s])", 0, "{} 3600");
+}
+
+#[test]
+fn ranges_with_more_steps_than_samples_allowed_are_refused() {
+    let params = QueryParams::range(0, i64::MAX / 2, 1);
+    check_with(&engine(false), "", "1", params, TOO_MANY_SAMPLES);
+}
+
+#[test]
+fn repeated_values_count_as_samples() {
+    let engine = Engine::new(EngineOptions { max_samples: 700, ..EngineOptions::default() });
+    let load: String = (0..8).map(|i| format!("m{{i=\"{i}\"}} 1\n")).collect();
+    let query = "count(m @ 0 * on() group_left() vector(time()))";
+    let range = |minutes: i64| QueryParams::range(0, minutes * 60_000, 60_000);
+    check_with(&engine, &load, query, range(1), "{} 8@0 8@60");
+    check_with(&engine, &load, query, range(99), TOO_MANY_SAMPLES);
+}
+
+#[test]
+fn queries_with_thousands_of_selectors_are_refused() {
+    let chain = vec!["m"; 2_001].join(" + ");
+    check("m 1", &chain, 0, "error: query has more than 2000 selectors");
+}
+
+#[test]
+fn queries_that_never_wait_time_out() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let engine =
+        Engine::new(EngineOptions { timeout: std::time::Duration::ZERO, ..EngineOptions::default() });
+    let result = engine.query(storage("m 1"), "m", QueryParams::instant(0), CancellationToken::new());
+    assert_eq!(runtime.block_on(result).unwrap_err().to_string(), "query timed out in query execution");
+}
+
+#[test]
+fn groups_of_many_rows_are_matched() {
+    let mut load = String::from("one{job=\"a\"} 2\n");
+    let mut expected = String::new();
+    for i in 10..40 {
+        load.push_str(&format!("many{{job=\"a\", i=\"{i}\"}} {i}\n"));
+        expected.push_str(&format!("{{i=\"{i}\", job=\"a\"}} {}\n", i * 2));
+    }
+    check(&load, "many * on(job) group_left one", 0, &expected);
+    // Twelve keys come first, then each a second time.
+    let twice: String = (10..22)
+        .flat_map(|i| ["x", "y"].map(|z| format!("many{{job=\"a\", i=\"{i}\", z=\"{z}\"}} 1\n")))
+        .collect();
+    check(
+        &format!("{twice}one{{job=\"a\", z=\"w\"}} 2"),
+        "many * on(job) group_left(z) one",
+        0,
+        "error: multiple matches for labels: grouping labels must ensure unique matches",
+    );
+}
+
+#[test]
+fn classic_histograms_over_a_range() {
+    let load = r#"h_bucket{le="1"} 1 1 1 stale 4 4 4
+                  h_bucket{le="2"} 3 3 3 stale 4 4 4
+                  h_bucket{le="+Inf"} 4 4 4 stale 4 4 4"#;
+    check_range(
+        load,
+        "histogram_quantile(0.5, h_bucket)",
+        6,
+        "{} 1.5@0 1.5@60 1.5@120 0.5@240 0.5@300 0.5@360",
+    );
+    check_range(
+        load,
+        "histogram_fraction(0, 2, h_bucket)",
+        6,
+        "{} 0.75@0 0.75@60 0.75@120 1@240 1@300 1@360",
+    );
+    check_range(
+        load,
+        "histogram_quantiles(h_bucket, 'q', 0.5, 1)",
+        2,
+        "{q=\"0.5\"} 1.5@0 1.5@60 1.5@120\n{q=\"1.0\"} 2@0 2@60 2@120",
+    );
+}
+
+/// A source that knows how many series match and will not count samples.
+#[derive(Debug)]
+struct PostingsOnly(u64);
+
+impl Queryable for PostingsOnly {
+    fn select(
+        &self,
+        _: &[promontory_tsdb::Matcher],
+        _: i64,
+        _: i64,
+        _: &promontory_tsdb::SelectHints,
+    ) -> promontory_tsdb::Result<promontory_tsdb::Selection> {
+        panic!("a plan does not read")
+    }
+
+    fn label_names(
+        &self,
+        _: &[promontory_tsdb::Matcher],
+        _: i64,
+        _: i64,
+    ) -> promontory_tsdb::Result<Vec<String>> {
+        panic!("a plan does not read")
+    }
+
+    fn label_values(
+        &self,
+        _: &str,
+        _: &[promontory_tsdb::Matcher],
+        _: i64,
+        _: i64,
+    ) -> promontory_tsdb::Result<Vec<String>> {
+        panic!("a plan does not read")
+    }
+
+    fn series_stats(
+        &self,
+        _: &[promontory_tsdb::Matcher],
+        _: i64,
+        _: i64,
+    ) -> promontory_tsdb::Result<promontory_tsdb::SeriesStats> {
+        panic!("too costly")
+    }
+
+    fn series_estimate(
+        &self,
+        _: &[promontory_tsdb::Matcher],
+        _: i64,
+        _: i64,
+    ) -> promontory_tsdb::Result<u64> {
+        Ok(self.0)
+    }
+
+    fn time_bounds(&self) -> Option<(i64, i64)> {
+        None
+    }
+}
+
+#[test]
+fn size_is_guessed_from_postings() {
+    let engine = Engine::new(EngineOptions { partitions: 3, ..EngineOptions::default() });
+    let partitions = |series, params| {
+        let text = engine.explain(Arc::new(PostingsOnly(series)), "sum(rate(m_total[5m]))", params).unwrap();
+        if text.contains("partitions=3") { 3 } else { 1 }
+    };
+    let hour = QueryParams::range(0, 3_600_000, 60_000);
+    assert_eq!(partitions(10, hour), 1);
+    assert_eq!(partitions(10_000, hour), 3);
+    assert_eq!(partitions(10, QueryParams::instant(0)), 1);
+}

@@ -30,7 +30,7 @@ impl Evaluate for Absent {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let grid = scope.grid;
         let mut any = vec![0u128; grid.tiles()];
@@ -40,7 +40,7 @@ impl Evaluate for Absent {
         let ones = vec![1.0; out.width()];
         for (tile, any) in any.into_iter().enumerate() {
             let mask = lane_mask(grid.steps_in_tile(tile)) & !any;
-            out.push(self.labels.as_bytes(), tile as u32, mask, &ones);
+            out.push(self.labels.as_bytes(), tile as u32, mask, &ones)?;
         }
         Ok(())
     }

@@ -38,7 +38,12 @@ impl Evaluate for Constant {
         0
     }
 
-    fn run(&self, scope: Scope<'_>, _: &[Vec<Row<'_>>], out: &mut TileWriter) -> Result<(), DataFusionError> {
+    fn run(
+        &self,
+        scope: Scope<'_>,
+        _: &[Vec<Row<'_>>],
+        out: &mut TileWriter<'_>,
+    ) -> Result<(), DataFusionError> {
         let grid = scope.grid;
         let mut values = vec![0.0; grid.tile_steps];
         for tile in 0..grid.tiles() {
@@ -50,7 +55,7 @@ impl Evaluate for Constant {
                     }
                 }
             }
-            out.push(&[], tile as u32, lane_mask(grid.steps_in_tile(tile)), &values);
+            out.push(&[], tile as u32, lane_mask(grid.steps_in_tile(tile)), &values)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::format::go_f;
 use super::key::{group_of, labels};
 use super::rows::{Merger, Row, TileWriter, lanes};
 use super::{Evaluate, Scope};
+use crate::context::Pace;
 use crate::logical::spec::Grouping;
 
 /// Counts equal values of each group, a series per value.
@@ -34,10 +35,13 @@ impl Evaluate for CountValues {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
-        let mut counts = Merger::new(out.width());
+        let values_per_slot = out.width();
+        let mut counts = Merger::new(values_per_slot);
+        let (mut pace, mut held) = (Pace::new(scope.context), 0);
         for row in &vectors[0] {
+            pace.step(1)?;
             // A series often keeps its value for a while.
             let mut last: Option<(u64, usize)> = None;
             for lane in lanes(row.mask) {
@@ -50,7 +54,10 @@ impl Evaluate for CountValues {
                         let key = group_of(builder.build().as_bytes(), &self.grouping);
                         let (slot, old) = counts.slot(&key, row.tile);
                         if !old {
-                            scope.context.hold_samples(1)?;
+                            // A slot takes the place of a whole tile, however few lanes it fills.
+                            held += values_per_slot;
+                            scope.context.hold_samples(values_per_slot)?;
+                            pace.step(1)?;
                         }
                         slot
                     }
@@ -61,7 +68,9 @@ impl Evaluate for CountValues {
                 values[lane] += 1.0;
             }
         }
-        counts.write(out);
+        // From here on the writer counts what is there.
+        scope.context.release_samples(held);
+        counts.write(out)?;
         Ok(())
     }
 }

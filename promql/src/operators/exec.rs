@@ -128,7 +128,10 @@ impl OperatorExec {
             .collect::<Result<Vec<_>>>()?;
         let batches = if operator.streams() {
             let input = inputs.into_iter().next().expect("a streaming operator has an input");
+            let rows = operator.rows_per_run(&self.grid);
             input
+                .map_ok(move |batch| stream::iter(slices(&batch, rows).map(Ok)))
+                .try_flatten()
                 .and_then(move |batch| {
                     let job = Arc::clone(&job);
                     async move { job.run_batch(&batch).await }
@@ -150,6 +153,14 @@ impl Drop for OperatorExec {
     fn drop(&mut self) {
         deeper(|| self.inputs.clear());
     }
+}
+
+/// `batch` in pieces of up to `rows` rows; nothing is copied.
+fn slices(batch: &RecordBatch, rows: usize) -> impl Iterator<Item = RecordBatch> + Send + use<> {
+    let batch = batch.clone();
+    let total = batch.num_rows();
+    let step = rows.clamp(1, total.max(1));
+    (0..total).step_by(step).map(move |first| batch.slice(first, step.min(total - first)))
 }
 
 /// One run of an operator.
@@ -181,11 +192,13 @@ impl Job {
 
     async fn hold(&self, mut input: SendableRecordBatchStream) -> Result<Held> {
         let mut held = Held::new(&self.query);
-        while let Some(batch) = input.next().await {
+        loop {
+            // Before the input goes on: an input that never waits must let others run, too.
+            tokio::task::consume_budget().await;
+            let Some(batch) = input.next().await else { return Ok(held) };
             self.query.check()?;
             held.push(batch?)?;
         }
-        Ok(held)
     }
 
     fn evaluate(
@@ -193,7 +206,7 @@ impl Job {
         scalars: &[Vec<f64>],
         vectors: &[Vec<super::rows::Row<'_>>],
     ) -> Result<Vec<RecordBatch>> {
-        let mut out = TileWriter::new(&self.grid);
+        let mut out = TileWriter::new(&self.grid, &self.query);
         let scope = Scope { grid: &self.grid, context: &self.query, scalars };
         self.operator.evaluate().run(scope, vectors, &mut out)?;
         let batches = out.finish();
@@ -220,6 +233,8 @@ impl Job {
     }
 
     async fn scalar(&self, input: &Arc<dyn ExecutionPlan>) -> Result<Vec<f64>> {
+        // Kept, and held, as long as the plan.
+        self.query.hold_samples(self.grid.steps)?;
         let mut values = vec![f64::NAN; self.grid.steps];
         let mut batches = input.execute(0, Arc::clone(&self.task))?;
         while let Some(batch) = batches.next().await {

@@ -14,6 +14,7 @@ use super::key::{NAME_DROPPED, get, retain_into};
 use super::notice::bad_quantile;
 use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
 use super::{Evaluate, ScalarArg, Scope};
+use crate::context::Pace;
 
 /// A function of the buckets that share all labels but `le`, step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,11 +67,13 @@ impl Evaluate for Buckets {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         self.check_quantiles(scope);
+        let mut pace = Pace::new(scope.context);
         let mut groups: HashMap<_, Vec<(f64, &Row<'_>)>> = HashMap::new();
         for row in &vectors[0] {
+            pace.step(1)?;
             let Some(upper) = self.upper_bound(scope, row) else { continue };
             let mut key = Vec::with_capacity(row.key.len());
             retain_into(row.key, &mut key, |n| n != b"le" && n != NAME_DROPPED.as_bytes());
@@ -81,10 +84,10 @@ impl Evaluate for Buckets {
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for ((tile, key), buckets) in &groups {
-            self.group(scope, *tile, key, buckets, &mut fixed, &mut merger)?;
+            self.group(scope, *tile, key, buckets, &mut fixed, &mut pace, &mut merger)?;
         }
         fixed.tell(scope, &self.position);
-        merger.write(out);
+        merger.write(out)?;
         Ok(())
     }
 }
@@ -122,6 +125,7 @@ impl Buckets {
         upper
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one call, in a loop that owns the buffers")]
     fn group(
         &self,
         scope: Scope<'_>,
@@ -129,6 +133,7 @@ impl Buckets {
         key: &[u8],
         rows: &[(f64, &Row<'_>)],
         fixed: &mut Fixes,
+        pace: &mut Pace<'_>,
         merger: &mut Merger,
     ) -> Result<(), DataFusionError> {
         let mut rows = rows.to_vec();
@@ -143,9 +148,11 @@ impl Buckets {
             BucketFunction::Fraction(lower, _) => vec![(None, *lower)],
         };
         let mut buckets = Vec::new();
+        let mut values = vec![0.0; width];
         for (label, argument) in outputs {
             let argument = argument.resolve(scope.scalars);
             for lane in lanes(any) {
+                pace.step(rows.len())?;
                 let step = tile as usize * width + lane;
                 buckets.clear();
                 buckets.extend(
@@ -153,7 +160,7 @@ impl Buckets {
                         .filter(|(_, row)| row.mask >> lane & 1 == 1)
                         .map(|(upper, row)| Bucket { upper: *upper, count: row.values[lane] }),
                 );
-                let value = match &self.function {
+                values[lane] = match &self.function {
                     BucketFunction::Fraction(_, upper) => {
                         fraction(argument.at(step), upper.resolve(scope.scalars).at(step), &mut buckets)
                     }
@@ -166,12 +173,16 @@ impl Buckets {
                         value
                     }
                 };
-                let out_key = self.out_key(key, label.map(|(label, _)| (label.as_str(), argument.at(step))));
-                let mut values = vec![0.0; width];
-                values[lane] = value;
-                if merger.add(&out_key, tile, 1 << lane, &values) != 0 {
-                    return Err(same_labelset().into());
+                // Only a quantile that is told in a label can change from step to step.
+                if let Some((label, _)) = label {
+                    let out_key = self.out_key(key, Some((label.as_str(), argument.at(step))));
+                    if merger.add(&out_key, tile, 1 << lane, &values) != 0 {
+                        return Err(same_labelset().into());
+                    }
                 }
+            }
+            if label.is_none() && merger.add(&self.out_key(key, None), tile, any, &values) != 0 {
+                return Err(same_labelset().into());
             }
         }
         Ok(())

@@ -113,7 +113,7 @@ impl Evaluate for Map {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let scalars: Vec<_> = self.scalars.iter().map(|s| s.resolve(scope.scalars)).collect();
         let mut values = vec![0.0; out.width()];
@@ -121,7 +121,7 @@ impl Evaluate for Map {
             let first = row.tile as usize * out.width();
             let mask = self.lanes(scope, row, first, &scalars, &mut values);
             if mask != 0 {
-                out.push(&self.key.apply(row.key), row.tile, mask, &values);
+                out.push(&self.key.apply(row.key), row.tile, mask, &values)?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 
 use super::rows::{Merger, Row, TileWriter, same_labelset};
 use super::{Evaluate, Scope};
+use crate::context::Pace;
 
 /// Lays series with the same labels over each other; two samples at one step are an error.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,12 +28,14 @@ impl Evaluate for MergeDisjoint {
 
     fn run(
         &self,
-        _: Scope<'_>,
+        scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let mut merger = Merger::new(out.width());
+        let mut pace = Pace::new(scope.context);
         for row in &vectors[0] {
+            pace.step(1)?;
             if self.strict && merger.slot(row.key, row.tile).1 {
                 return Err(same_labelset().into());
             }
@@ -40,7 +43,7 @@ impl Evaluate for MergeDisjoint {
                 return Err(same_labelset().into());
             }
         }
-        merger.write(out);
+        merger.write(out)?;
         Ok(())
     }
 }

@@ -89,12 +89,17 @@ pub(crate) trait Evaluate: fmt::Display {
         false
     }
 
+    /// How many rows of a batch a streaming operator takes at a time.
+    fn rows_per_run(&self, _: &Grid) -> usize {
+        usize::MAX
+    }
+
     /// Writes the output for `vectors`: whole inputs, or one batch of the only one if the operator streams.
     fn run(
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError>;
 }
 
@@ -152,3 +157,6 @@ operators! {
     /// Arithmetic and comparison of two vectors.
     VectorBinary(VectorBinary),
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,11 +70,11 @@ impl Evaluate for Notice {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let at = &self.position;
         for row in &vectors[0] {
-            out.push(row.key, row.tile, row.mask, row.values);
+            out.push(row.key, row.tile, row.mask, row.values)?;
         }
         match &self.kind {
             NoticeKind::Warn(text) if !vectors[0].is_empty() => scope.context.warn(&format!("{text}{at}")),

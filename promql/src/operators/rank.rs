@@ -12,6 +12,7 @@ use super::key::{Interner, compare as compare_keys, group_of, unmarked};
 use super::rows::{Row, TileWriter, lanes};
 use super::scalar::Scalar;
 use super::{Evaluate, ScalarArg, Scope};
+use crate::context::Pace;
 use crate::error::QueryError;
 use crate::logical::spec::Grouping;
 
@@ -56,7 +57,7 @@ impl Evaluate for Rank {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let param = self.param.resolve(scope.scalars);
         if !self.check_param(scope, param)? {
@@ -67,7 +68,7 @@ impl Evaluate for Rank {
         let mut start = 0;
         while start < rows.len() {
             let end = start + rows[start..].partition_point(|row| row.tile == rows[start].tile);
-            self.tile(&rows[start..end], param, scope, out);
+            self.tile(&rows[start..end], param, scope, out)?;
             start = end;
         }
         Ok(())
@@ -118,7 +119,14 @@ impl Rank {
     }
 
     /// Chooses among the rows of one tile, which come in label order.
-    fn tile(&self, rows: &[&Row<'_>], param: Scalar<'_>, scope: Scope<'_>, out: &mut TileWriter) {
+    fn tile(
+        &self,
+        rows: &[&Row<'_>],
+        param: Scalar<'_>,
+        scope: Scope<'_>,
+        out: &mut TileWriter<'_>,
+    ) -> Result<(), QueryError> {
+        let mut pace = Pace::new(scope.context);
         let mut ids = Interner::default();
         let groups: Vec<u32> = rows.iter().map(|row| ids.id(&group_of(row.key, &self.grouping))).collect();
         let tile = rows[0].tile as usize;
@@ -126,6 +134,7 @@ impl Rank {
         let mut order: Vec<usize> = Vec::new();
         let any = rows.iter().fold(0, |mask, row| mask | row.mask);
         for lane in lanes(any) {
+            pace.step(rows.len())?;
             let param = param.at(tile * out.width() + lane);
             let mut heaps = vec![Heap::new(self.kind); ids.len()];
             for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.mask >> lane & 1 == 1) {
@@ -142,8 +151,9 @@ impl Rank {
             order.dedup();
         }
         for i in order {
-            out.push(rows[i].key, rows[i].tile, masks[i], rows[i].values);
+            out.push(rows[i].key, rows[i].tile, masks[i], rows[i].values)?;
         }
+        Ok(())
     }
 }
 

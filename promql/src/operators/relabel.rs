@@ -11,6 +11,7 @@ use promontory_tsdb::matcher::compile_anchored;
 use super::key::{NAME_DROPPED, PerKey, labels, unmarked};
 use super::rows::{Merger, Row, TileWriter, same_labelset};
 use super::{Evaluate, Scope};
+use crate::context::Pace;
 use crate::error::QueryError;
 
 /// Sets a label of every series from other labels. Series that get equal labels are laid over each other.
@@ -63,9 +64,9 @@ impl Evaluate for Relabel {
 
     fn run(
         &self,
-        _: Scope<'_>,
+        scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let regex = match &self.rule {
             RelabelRule::Replace { pattern, .. } => Some(compile_anchored(pattern).map_err(|_| {
@@ -75,13 +76,15 @@ impl Evaluate for Relabel {
         };
         let mut known: PerKey<'_, Arc<[u8]>> = PerKey::new();
         let mut merger = Merger::new(out.width());
+        let mut pace = Pace::new(scope.context);
         for row in &vectors[0] {
+            pace.step(1)?;
             let key = known.get(row.key, |key| self.key(key, regex.as_ref()).into());
             if merger.add(&key, row.tile, row.mask, row.values) != 0 {
                 return Err(same_labelset().into());
             }
         }
-        merger.write(out);
+        merger.write(out)?;
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 
 use super::rows::{Row, TileWriter, lane_mask};
 use super::{Evaluate, Scope};
+use crate::params::Grid;
 
 /// Puts the only sample of each series at every step. The input's grid has one step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,18 +27,23 @@ impl Evaluate for Repeat {
         true
     }
 
+    /// A row in may be thousands out: some mebibytes at a time.
+    fn rows_per_run(&self, grid: &Grid) -> usize {
+        ((1 << 19) / grid.steps).max(1)
+    }
+
     fn run(
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let grid = scope.grid;
         let mut values = vec![0.0; grid.tile_steps];
         for row in &vectors[0] {
             values.fill(row.values[0]);
             for tile in 0..grid.tiles() {
-                out.push(row.key, tile as u32, lane_mask(grid.steps_in_tile(tile)), &values);
+                out.push(row.key, tile as u32, lane_mask(grid.steps_in_tile(tile)), &values)?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::error::DataFusionError;
 
-use crate::context::QueryContext;
+use crate::context::{Pace, QueryContext};
 use crate::error::QueryError;
 use crate::params::Grid;
 use crate::tile::{FLOATS, LABELS_KEY, TILE, tile_schema};
@@ -121,8 +121,14 @@ impl Drop for Held {
 }
 
 /// Collects rows into batches of about a mebibyte.
+///
+/// The samples count as held until the writer is done; from then on whoever keeps the batches
+/// accounts for them.
 #[derive(Debug)]
-pub(crate) struct TileWriter {
+pub(crate) struct TileWriter<'a> {
+    context: &'a QueryContext,
+    pace: Pace<'a>,
+    held: usize,
     schema: SchemaRef,
     width: usize,
     batch_rows: usize,
@@ -133,10 +139,13 @@ pub(crate) struct TileWriter {
     done: Vec<RecordBatch>,
 }
 
-impl TileWriter {
-    pub(crate) fn new(grid: &Grid) -> Self {
+impl<'a> TileWriter<'a> {
+    pub(crate) fn new(grid: &Grid, context: &'a QueryContext) -> Self {
         let width = grid.tile_steps;
         Self {
+            context,
+            pace: Pace::new(context),
+            held: 0,
             schema: tile_schema(grid),
             width,
             batch_rows: ((1 << 20) / (8 * width)).clamp(64, 8192),
@@ -153,12 +162,22 @@ impl TileWriter {
         self.width
     }
 
-    /// Adds a row, unless it has no sample.
-    pub(crate) fn push(&mut self, key: &[u8], tile: u32, mask: u128, values: &[f64]) {
+    /// Adds a row, unless it has no sample. Fails when the query is over or holds too much.
+    pub(crate) fn push(
+        &mut self,
+        key: &[u8],
+        tile: u32,
+        mask: u128,
+        values: &[f64],
+    ) -> Result<(), QueryError> {
         debug_assert_eq!(values.len(), self.width, "a row has one value per lane");
+        self.pace.step(1)?;
         if mask == 0 {
-            return;
+            return Ok(());
         }
+        let samples = mask.count_ones() as usize;
+        self.held += samples;
+        self.context.hold_samples(samples)?;
         self.keys.append_value(key);
         self.tiles.push(tile);
         self.values.extend_from_slice(values);
@@ -166,6 +185,7 @@ impl TileWriter {
         if self.tiles.len() == self.batch_rows {
             self.flush();
         }
+        Ok(())
     }
 
     fn flush(&mut self) {
@@ -193,7 +213,13 @@ impl TileWriter {
 
     pub(crate) fn finish(mut self) -> Vec<RecordBatch> {
         self.flush();
-        self.done
+        std::mem::take(&mut self.done)
+    }
+}
+
+impl Drop for TileWriter<'_> {
+    fn drop(&mut self) {
+        self.context.release_samples(self.held);
     }
 }
 
@@ -241,13 +267,14 @@ impl Merger {
     }
 
     /// Writes all rows in the order in which they came.
-    pub(crate) fn write(self, out: &mut TileWriter) {
+    pub(crate) fn write(self, out: &mut TileWriter<'_>) -> Result<(), QueryError> {
         let mut order: Vec<_> = self.index.into_iter().collect();
         order.sort_unstable_by_key(|(_, at)| *at);
         for ((key, tile), at) in order {
             let (mask, values) = &self.rows[at];
-            out.push(&key, tile, *mask, values);
+            out.push(&key, tile, *mask, values)?;
         }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use datafusion::error::DataFusionError;
 
 use super::rows::{Row, TileWriter, lane_mask, lanes};
 use super::{Evaluate, Scope};
+use crate::context::Pace;
 
 /// The value of the only sample of a step, NaN if there is none or more than one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,21 +27,27 @@ impl Evaluate for ScalarOf {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let (grid, width) = (scope.grid, out.width());
-        let mut values = vec![f64::NAN; grid.tiles() * width];
-        let mut seen = vec![0u128; grid.tiles()];
-        for row in &vectors[0] {
-            let tile = row.tile as usize;
-            for lane in lanes(row.mask) {
-                let twice = seen[tile] >> lane & 1 == 1;
-                values[tile * width + lane] = if twice { f64::NAN } else { row.values[lane] };
+        let mut rows: Vec<&Row<'_>> = vectors[0].iter().collect();
+        rows.sort_unstable_by_key(|row| row.tile);
+        let mut rows = rows.into_iter().peekable();
+        let mut pace = Pace::new(scope.context);
+        let mut values = vec![f64::NAN; width];
+        // Tile by tile: the writer sees to it that a long grid does not fill the memory.
+        for tile in 0..grid.tiles() {
+            values.fill(f64::NAN);
+            let mut seen = 0u128;
+            while let Some(row) = rows.next_if(|row| row.tile as usize == tile) {
+                pace.step(1)?;
+                for lane in lanes(row.mask) {
+                    let twice = seen >> lane & 1 == 1;
+                    values[lane] = if twice { f64::NAN } else { row.values[lane] };
+                }
+                seen |= row.mask;
             }
-            seen[tile] |= row.mask;
-        }
-        for (tile, values) in values.chunks_exact(width).enumerate() {
-            out.push(&[], tile as u32, lane_mask(grid.steps_in_tile(tile)), values);
+            out.push(&[], tile as u32, lane_mask(grid.steps_in_tile(tile)), &values)?;
         }
         Ok(())
     }

@@ -8,6 +8,8 @@ use datafusion::error::DataFusionError;
 use super::key::{Interner, PerKey, Signature};
 use super::rows::{Merger, Row, TileWriter, same_labelset};
 use super::{Evaluate, Scope};
+use crate::context::{Pace, QueryContext};
+use crate::error::QueryError;
 use crate::parser::BinaryOp;
 
 /// A set operator: the left side's samples, kept or dropped by what the right side has with the same
@@ -42,15 +44,22 @@ struct Side {
 }
 
 impl Side {
-    fn new(rows: &[Row<'_>], signature: &Signature, ids: &mut Interner) -> Self {
+    fn new(
+        rows: &[Row<'_>],
+        signature: &Signature,
+        ids: &mut Interner,
+        context: &QueryContext,
+    ) -> Result<Self, QueryError> {
+        let mut pace = Pace::new(context);
         let mut known = PerKey::new();
         let mut side = Self::default();
         for row in rows {
+            pace.step(1)?;
             let id = known.get(row.key, |key| ids.id(&signature.of(key)));
             side.signatures.push(id);
             *side.present.entry((row.tile, id)).or_default() |= row.mask;
         }
-        side
+        Ok(side)
     }
 
     fn present(&self, tile: u32, signature: u32) -> u128 {
@@ -69,20 +78,20 @@ impl Evaluate for SetOperator {
 
     fn run(
         &self,
-        _: Scope<'_>,
+        scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let mut ids = Interner::default();
-        let left = Side::new(&vectors[0], &self.signature, &mut ids);
-        let right = Side::new(&vectors[1], &self.signature, &mut ids);
+        let left = Side::new(&vectors[0], &self.signature, &mut ids, scope.context)?;
+        let right = Side::new(&vectors[1], &self.signature, &mut ids, scope.context)?;
         if self.op == BinaryOp::Or {
-            return or(vectors, &left, &right, out);
+            return or(vectors, &left, &right, scope.context, out);
         }
         for (row, signature) in vectors[0].iter().zip(&left.signatures) {
             let other = right.present(row.tile, *signature);
             let mask = if self.op == BinaryOp::And { row.mask & other } else { row.mask & !other };
-            out.push(row.key, row.tile, mask, row.values);
+            out.push(row.key, row.tile, mask, row.values)?;
         }
         Ok(())
     }
@@ -93,20 +102,24 @@ fn or(
     vectors: &[Vec<Row<'_>>],
     left: &Side,
     right: &Side,
-    out: &mut TileWriter,
+    context: &QueryContext,
+    out: &mut TileWriter<'_>,
 ) -> Result<(), DataFusionError> {
+    let mut pace = Pace::new(context);
     let mut merger = Merger::new(out.width());
     for row in &vectors[0] {
+        pace.step(1)?;
         if merger.add(row.key, row.tile, row.mask, row.values) != 0 {
             return Err(same_labelset().into());
         }
     }
     for (row, signature) in vectors[1].iter().zip(&right.signatures) {
+        pace.step(1)?;
         let mask = row.mask & !left.present(row.tile, *signature);
         if merger.add(row.key, row.tile, mask, row.values) != 0 {
             return Err(same_labelset().into());
         }
     }
-    merger.write(out);
+    merger.write(out)?;
     Ok(())
 }

@@ -32,14 +32,14 @@ impl Evaluate for SpreadMark {
         &self,
         _: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let is_marked = |row: &Row<'_>| unmarked(row.key).len() < row.key.len();
         let group = |row: &Row<'_>| group_of(row.key, &self.grouping);
         let marked: HashSet<_> = vectors[0].iter().filter(|row| is_marked(row)).map(group).collect();
         for row in &vectors[0] {
             let change = if marked.contains(&group(row)) { KeyChange::MarkName } else { KeyChange::Keep };
-            out.push(&change.apply(row.key), row.tile, row.mask, row.values);
+            out.push(&change.apply(row.key), row.tile, row.mask, row.values)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/engine.go> (`VectorBinop`).
 //! Difference: of several errors the one of the earliest step is reported.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use datafusion::error::DataFusionError;
@@ -16,6 +17,7 @@ use super::key::{Interner, NAME_DROPPED, PerKey, Signature, get, labels, retain_
 use super::math::{arithmetic, compare};
 use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
 use super::{Evaluate, Float, Scope};
+use crate::context::Pace;
 use crate::error::QueryError;
 use crate::parser::{BinaryOp, Cardinality};
 
@@ -68,16 +70,23 @@ struct Side<'a, 'b> {
 }
 
 impl<'a, 'b> Side<'a, 'b> {
-    fn new(rows: &'b [Row<'a>], signature: &Signature, ids: &mut Interner, tiles: usize) -> Self {
+    fn new(
+        rows: &'b [Row<'a>],
+        signature: &Signature,
+        ids: &mut Interner,
+        scope: Scope<'_>,
+    ) -> Result<Self, QueryError> {
+        let mut pace = Pace::new(scope.context);
         let mut known = PerKey::new();
-        let mut any = vec![0; tiles];
+        let mut any = vec![0; scope.grid.tiles()];
         let mut order = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
+            pace.step(1)?;
             any[row.tile as usize] |= row.mask;
             order.push((row.tile, known.get(row.key, |key| ids.id(&signature.of(key))), i as u32));
         }
         order.sort_unstable();
-        Self { rows, order, any }
+        Ok(Self { rows, order, any })
     }
 
     /// Takes the rows of the group `(tile, signature)`, which is not behind the cursor.
@@ -127,18 +136,18 @@ impl Evaluate for VectorBinary {
         &self,
         scope: Scope<'_>,
         vectors: &[Vec<Row<'_>>],
-        out: &mut TileWriter,
+        out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let swapped = self.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (1, 0) } else { (0, 1) };
         let mut ids = Interner::default();
-        let tiles = scope.grid.tiles();
-        let many = Side::new(&vectors[many], &self.signature, &mut ids, tiles);
-        let one = Side::new(&vectors[one], &self.signature, &mut ids, tiles);
+        let many = Side::new(&vectors[many], &self.signature, &mut ids, scope)?;
+        let one = Side::new(&vectors[one], &self.signature, &mut ids, scope)?;
         let mut matcher = Matcher {
             operator: self,
             swapped,
             error: FirstError::default(),
+            pace: Pace::new(scope.context),
             values: vec![0.0; out.width()],
             // Keys of different groups can only meet where the signature holds what the result drops.
             merger: self.signature.lists(METRIC_NAME.as_bytes()).then(|| Merger::new(out.width())),
@@ -161,25 +170,53 @@ impl Evaluate for VectorBinary {
             matcher.group(tile, steps, &lefts, &rights)?;
         }
         matcher.fail()?;
-        matcher.finish();
+        matcher.finish()?;
         Ok(())
     }
 }
 
-struct Matcher<'a> {
+struct Matcher<'a, 'w> {
     operator: &'a VectorBinary,
     /// The "many" side is the right one.
     swapped: bool,
     error: FirstError,
+    pace: Pace<'a>,
     values: Vec<f64>,
     merger: Option<Merger>,
-    out: &'a mut TileWriter,
+    out: &'a mut TileWriter<'w>,
 }
 
 /// Output rows of one group: key, presence before the comparison, presence, values.
-type GroupRows = Vec<(Vec<u8>, u128, u128, Vec<f64>)>;
+#[derive(Debug, Default)]
+struct GroupRows {
+    rows: Vec<(Vec<u8>, u128, u128, Vec<f64>)>,
+    /// Where each key is, once there are more than a few.
+    index: HashMap<Vec<u8>, usize>,
+}
 
-impl Matcher<'_> {
+impl GroupRows {
+    /// Up to so many rows are looked through one by one.
+    const FEW: usize = 8;
+
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        if self.rows.len() <= Self::FEW {
+            self.rows.iter().position(|(k, ..)| k == key)
+        } else {
+            self.index.get(key).copied()
+        }
+    }
+
+    fn push(&mut self, key: Vec<u8>, inserted: u128, present: u128, values: Vec<f64>) {
+        self.rows.push((key, inserted, present, values));
+        if self.rows.len() > Self::FEW {
+            for at in self.index.len()..self.rows.len() {
+                self.index.insert(self.rows[at].0.clone(), at);
+            }
+        }
+    }
+}
+
+impl Matcher<'_, '_> {
     fn fail(&mut self) -> Result<(), DataFusionError> {
         match self.error.0.take() {
             Some((_, _, error)) => Err(error.into()),
@@ -187,9 +224,10 @@ impl Matcher<'_> {
         }
     }
 
-    fn finish(self) {
-        if let Some(merger) = self.merger {
-            merger.write(self.out);
+    fn finish(self) -> Result<(), QueryError> {
+        match self.merger {
+            Some(merger) => merger.write(self.out),
+            None => Ok(()),
         }
     }
 
@@ -203,10 +241,11 @@ impl Matcher<'_> {
     ) -> Result<(), DataFusionError> {
         let duplicates = self.one_side(steps, one);
         let present = one.iter().fold(0, |mask, row| mask | row.mask);
-        let mut made = GroupRows::new();
+        let mut made = GroupRows::default();
         let mut matched = 0;
         for left in many {
             for right in one {
+                self.pace.step(1)?;
                 let both = left.mask & right.mask & steps & !duplicates;
                 self.pair(both, left.key, left.values, right.key, right.values, &mut matched, &mut made);
             }
@@ -220,15 +259,16 @@ impl Matcher<'_> {
         }
         if let Some(fill) = self.operator.fill_left {
             for right in one {
+                self.pace.step(1)?;
                 let alone = right.mask & steps & !matched;
                 let key = self.operator.signature.of(right.key);
                 let filled = vec![fill.0; right.values.len()];
                 self.pair(alone, &key, &filled, right.key, right.values, &mut matched, &mut made);
             }
         }
-        for (key, _, mask, values) in made {
+        for (key, _, mask, values) in made.rows {
             match &mut self.merger {
-                None => self.out.push(&key, tile, mask, &values),
+                None => self.out.push(&key, tile, mask, &values)?,
                 Some(merger) => {
                     if merger.add(&key, tile, mask, &values) != 0 {
                         return Err(same_labelset().into());
@@ -290,9 +330,10 @@ impl Matcher<'_> {
             });
         }
         *matched |= both;
-        match made.iter_mut().find(|(k, ..)| *k == key) {
-            None => made.push((key, both, mask, self.values.clone())),
-            Some((_, inserted, present, values)) => {
+        match made.find(&key) {
+            None => made.push(key, both, mask, self.values.clone()),
+            Some(at) => {
+                let (_, inserted, present, values) = &mut made.rows[at];
                 if !one_to_one {
                     self.error.offer(*inserted & both, 1, |_| {
                         "multiple matches for labels: grouping labels must ensure unique matches".into()

@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 use super::scalars::ScalarInputs;
 use super::tiles::{TileBuilder, TileColumns};
 use super::{all_partitions, tile_properties, tile_stream};
-use crate::context::QueryContext;
+use crate::context::{Pace, QueryContext};
 use crate::kernels::{StepScalar, quantile};
 use crate::params::Grid;
 
@@ -157,11 +157,13 @@ impl Run {
         let mut tiles = TileBuilder::new(self.grid);
         let lanes = self.grid.tile_steps;
         let (mut buffer, mut row) = (Vec::new(), vec![0.0; lanes]);
+        let mut pace = Pace::new(&self.query);
         while let Some(group) = self.groups.groups.get(self.next)
             && !tiles.is_full()
         {
             let mask = group.masks.iter().fold(0, |all, mask| all | mask);
             for j in (0..lanes).filter(|j| mask >> j & 1 == 1) {
+                pace.step(group.masks.len())?;
                 buffer.clear();
                 let present = group.masks.iter().enumerate().filter(|(_, m)| *m >> j & 1 == 1);
                 buffer.extend(present.map(|(r, _)| group.values[r * lanes + j]));

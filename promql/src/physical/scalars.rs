@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::all_partitions;
 use super::tiles::TileColumns;
+use crate::context::QueryContext;
 use crate::kernels::StepScalar;
 use crate::params::Grid;
 
@@ -47,6 +48,9 @@ async fn collect_scalar(
     grid: &Grid,
     context: &Arc<TaskContext>,
 ) -> Result<StepScalar> {
+    // Kept, and held, as long as the plan.
+    let query = QueryContext::of(context)?;
+    query.hold_samples(grid.steps)?;
     let mut values = vec![0.0; grid.steps];
     let mut missing = grid.steps;
     let mut batches = all_partitions(plan, context)?;
@@ -67,5 +71,9 @@ async fn collect_scalar(
     if missing > 0 {
         return Err(internal_datafusion_err!("a scalar lacks {missing} of {} steps", grid.steps));
     }
-    Ok(StepScalar::from_steps(values))
+    let scalar = StepScalar::from_steps(values);
+    if scalar.is_constant() {
+        query.release_samples(grid.steps);
+    }
+    Ok(scalar)
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use promontory_tsdb::Queryable;
 
+use crate::context::too_many_samples;
 use crate::error::QueryError;
 use crate::operators::{
     Constant, ConstantValue, Float, KeyChange, Map, MapFunction, MergeDisjoint, Notice, NoticeKind, Repeat,
@@ -33,6 +34,9 @@ pub(crate) use selector::RawSelector;
 
 /// How many operators may be nested: a bound for time and memory. Stack is taken as it is needed.
 const MAX_DEPTH: usize = 50_000;
+
+/// How many selectors a query may have: each opens a read, and all of them live at a time.
+const MAX_SELECTORS: usize = 2_000;
 
 /// A planned query.
 #[derive(Debug)]
@@ -110,6 +114,8 @@ pub(crate) struct Planner<'a> {
     /// Subtrees to be evaluated once; by address, the tree outlives the planner.
     invariant: HashSet<*const Expr>,
     warnings: Vec<String>,
+    /// Steps of all grids so far.
+    steps: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -121,19 +127,32 @@ impl<'a> Planner<'a> {
         expr: &'a Expr,
         params: QueryParams,
     ) -> Result<QueryPlan, QueryError> {
-        let depth = check_depth(expr)?;
+        let depth = check_size(expr)?;
         let lookback_ms = params.lookback.filter(|ms| *ms > 0).unwrap_or(options.lookback_ms);
         let invariant = invariant::find(expr);
+        let warnings = Vec::new();
         let mut planner =
-            Planner { query, source, options, params, lookback_ms, invariant, warnings: Vec::new() };
+            Planner { query, source, options, params, lookback_ms, invariant, warnings, steps: 0 };
         let grid = if params.step == 0 {
             Grid::instant(params.start)
         } else {
-            Grid::new(params.start, params.end, params.step, options.tile_steps)
+            planner.grid(params.start, params.end, params.step)?
         };
         let root = planner.root(expr, grid)?;
         let order = if grid.steps == 1 { planner.order(expr)? } else { ResultOrder::Labels };
         Ok(QueryPlan { root, order, warnings: planner.warnings, depth })
+    }
+
+    /// A grid over `[start, end]`, unless the query as a whole has more steps than it may hold
+    /// samples: whatever runs on a grid has buffers of that many values.
+    fn grid(&mut self, start: i64, end: i64, step: i64) -> Result<Grid, QueryError> {
+        let steps = end.abs_diff(start) / step.unsigned_abs().max(1);
+        self.steps =
+            self.steps.saturating_add(usize::try_from(steps).unwrap_or(usize::MAX)).saturating_add(1);
+        if self.steps > self.options.max_samples {
+            return Err(too_many_samples());
+        }
+        Ok(Grid::new(start, end, step, self.options.tile_steps))
     }
 
     fn root(&mut self, expr: &Expr, grid: Grid) -> Result<Root, QueryError> {
@@ -330,13 +349,19 @@ fn unwrap_parens(mut expr: &Expr) -> &Expr {
     expr
 }
 
-/// How deep the tree is; refuses it if it is too deep.
-fn check_depth(expr: &Expr) -> Result<usize, QueryError> {
+/// How deep the tree is; refuses it if it is too deep or has too many selectors.
+fn check_size(expr: &Expr) -> Result<usize, QueryError> {
     let mut todo = vec![(expr, 1)];
-    let mut deepest = 0;
+    let (mut deepest, mut selectors) = (0, 0);
     while let Some((expr, depth)) = todo.pop() {
         if depth > MAX_DEPTH {
             return Err(QueryError::Limit(format!("expression nests more than {MAX_DEPTH} operators")));
+        }
+        if matches!(expr.kind, ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_)) {
+            selectors += 1;
+            if selectors > MAX_SELECTORS {
+                return Err(QueryError::Limit(format!("query has more than {MAX_SELECTORS} selectors")));
+            }
         }
         deepest = depth.max(deepest);
         children(expr, |child| todo.push((child, depth + 1)));

@@ -237,13 +237,13 @@ impl Planner<'_> {
             Some(step) => self.duration(step)?.max(1),
             None => self.options.default_subquery_step_ms,
         };
-        let open = view.data_time(grid.start) - range_ms;
-        let start = (open.div_euclid(step) + 1) * step;
+        let open = view.data_time(grid.start).saturating_sub(range_ms);
+        let start = (open.div_euclid(step) + 1).saturating_mul(step);
         let end = view.data_time(grid.end());
         if end < start {
             return Ok(None);
         }
-        let inner_grid = Grid::new(start, end, step, self.options.tile_steps);
+        let inner_grid = self.grid(start, end, step)?;
         let inner = match self.plan(&subquery.expr, inner_grid)? {
             Planned::Vector(vector) => vector,
             Planned::Scalar(scalar) => VectorPlan::new(scalar.relation(inner_grid), Names::Absent),

@@ -262,6 +262,13 @@ impl Queryable for Block {
         select::stats(&self.files, &self.tombstones(), &references, mint, maxt)
     }
 
+    fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
+        if !self.overlaps(mint, maxt) {
+            return Ok(0);
+        }
+        Ok(postings::for_matchers(&self.files.index, matchers)?.len() as u64)
+    }
+
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         let meta = self.meta.read();
         (meta.min_time < meta.max_time).then(|| (meta.min_time, meta.max_time - 1))

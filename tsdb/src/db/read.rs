@@ -78,6 +78,11 @@ impl Queryable for Db {
         self.ask(mint, maxt, |source| source.series_stats(matchers, mint, maxt))
     }
 
+    fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
+        // A block that comes or goes meanwhile changes an estimate little.
+        self.sources(mint, maxt).series_estimate(matchers, mint, maxt)
+    }
+
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         let blocks = self.blocks.loaded();
         let blocks = blocks.iter().filter_map(|b| b.time_bounds());

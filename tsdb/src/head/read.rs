@@ -348,6 +348,13 @@ impl Queryable for Head {
         Ok(stats)
     }
 
+    fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
+        if !self.overlaps(mint, maxt) {
+            return Ok(0);
+        }
+        Ok(self.index.with_postings(|postings| postings.matching(matchers).len()) as u64)
+    }
+
     /// Out-of-order samples may lie before the in-order window; they count.
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         let both = self.bounds().into_iter().chain(self.ooo_bounds());
