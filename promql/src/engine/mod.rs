@@ -133,7 +133,7 @@ impl Engine {
             Root::Raw(raw) => return Ok(format!("{raw:?}\n")),
             Root::Scalar(plan, _) | Root::Vector(plan, _) | Root::Matrix(plan, _) => plan,
         };
-        let physical = self.planners.physical(&logical, self.size(&logical)?, plan.depth)?;
+        let physical = self.planners.physical(&logical, self.size(&logical, plan.depth)?, plan.depth)?;
         Ok(format!("{}\n\n{}", logical.display_indent(), displayable(physical.as_ref()).indent(false)))
     }
 
@@ -180,7 +180,7 @@ impl Engine {
         depth: usize,
         context: &Arc<QueryContext>,
     ) -> Result<Held, QueryError> {
-        let size = self.size(logical)?;
+        let size = self.size(logical, depth)?;
         let mut physical = self.planners.physical(logical, size, depth)?;
         if physical.output_partitioning().partition_count() > 1 {
             physical = Arc::new(CoalescePartitionsExec::new(physical));
@@ -194,6 +194,10 @@ impl Engine {
 /// The interval at which samples are taken to come, where a guess will do.
 const SCRAPE_MS: u64 = 15_000;
 
+/// How deep a plan may be that is made for several partitions: the time that `EnsureRequirements`
+/// takes grows with the square of it.
+const MAX_PARALLEL_DEPTH: usize = 256;
+
 /// How much a query reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Size {
@@ -206,9 +210,9 @@ impl Engine {
     ///
     /// Samples are not counted: that would read a header of each chunk, which costs as much as a
     /// small query. They are taken to come every [`SCRAPE_MS`].
-    fn size(&self, logical: &LogicalPlan) -> Result<Size, QueryError> {
+    fn size(&self, logical: &LogicalPlan, depth: usize) -> Result<Size, QueryError> {
         let (mut samples, large) = (0u64, self.options.parallel_samples);
-        if self.options.partitions <= 1 {
+        if self.options.partitions <= 1 || depth > MAX_PARALLEL_DEPTH {
             return Ok(Size::Small);
         }
         let walked = logical.apply(|node| {
@@ -286,6 +290,9 @@ impl Planners {
     }
 
     /// Nothing in planning our nodes waits, so that it can be done on a stack as deep as the plan.
+    ///
+    /// DataFusion takes a tokio lock per inner node. Such locks pretend to wait once a task has used
+    /// up its share, which would go on forever within one poll; hence `unconstrained`.
     fn physical(
         &self,
         logical: &LogicalPlan,
@@ -293,7 +300,8 @@ impl Planners {
         depth: usize,
     ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
         let planned = as_deep_as(depth, || {
-            futures::executor::block_on(self.planner.create_physical_plan(logical, self.state(size)))
+            let plan = self.planner.create_physical_plan(logical, self.state(size));
+            futures::executor::block_on(tokio::task::unconstrained(plan))
         });
         planned.map_err(QueryError::from_datafusion)
     }

@@ -467,6 +467,8 @@ fn long_chains_do_not_overflow_the_stack() {
     check("", &chain, 0, "20000");
     let chain = vec!["m"; 200].join(" + ");
     check("m 1", &chain, 0, "{} 200");
+    let chain = vec!["m"; 2_000].join(" + ");
+    check("m 1", &chain, 0, "{} 2000");
 }
 
 const TOO_MANY_SAMPLES: &str =
