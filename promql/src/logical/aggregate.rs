@@ -26,6 +26,7 @@ use crate::tile::{FLOATS, LABELS_KEY, TILE};
 /// # Errors
 /// [`QueryError::Unsupported`] for the other operators; [`QueryError::Internal`] when `quantile`
 /// has no `param`, or `input` does not give tiles.
+#[expect(clippy::needless_pass_by_value, reason = "a plan takes over what it is made of")]
 pub fn aggregate_plan(
     input: LogicalPlan,
     grid: Grid,
@@ -47,6 +48,9 @@ pub fn aggregate_plan(
 }
 
 /// `input` with group keys in place of label keys.
+///
+/// # Errors
+/// If the input is not a relation of tiles.
 pub fn group_input(input: LogicalPlan, grouping: &Grouping) -> DfResult<LogicalPlan> {
     if let LogicalPlan::Extension(leaf) = &input
         && let Some(leaf) = leaf.node.as_any().downcast_ref::<SelectorNode>()

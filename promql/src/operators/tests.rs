@@ -78,7 +78,7 @@ fn operators_end_within_a_run_when_the_query_is_over() {
 fn operators_give_back_what_they_held() {
     for operator in all() {
         let context = QueryContext::new(10_000_000, CancellationToken::new());
-        run(&operator, &context).expect(operator.evaluate().name());
+        run(&operator, &context).unwrap_or_else(|e| panic!("{operator:?}: {e}"));
         context.hold_samples(10_000_000).expect("nothing is held any more");
     }
 }

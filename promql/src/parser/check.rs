@@ -86,8 +86,7 @@ impl Checker<'_> {
     fn check_binary_chain(&self, expr: &mut Expr) -> Result<ValueType> {
         let mut links = Vec::new();
         let mut leftmost = std::mem::take(expr);
-        loop {
-            let ExprKind::Binary(binary) = &mut leftmost.kind else { break };
+        while let ExprKind::Binary(binary) = &mut leftmost.kind {
             let lhs = std::mem::take(&mut *binary.lhs);
             links.push(std::mem::replace(&mut leftmost, lhs));
         }
@@ -117,10 +116,11 @@ impl Checker<'_> {
             let place = self.operator_span(binary);
             return self.error(place, "comparisons between scalars must use BOOL modifier");
         }
-        if let Some(matching) = &mut binary.matching {
-            if op.is_set() && matching.cardinality == Cardinality::OneToOne {
-                matching.cardinality = Cardinality::ManyToMany;
-            }
+        if let Some(matching) = &mut binary.matching
+            && op.is_set()
+            && matching.cardinality == Cardinality::OneToOne
+        {
+            matching.cardinality = Cardinality::ManyToMany;
         }
         if let Some(label) = binary.matching.as_ref().and_then(label_on_both_sides) {
             let message = format!("label {} must not occur in ON and GROUP clause at once", quote(label));

@@ -229,7 +229,7 @@ pub fn format_duration(ms: i64) -> String {
     let mut rest = ms.unsigned_abs();
     for (unit, length) in UNITS {
         let only_exact = matches!(unit, "y" | "w");
-        if rest >= length && (!only_exact || rest % length == 0) {
+        if rest >= length && (!only_exact || rest.is_multiple_of(length)) {
             // Writing to a `String` does not fail.
             let _ = write!(out, "{}{unit}", rest / length);
             rest %= length;

@@ -182,6 +182,9 @@ impl TileBuilder {
 }
 
 /// A `floats` column of `lanes` lanes: `values` row after row, valid where `masks` says, or everywhere.
+///
+/// # Errors
+/// If the columns do not fit each other: a bug.
 pub fn lanes_array(lanes: usize, values: Vec<f64>, masks: Option<&[u128]>) -> Result<FixedSizeListArray> {
     let values = Float64Array::new(values.into(), masks.and_then(|masks| null_buffer(lanes, masks)));
     let field = Arc::new(Field::new("item", DataType::Float64, true));

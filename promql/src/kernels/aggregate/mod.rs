@@ -121,6 +121,7 @@ impl<const K: usize> Groups<K> {
     pub fn finish<Op: LaneOp<K>>(&mut self, groups: usize) -> (Vec<u128>, Vec<f64>) {
         let (seen, mut columns) = self.take(groups);
         let n = columns.first().map_or(0, Vec::len);
+        #[expect(clippy::needless_range_loop, reason = "all columns are read at the same index")]
         for i in 0..n {
             columns[0][i] = Op::finish(std::array::from_fn(|k| columns[k][i]));
         }
@@ -150,6 +151,7 @@ fn each_lane<const K: usize>(columns: [&mut [f64]; K], f: impl Fn(usize, [f64; K
         let whole = std::mem::take(column);
         *column = &mut whole[..lanes];
     }
+    #[expect(clippy::needless_range_loop, reason = "the lane is also an index of the other columns")]
     for j in 0..lanes {
         let state = f(j, std::array::from_fn(|k| columns[k][j]));
         for k in 0..K {
