@@ -7,6 +7,7 @@ mod api;
 mod cli;
 mod crash;
 mod export;
+mod fixtures;
 mod lifecycle;
 mod scrape;
 mod sql;

@@ -1,7 +1,7 @@
 //! Logical plan nodes: typed, pure descriptions of what is computed. Nothing here runs.
 //!
 //! A plan is a DataFusion [`LogicalPlan`](datafusion::logical_expr::LogicalPlan) whose nodes all
-//! speak tiles on a stated [`Grid`](crate::Grid). One node, one file.
+//! speak tiles on a stated [`Grid`]. One node, one file.
 
 pub mod aggregate;
 pub mod display;

@@ -1,7 +1,7 @@
 //! The PromQL language of Prometheus 3.14: lexer, parser, type checks, printer.
 //!
 //! - [`parse`] makes an [`Expr`] of a query; syntax and types are right, the names of metrics are anyone's.
-//! - `Display` for [`Expr`] writes it on one line; what it writes parses to the same tree. [`format`]
+//! - `Display` for [`Expr`] writes it on one line; what it writes parses to the same tree. [`format`](fn@format)
 //!   breaks long expressions into lines.
 //! - [`parse_metric_selector`] is for `match[]`, [`series`] for the test scripts.
 //!
