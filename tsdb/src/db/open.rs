@@ -45,7 +45,13 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     replay_wal(&wal_dir, &options, &mut replayer, &counters)?;
     replay_wbl(&wal::wbl_dir(dir), &mut replayer, &counters)?;
     let (replay, aliases) = replayer.finish();
-    tracing::info!(dir = %dir.display(), ?replay, "replayed the write-ahead log");
+    tracing::info!(
+        dir = %dir.display(),
+        records = replay.records,
+        samples = replay.samples,
+        out_of_order = replay.ooo_samples,
+        "replayed the write-ahead log"
+    );
     warn_of_histograms(&replay);
     let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
     let mut log = Log::new(writer);
