@@ -130,7 +130,7 @@ fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
 }
 
 /// `Duration.Seconds` of Go: whole seconds and the rest are converted apart.
-fn go_seconds(ms: i64) -> f64 {
+pub(super) fn go_seconds(ms: i64) -> f64 {
     (ms / 1000) as f64 + (ms % 1000 * 1_000_000) as f64 / 1e9
 }
 

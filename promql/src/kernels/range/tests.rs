@@ -61,9 +61,8 @@ fn reference(
         p.iter().fold(first, |best, x| if better(x.1, best.1) || best.1.is_nan() { *x } else { best })
     };
     match function {
-        F::Rate => {
-            extrapolated(p, start, end, true).map(|(v, factor)| v * (factor / ((end - start) as f64 / 1e3)))
-        }
+        F::Rate => extrapolated(p, start, end, true)
+            .map(|(v, factor)| v * (factor / extrapolate::go_seconds(end - start))),
         F::Increase => extrapolated(p, start, end, true).map(|(v, factor)| v * factor),
         F::Delta => extrapolated(p, start, end, false).map(|(v, factor)| v * factor),
         F::Irate | F::Idelta => {
