@@ -140,6 +140,9 @@ pub struct SeriesBatch {
     pub timestamps: Vec<TimestampMs>,
     /// Float values, stale markers included.
     pub values: Vec<f64>,
+    /// Start timestamps of the float samples, ms, 0 where a sample has none. Either as long as
+    /// `values`, or empty: no sample of the batch has one, the usual case.
+    pub start_timestamps: Vec<TimestampMs>,
     /// Histogram samples, sparse, ordered by (series, timestamp). Empty in the usual case.
     pub histograms: Vec<HistogramSample>,
 }
@@ -151,6 +154,8 @@ pub struct HistogramSample {
     pub series: u32,
     /// ms since the epoch.
     pub timestamp: TimestampMs,
+    /// When what it counts began, ms; 0 if not known.
+    pub start_timestamp: TimestampMs,
     /// The value.
     pub histogram: std::sync::Arc<FloatHistogram>,
 }
