@@ -108,6 +108,31 @@ pub fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))
 }
 
+/// Maps the first `bytes` bytes of a file that is being written, which may be shorter.
+///
+/// The caller must not touch what was not written yet.
+///
+/// # Errors
+/// If the file cannot be opened or mapped.
+pub fn map_growing(path: &Path, bytes: u64) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // SAFETY: files mapped here (head chunks) are only ever appended to by the one process that holds
+    // the data directory, and the caller touches only what was written. Deleting one unlinks it, which
+    // leaves the mapping valid.
+    unsafe { memmap2::MmapOptions::new().len(len).map(&file) }.map_err(Error::io("map", path))
+}
+
+/// Cuts a file to `bytes` bytes.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn shorten(path: &Path, bytes: u64) -> Result<()> {
+    step();
+    let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
+    file.set_len(bytes).map_err(Error::io("shorten", path))
+}
+
 /// Writes a new file front to back and knows where it is.
 #[derive(Debug)]
 pub struct FileWriter {

@@ -17,6 +17,7 @@ pub mod encoding;
 mod error;
 pub mod fs;
 pub mod head;
+pub mod head_chunks;
 pub mod histogram;
 pub mod index;
 pub mod labels;
