@@ -98,7 +98,9 @@ struct TmpDir(PathBuf);
 impl Drop for TmpDir {
     fn drop(&mut self) {
         // What stays after a failure here is removed at the next open of the data directory.
-        drop(std::fs::remove_dir_all(&self.0));
+        if self.0.exists() {
+            drop(fs::remove_dir_all(&self.0));
+        }
     }
 }
 
@@ -110,7 +112,7 @@ impl BlockWriter {
     pub fn create(dir: &Path, spec: BlockSpec) -> Result<Self> {
         let target = dir.join(spec.ulid.to_string());
         let tmp = dir.join(format!("{}{TMP_FOR_CREATION}", spec.ulid));
-        std::fs::create_dir_all(&tmp).map_err(Error::io("create", &tmp))?;
+        fs::create_dir_all(&tmp)?;
         let tmp = TmpDir(tmp);
         let index = index::Writer::create(&tmp.0)?;
         let chunks = chunks::Writer::create(&tmp.0.join("chunks"), spec.segment_bytes)?;

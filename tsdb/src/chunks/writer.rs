@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{ChunkData, ChunkMeta, ChunkRef, HEADER_LEN, MAGIC, VERSION};
 use crate::encoding::{MAX_VARINT_LEN, crc32c, put_be32, put_uvarint};
 use crate::error::{Error, Result};
-use crate::fs::{FileWriter, sync_dir};
+use crate::fs::{self, FileWriter};
 
 /// Appends chunks to numbered segments in one directory.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Writer {
     /// # Errors
     /// If the directory cannot be made.
     pub fn create(dir: &Path, segment_bytes: u64) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        fs::create_dir_all(dir)?;
         let segment_bytes = segment_bytes.min(u64::from(u32::MAX));
         Ok(Self {
             dir: dir.to_owned(),
@@ -93,6 +93,6 @@ impl Writer {
         if let Some(file) = self.file.take() {
             file.finish()?;
         }
-        sync_dir(&self.dir)
+        fs::sync_dir(&self.dir)
     }
 }

@@ -41,16 +41,15 @@ pub(super) fn histograms(db: &Db) -> Result<()> {
 
 /// Links a directory and all below it; copies what cannot be linked.
 fn link_all(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    crate::fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
         let path = entry.map_err(Error::io("list", from))?.path();
         let Some(name) = path.file_name() else { continue };
         let target = to.join(name);
         if path.is_dir() {
             link_all(&path, &target)?;
-        } else if fs::hard_link(&path, &target).is_err() {
-            fs::copy(&path, &target).map_err(Error::io("copy to", &target))?;
-            fs::File::open(&target).and_then(|f| f.sync_all()).map_err(Error::io("sync", &target))?;
+        } else if crate::fs::hard_link(&path, &target).is_err() {
+            crate::fs::copy(&path, &target)?;
         }
     }
     crate::fs::sync_dir(to)

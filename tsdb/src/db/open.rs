@@ -31,7 +31,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
         return read_only::open(&options);
     }
     let dir = options.path.as_path();
-    fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    crate::fs::create_dir_all(dir)?;
     let lock = if options.lockfile { Some(Lock::acquire(dir)?) } else { None };
     remove_half_made(dir, is_half_made)?;
     let wal_dir = wal::wal_dir(dir);

@@ -139,8 +139,7 @@ impl Writer {
             return Err(Error::Invalid("an index would exceed 64 GiB".to_owned()));
         }
         file.finish()?;
-        let spool = self.spool.path();
-        std::fs::remove_file(spool).map_err(Error::io("remove", spool))
+        fs::remove_file(self.spool.path())
     }
 
     /// Writes series from the spool; gives the references of all, and those with each pair.

@@ -1,10 +1,11 @@
 //! Cuts a damaged log back to what can be read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{Compression, Corruption, SegmentReader, Writer, segment};
 use crate::error::{Error, Result};
+use crate::fs;
 use crate::sample::TimestampMs;
 
 /// Puts every segment behind the damage aside and rewrites the damaged one up to it.
@@ -20,14 +21,14 @@ pub fn repair(dir: &Path, damage: &Corruption, segment_bytes: usize, now_ms: Tim
     tracing::warn!(dir = %dir.display(), segment = damage.segment, offset = damage.offset,
         reason = %damage.reason, kept = %kept.display(),
         "repairing the write-ahead log; records behind the damage are put aside");
-    fs::create_dir_all(&kept).map_err(Error::io("create", &kept))?;
+    fs::create_dir_all(&kept)?;
     // Crash safety: from the newest on, so that no gap is left if this is cut short.
     for number in segment::list(dir)?.into_iter().rev().take_while(|n| *n > damage.segment) {
         put_aside(&segment::path(dir, number), &segment::path(&kept, number))?;
     }
     let damaged = segment::path(dir, damage.segment);
     let aside = segment::repair_path(dir, damage.segment);
-    crate::fs::replace(&damaged, &aside)?;
+    fs::replace(&damaged, &aside)?;
     let mut writer = Writer::create(dir, damage.segment, segment_bytes, Compression::Snappy)?;
     let mut reader =
         SegmentReader::new(File::open(&aside).map_err(Error::io("open", &aside))?, damage.segment);
@@ -49,9 +50,10 @@ fn damaged_dir(dir: &Path, now_ms: TimestampMs) -> PathBuf {
 
 /// Moves a file, which may be to another disk if `wal/` is a link.
 fn put_aside(from: &Path, to: &Path) -> Result<()> {
-    if crate::fs::replace(from, to).is_ok() {
-        return from.parent().map_or(Ok(()), crate::fs::sync_dir);
+    if fs::replace(from, to).is_ok() {
+        return from.parent().map_or(Ok(()), fs::sync_dir);
     }
-    fs::copy(from, to).map_err(Error::io("copy to", to))?;
-    crate::fs::remove_file(from)
+    fs::copy(from, to)?;
+    to.parent().map_or(Ok(()), fs::sync_dir)?;
+    fs::remove_file(from)
 }

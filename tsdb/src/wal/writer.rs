@@ -1,12 +1,11 @@
 //! Writes records into pages and segments.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{HEADER_BYTES, PAGE_BYTES, fragment, segment};
 use crate::error::{Error, Result};
+use crate::fs::{self, File};
 
 /// How records are compressed; smaller wins, record by record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +73,7 @@ impl Writer {
                 "wal segment size {segment_bytes} is not a multiple of the page size {PAGE_BYTES}"
             )));
         }
-        fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        fs::create_dir_all(dir)?;
         let last_segment = segment::list(dir)?.last().copied();
         let last_checkpoint = segment::last_checkpoint(dir)?.map(|(_, n)| n);
         let number = last_segment.max(last_checkpoint).map_or(0, |n| n + 1);
@@ -190,7 +189,7 @@ impl Writer {
     /// Makes every later write fail.
     #[cfg(test)]
     pub(super) fn break_file(&mut self) {
-        self.file = File::open(self.path()).expect("the segment exists");
+        self.file.break_writes();
     }
 
     fn put_record(&mut self, record: &[u8]) -> Result<()> {
@@ -279,7 +278,7 @@ impl Writer {
 
     fn flush(&mut self) -> Result<()> {
         if !self.pending.is_empty() {
-            self.file.write_all(&self.pending).map_err(Error::io("write", self.path()))?;
+            self.file.write_all(&self.pending)?;
             self.stats.bytes += self.pending.len() as u64;
             self.pending.clear();
         }
@@ -288,22 +287,17 @@ impl Writer {
 
     fn sync_file(&mut self) -> Result<()> {
         let start = Instant::now();
-        self.file.sync_data().map_err(Error::io("sync", self.path()))?;
+        self.file.sync_data()?;
         self.stats.syncs += 1;
         self.stats.sync_time += start.elapsed();
         Ok(())
-    }
-
-    fn path(&self) -> PathBuf {
-        segment::path(&self.dir, self.stats.segment)
     }
 }
 
 fn create_segment(dir: &Path, number: u32) -> Result<File> {
     let path = segment::path(dir, number);
-    let file =
-        OpenOptions::new().write(true).create_new(true).open(&path).map_err(Error::io("create", &path))?;
+    let file = File::create_new(&path)?;
     // Crash safety: the name must be on disk before records that only this file holds.
-    crate::fs::sync_dir(dir)?;
+    fs::sync_dir(dir)?;
     Ok(file)
 }

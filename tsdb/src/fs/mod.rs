@@ -1,16 +1,30 @@
 //! Files and directories so that a crash leaves either the old state or the new one.
 //!
+//! Every change of the disk that this crate makes goes through here, so that tests can record all of
+//! them in order and make each of them fail ([`watch()`], [`Journal`]). `std::fs` is for reading.
+//!
 //! # Crash safety
 //! A rename is durable only after the directory that holds the name is synced; [`replace`] does
-//! both, which is why plain `std::fs::rename` is refused by lint.
+//! both, which is why plain `std::fs::rename` is refused by lint. The same goes for a new directory
+//! ([`create_dir_all`] syncs what holds it), and for a new file, which is its maker's business.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
+mod file;
+mod journal;
+mod watch;
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
+
+pub use file::File;
+pub use journal::{Cut, Fault, FaultKind, Image, Journal, Recording, Step};
+pub use watch::{Op, Refusal, Watch, Watching, watch};
+
+use watch::perform;
 
 /// Renames `from` to `to`, replacing what is there, and syncs the directory of `to`.
 ///
@@ -18,11 +32,58 @@ use crate::error::{Error, Result};
 /// If the operating system refuses either step.
 #[expect(clippy::disallowed_methods, reason = "this is the function that the lint points to")]
 pub fn replace(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(Error::io("rename to", to))?;
-    match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => sync_dir(Path::new(".")),
+    perform(Op::Rename { from, to }, || fs::rename(from, to)).map_err(Error::io("rename to", to))?;
+    sync_dir(holder(to))
+}
+
+/// The directory that holds a name.
+fn holder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Gives a file a second name, without a sync of the directory.
+///
+/// # Errors
+/// If the operating system refuses, as for a name on another disk.
+pub fn hard_link(from: &Path, to: &Path) -> Result<()> {
+    perform(Op::Link { from, to }, || fs::hard_link(from, to)).map_err(Error::io("link to", to))
+}
+
+/// Copies the contents of a file to a new one and syncs it.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = fs::File::open(from).map_err(Error::io("open", from))?;
+    let mut file = File::create(to)?;
+    io::copy(&mut source, &mut file).map_err(Error::io("copy to", to))?;
+    file.sync()
+}
+
+/// Makes a directory and those above it that are missing, and their names durable.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn create_dir_all(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
     }
+    if let Some(above) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        create_dir_all(above)?;
+    }
+    match perform(Op::MakeDir { path: dir }, || fs::create_dir(dir)) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => return Ok(()),
+        result => result.map_err(Error::io("create", dir))?,
+    }
+    sync_dir(holder(dir))
+}
+
+/// Cuts a file, or extends it with zeros, without a sync.
+///
+/// # Errors
+/// If there is no such file, or the operating system refuses.
+pub fn set_len(path: &Path, len: u64) -> Result<()> {
+    File::open(path)?.set_len(len)
 }
 
 /// Makes the entries of a directory durable.
@@ -31,7 +92,8 @@ pub fn replace(from: &Path, to: &Path) -> Result<()> {
 /// If the directory cannot be opened or synced.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     step();
-    File::open(dir).and_then(|f| f.sync_all()).map_err(Error::io("sync", dir))
+    perform(Op::SyncDir { path: dir }, || fs::File::open(dir).and_then(|f| f.sync_all()))
+        .map_err(Error::io("sync", dir))
 }
 
 /// Removes a file.
@@ -40,7 +102,7 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// If the operating system refuses.
 pub fn remove_file(path: &Path) -> Result<()> {
     step();
-    fs::remove_file(path).map_err(Error::io("remove", path))
+    perform(Op::RemoveFile { path }, || fs::remove_file(path)).map_err(Error::io("remove", path))
 }
 
 /// Removes a directory and what is in it.
@@ -49,7 +111,27 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// If the operating system refuses.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
     step();
-    fs::remove_dir_all(path).map_err(Error::io("remove", path))
+    let result = match watch::watcher(path) {
+        None => fs::remove_dir_all(path),
+        Some(_) => remove_one_by_one(path),
+    };
+    result.map_err(Error::io("remove", path))
+}
+
+/// What [`fs::remove_dir_all`] does, with each step seen.
+fn remove_one_by_one(dir: &Path) -> io::Result<()> {
+    let mut entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
+    // An order that does not hang on the file system, so that a test can be repeated.
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            remove_one_by_one(&path)?;
+        } else {
+            perform(Op::RemoveFile { path: &path }, || fs::remove_file(&path))?;
+        }
+    }
+    perform(Op::RemoveDir { path: dir }, || fs::remove_dir(dir))
 }
 
 #[cfg(test)]
@@ -81,9 +163,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut tmp = path.as_os_str().to_owned();
     tmp.push(".tmp");
     let tmp = PathBuf::from(tmp);
-    let mut file = File::create(&tmp).map_err(Error::io("create", &tmp))?;
-    file.write_all(bytes).map_err(Error::io("write", &tmp))?;
-    file.sync_all().map_err(Error::io("sync", &tmp))?;
+    let mut file = File::create(&tmp)?;
+    file.write_all(bytes)?;
+    file.sync()?;
     drop(file);
     replace(&tmp, path)
 }
@@ -101,7 +183,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// If the file cannot be opened or mapped.
 pub fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = fs::File::open(path).map_err(Error::io("open", path))?;
     // SAFETY: the files mapped here (index and chunk segments of a block) are immutable once their
     // directory has its final name: no process that keeps the format truncates or rewrites them, and
     // deleting a block unlinks them, which leaves the mapping valid.
@@ -148,13 +230,7 @@ impl FileWriter {
     /// If the operating system refuses.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(Error::io("create", &path))?;
+        let file = File::create(&path)?;
         Ok(Self { path, file: BufWriter::with_capacity(1 << 18, file), position: 0 })
     }
 
@@ -214,7 +290,7 @@ impl FileWriter {
     /// If the operating system refuses.
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
-        self.file.get_ref().sync_all().map_err(Error::io("sync", &self.path))
+        self.file.get_ref().sync()
     }
 }
 
@@ -237,7 +313,7 @@ pub fn dir_size(dir: &Path) -> u64 {
 pub struct Lock {
     path: PathBuf,
     existed: bool,
-    _file: File,
+    _file: fs::File,
 }
 
 impl Lock {
@@ -248,12 +324,9 @@ impl Lock {
     pub fn acquire(dir: &Path) -> Result<Self> {
         let path = dir.join("lock");
         let existed = path.exists();
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
+        let open = || OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = if existed { open() } else { perform(Op::CreateFile { path: &path }, open) };
+        let file = file.map_err(Error::io("open", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path, existed, _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
@@ -271,7 +344,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // The file goes first, while it is still locked; closing it then releases the lock. A failure
         // only means that the next start sees a stale lock.
-        drop(fs::remove_file(&self.path));
+        drop(perform(Op::RemoveFile { path: &self.path }, || fs::remove_file(&self.path)));
     }
 }
 
@@ -305,5 +378,54 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(dir_size(dir.path()), 3);
+    }
+
+    /// What is outside could neither be recorded nor made to fail.
+    #[test]
+    fn only_the_file_layer_changes_the_disk() {
+        const CHANGES: [&str; 12] = [
+            "fs::write(",
+            "fs::rename(",
+            "fs::hard_link(",
+            "fs::copy(",
+            "fs::create_dir",
+            "fs::remove_",
+            "fs::set_len(",
+            "File::create",
+            "File::options",
+            "OpenOptions",
+            "set_len(",
+            "MmapMut",
+        ];
+        let mut found = Vec::new();
+        let mut todo = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        while let Some(dir) = todo.pop() {
+            for path in fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
+                if path.is_dir() {
+                    todo.extend((!path.ends_with("src/fs")).then_some(path));
+                    continue;
+                }
+                let text = fs::read_to_string(&path).unwrap();
+                // By the house rules tests come last in a file, or have one of their own.
+                let code = if path.ends_with("tests.rs") {
+                    ""
+                } else {
+                    text.split("#[cfg(test)]\nmod ").next().unwrap()
+                };
+                let imports = || code.lines().filter(|l| l.trim_start().starts_with("use std::fs"));
+                let std_fs = imports().any(|l| l.contains("fs;") || l.contains("{self"));
+                let std_file = imports().any(|l| l.contains("File") || l.contains("OpenOptions"));
+                for (i, line) in code.lines().enumerate().filter(|(_, l)| !l.contains("crate::fs")) {
+                    let changes = CHANGES.iter().any(|c| {
+                        line.contains(&format!("std::{c}"))
+                            || line.contains(c) && (if c.starts_with("fs::") { std_fs } else { std_file })
+                    });
+                    if changes {
+                        found.push(format!("{}:{}: {}", path.display(), i + 1, line.trim()));
+                    }
+                }
+            }
+        }
+        assert!(found.is_empty(), "use crate::fs for what changes the disk:\n{}", found.join("\n"));
     }
 }
