@@ -78,14 +78,6 @@ pub fn create_dir_all(dir: &Path) -> Result<()> {
     sync_dir(holder(dir))
 }
 
-/// Cuts a file, or extends it with zeros, without a sync.
-///
-/// # Errors
-/// If there is no such file, or the operating system refuses.
-pub fn set_len(path: &Path, len: u64) -> Result<()> {
-    File::open(path)?.set_len(len)
-}
-
 /// Makes the entries of a directory durable.
 ///
 /// # Errors
@@ -197,7 +189,7 @@ pub fn map(path: &Path) -> Result<Mmap> {
 /// # Errors
 /// If the file cannot be opened or mapped.
 pub fn map_growing(path: &Path, bytes: u64) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
+    let file = fs::File::open(path).map_err(Error::io("open", path))?;
     let len = usize::try_from(bytes).unwrap_or(usize::MAX);
     // SAFETY: files mapped here (head chunks) are only ever appended to by the one process that holds
     // the data directory, and the caller touches only what was written. Deleting one unlinks it, which
@@ -205,14 +197,13 @@ pub fn map_growing(path: &Path, bytes: u64) -> Result<Mmap> {
     unsafe { memmap2::MmapOptions::new().len(len).map(&file) }.map_err(Error::io("map", path))
 }
 
-/// Cuts a file to `bytes` bytes.
+/// Cuts a file to `bytes` bytes, without a sync.
 ///
 /// # Errors
 /// If the operating system refuses.
 pub fn shorten(path: &Path, bytes: u64) -> Result<()> {
     step();
-    let file = OpenOptions::new().write(true).open(path).map_err(Error::io("open", path))?;
-    file.set_len(bytes).map_err(Error::io("shorten", path))
+    File::open(path)?.set_len(bytes)
 }
 
 /// Writes a new file front to back and knows where it is.

@@ -208,7 +208,7 @@ impl HeadChunks {
         if let Some(writer) = current.writer.take() {
             writer.finish()?;
         }
-        std::fs::create_dir_all(&self.dir).map_err(Error::io("create", &self.dir))?;
+        fs::create_dir_all(&self.dir)?;
         let number = current.last + 1;
         let path = file_path(&self.dir, number);
         let mut writer = FileWriter::create(&path)?;

@@ -48,7 +48,7 @@ fn work(dir: &Path) {
     layer::hard_link(&dir.join("a/meta"), &dir.join("meta2")).unwrap();
     layer::write_atomic(&dir.join("a/meta"), b"two").unwrap();
     layer::copy(&dir.join("a/meta"), &dir.join("copied")).unwrap();
-    layer::set_len(&dir.join("copied"), 1).unwrap();
+    layer::shorten(&dir.join("copied"), 1).unwrap();
     layer::remove_file(&dir.join("copied")).unwrap();
     layer::replace(&dir.join("a"), &dir.join("c")).unwrap();
     layer::remove_dir_all(&dir.join("c")).unwrap();
