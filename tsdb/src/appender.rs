@@ -68,7 +68,7 @@ impl Appender {
         let series = head.series_for(known, labels)?;
         let series_ref = series.series;
         if head.check(&series, t, v)? == Acceptance::Append {
-            self.staged.samples.push(RefSample { series: series_ref, t, v });
+            self.staged.samples.push(RefSample::new(series_ref, t, v));
             self.staged.series.push(series);
         }
         Ok(series_ref)

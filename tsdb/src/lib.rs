@@ -25,6 +25,7 @@ pub mod matcher;
 pub mod memory;
 pub mod merge;
 pub mod meta;
+pub mod metadata;
 pub mod postings;
 pub mod query;
 pub mod sample;

@@ -131,7 +131,8 @@ fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()
         db.head.index.get(series).is_some()
             || expiring.get(&series.0).is_some_and(|e| e.segment > last || e.maxt >= mint)
     };
-    let stats = checkpoint::write(&dir, last, db.options.wal_segment_bytes, mint, keep)?;
+    let stats =
+        checkpoint::write(&dir, last, db.options.wal_segment_bytes, db.options.wal_compression, mint, keep)?;
     tracing::info!(?stats, "wrote a checkpoint of the write-ahead log");
     db.log()?.expiring.retain(|_, e| e.segment > last || e.maxt >= mint);
     db.counters.checkpoints.fetch_add(1, Ordering::Relaxed);

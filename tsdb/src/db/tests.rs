@@ -163,7 +163,7 @@ fn every_step_of_maintenance_keeps_out_of_order_samples() {
     let mut writer = Writer::open(&wal::wbl_dir(dir.path()), wal::PAGE_BYTES, Compression::Snappy).unwrap();
     for minute in [3, 13, 33, 41] {
         let mut samples = Vec::new();
-        let late = (1..5).map(|i| RefSample { series: SeriesRef(i), t: minute * MINUTE + 5, v: i as f64 });
+        let late = (1..5).map(|i| RefSample::new(SeriesRef(i), minute * MINUTE + 5, i as f64));
         record::encode_samples(&mut samples, late);
         writer.log([samples.as_slice()]).unwrap();
     }

@@ -6,15 +6,18 @@
 //! checkpoint deletes, and replay ignores.
 //!
 //! # Source
-//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/wlog/checkpoint.go>. Difference:
-//! exemplar and histogram records are kept or dropped as a whole, and metadata is always kept, since
-//! this build does not look into them.
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/wlog/checkpoint.go>. Differences:
+//! samples keep their start timestamps whatever the options say, and metadata is written in records of
+//! about a MiB instead of one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::record::{self, RecordKind, RefSample};
+use super::record::{self, RecordKind};
 use super::{Compression, Writer, read_records, segment};
+use crate::encoding::DecodeError;
 use crate::error::{Error, Result};
+use crate::metadata::Metadata;
 use crate::sample::{SeriesRef, TimestampMs};
 
 /// Records are handed to the operating system in batches of about this many bytes.
@@ -27,10 +30,14 @@ pub struct CheckpointStats {
     pub last: u32,
     /// Series kept and dropped.
     pub series: (u64, u64),
-    /// Samples kept and dropped.
+    /// Samples kept and dropped, histograms included.
     pub samples: (u64, u64),
     /// Tombstone intervals kept and dropped.
     pub tombstones: (u64, u64),
+    /// Exemplars kept and dropped.
+    pub exemplars: (u64, u64),
+    /// Metadata entries kept and dropped: the latest of each series stays.
+    pub metadata: (u64, u64),
 }
 
 /// Which segments to fold into a checkpoint: the older two thirds of the closed ones.
@@ -43,7 +50,8 @@ pub fn plan(first: u32, last_closed: u32) -> Option<u32> {
 
 /// Writes the checkpoint that covers the current one and segments up to `last`, then deletes those.
 ///
-/// Keeps series for which `keep(ref)` holds, and what is at or after `mint`.
+/// Keeps series for which `keep(ref)` holds, with their tombstones and latest metadata, and what is at or
+/// after `mint`. The answer of `keep` for a reference must not change meanwhile.
 ///
 /// # Errors
 /// If something cannot be read or written; then the old segments are still there.
@@ -51,6 +59,7 @@ pub fn write(
     dir: &Path,
     last: u32,
     segment_bytes: usize,
+    compression: Compression,
     mint: TimestampMs,
     keep: impl Fn(SeriesRef) -> bool,
 ) -> Result<CheckpointStats> {
@@ -58,16 +67,14 @@ pub fn write(
     let tmp = target.with_extension(format!("{last:08}.tmp"));
     remove_dir(&tmp)?;
     let mut filter = Filter {
-        out: Writer::open(&tmp, segment_bytes, Compression::Snappy)?,
+        out: Writer::open(&tmp, segment_bytes, compression)?,
         mint,
         keep,
         batch: Vec::new(),
         batch_bytes: 0,
         stats: CheckpointStats { last, ..CheckpointStats::default() },
         error: None,
-        series: Vec::new(),
-        samples: Vec::new(),
-        tombstones: Vec::new(),
+        metadata: BTreeMap::new(),
     };
     let first = match segment::last_checkpoint(dir)? {
         Some((old, covered)) => {
@@ -77,6 +84,7 @@ pub fn write(
         None => 0,
     };
     filter.copy(dir, first, last)?;
+    filter.put_metadata()?;
     filter.flush()?;
     filter.out.close()?;
     let stats = filter.stats;
@@ -114,17 +122,14 @@ struct Filter<K> {
     batch_bytes: usize,
     stats: CheckpointStats,
     error: Option<Error>,
-    series: Vec<record::RefSeries>,
-    samples: Vec<RefSample>,
-    tombstones: Vec<record::RefTombstone>,
+    /// Latest of each series that is kept.
+    metadata: BTreeMap<u64, Metadata>,
 }
 
 impl<K: Fn(SeriesRef) -> bool> Filter<K> {
     fn copy(&mut self, dir: &Path, first: u32, last: u32) -> Result<()> {
         let result = read_records(dir, first..=last, |record| {
-            let Some(kept) = self.filter(record).map_err(|e| e.to_string())? else { return Ok(()) };
-            self.batch_bytes += kept.len();
-            self.batch.push(kept);
+            self.filter(record).map_err(|e| e.to_string())?;
             if self.batch_bytes >= BATCH_BYTES
                 && let Err(error) = self.flush()
             {
@@ -146,61 +151,118 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
         Ok(())
     }
 
-    /// The part of `record` that is still needed.
-    fn filter(&mut self, record: &[u8]) -> Result<Option<Vec<u8>>, crate::encoding::DecodeError> {
-        let mut out = Vec::new();
-        let kept = match RecordKind::of(record) {
-            RecordKind::Series => self.filter_series(record, &mut out)?,
-            RecordKind::Samples => {
-                self.samples.clear();
-                record::decode_samples(record, &mut self.samples)?;
-                let all = self.samples.len();
-                self.samples.retain(|s| s.t >= self.mint);
-                count(&mut self.stats.samples, all, self.samples.len());
-                record::encode_samples(&mut out, self.samples.iter().copied());
-                !self.samples.is_empty()
-            }
-            RecordKind::Tombstones => {
-                self.tombstones.clear();
-                record::decode_tombstones(record, &mut self.tombstones)?;
-                let all = self.tombstones.len();
-                self.tombstones.retain(|t| t.maxt >= self.mint);
-                count(&mut self.stats.tombstones, all, self.tombstones.len());
-                record::encode_tombstones(&mut out, &self.tombstones);
-                !self.tombstones.is_empty()
-            }
-            RecordKind::Exemplars | RecordKind::Histograms => {
-                out.extend_from_slice(record);
-                record::first_time(record).is_none_or(|t| t >= self.mint)
-            }
-            RecordKind::Metadata => {
-                out.extend_from_slice(record);
-                true
-            }
-            RecordKind::MmapMarkers | RecordKind::Unknown => false,
-        };
-        Ok(kept.then_some(out))
+    fn put(&mut self, record: Vec<u8>) {
+        self.batch_bytes += record.len();
+        self.batch.push(record);
     }
 
-    fn filter_series(
-        &mut self,
-        record: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<bool, crate::encoding::DecodeError> {
-        self.series.clear();
-        record::decode_series(record, &mut self.series)?;
-        let all = self.series.len();
-        self.series.retain(|s| (self.keep)(s.series));
-        count(&mut self.stats.series, all, self.series.len());
-        record::begin_series(out);
-        for s in &self.series {
-            record::put_series(out, s.series, &s.labels);
+    /// Puts the part of `record` that is still needed.
+    fn filter(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        match RecordKind::of(record) {
+            RecordKind::Series => self.filter_series(record),
+            RecordKind::Samples => self.filter_samples(record),
+            RecordKind::Histograms => self.filter_histograms(record),
+            RecordKind::Tombstones => self.filter_tombstones(record),
+            RecordKind::Exemplars => self.filter_exemplars(record),
+            RecordKind::Metadata => self.note_metadata(record),
+            RecordKind::MmapMarkers | RecordKind::Unknown => Ok(()),
         }
-        Ok(!self.series.is_empty())
+    }
+
+    fn filter_series(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        let mut series = Vec::new();
+        record::decode_series(record, &mut series)?;
+        retain(&mut series, &mut self.stats.series, |s| (self.keep)(s.series));
+        if !series.is_empty() {
+            let mut out = Vec::new();
+            record::begin_series(&mut out);
+            series.iter().for_each(|s| record::put_series(&mut out, s.series, &s.labels));
+            self.put(out);
+        }
+        Ok(())
+    }
+
+    fn filter_samples(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        let (mut samples, mut out) = (Vec::new(), Vec::new());
+        record::decode_samples(record, &mut samples)?;
+        retain(&mut samples, &mut self.stats.samples, |s| s.t >= self.mint);
+        if samples.is_empty() {
+            return Ok(());
+        }
+        if samples.iter().any(|s| s.start_timestamp != 0) {
+            record::encode_samples_v2(&mut out, samples);
+        } else {
+            record::encode_samples(&mut out, samples);
+        }
+        self.put(out);
+        Ok(())
+    }
+
+    fn filter_histograms(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        let mut samples = Vec::new();
+        self.stats.samples.1 += record::decode_histograms(record, &mut samples)?;
+        retain(&mut samples, &mut self.stats.samples, |s| s.t >= self.mint);
+        let start_timestamps = samples.iter().any(|s| s.start_timestamp != 0);
+        for kept in record::histogram_records(&samples, start_timestamps) {
+            self.put(kept);
+        }
+        Ok(())
+    }
+
+    fn filter_tombstones(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        let (mut tombstones, mut out) = (Vec::new(), Vec::new());
+        record::decode_tombstones(record, &mut tombstones)?;
+        let keep = |t: &record::RefTombstone| (self.keep)(t.series) && t.maxt >= self.mint;
+        retain(&mut tombstones, &mut self.stats.tombstones, keep);
+        if !tombstones.is_empty() {
+            record::encode_tombstones(&mut out, &tombstones);
+            self.put(out);
+        }
+        Ok(())
+    }
+
+    fn filter_exemplars(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        let (mut exemplars, mut out) = (Vec::new(), Vec::new());
+        record::decode_exemplars(record, &mut exemplars)?;
+        retain(&mut exemplars, &mut self.stats.exemplars, |e| e.t >= self.mint);
+        if !exemplars.is_empty() {
+            record::encode_exemplars(&mut out, &exemplars);
+            self.put(out);
+        }
+        Ok(())
+    }
+
+    fn note_metadata(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+        let mut entries = Vec::new();
+        record::decode_metadata(record, &mut entries)?;
+        self.stats.metadata.1 += entries.len() as u64;
+        for entry in entries {
+            if (self.keep)(entry.series) && self.metadata.insert(entry.series.0, entry.metadata).is_none() {
+                self.stats.metadata.0 += 1;
+                self.stats.metadata.1 -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the latest metadata of every series.
+    fn put_metadata(&mut self) -> Result<()> {
+        const BATCH_ENTRIES: usize = 4096;
+        let entries = std::mem::take(&mut self.metadata).into_iter().collect::<Vec<_>>();
+        for batch in entries.chunks(BATCH_ENTRIES) {
+            let mut out = Vec::new();
+            record::encode_metadata(&mut out, batch.iter().map(|(series, m)| (SeriesRef(*series), m)));
+            self.put(out);
+            self.flush()?;
+        }
+        Ok(())
     }
 }
 
-fn count(into: &mut (u64, u64), all: usize, kept: usize) {
-    into.0 += kept as u64;
-    into.1 += (all - kept) as u64;
+/// Keeps what `keep` says, and counts.
+fn retain<T>(entries: &mut Vec<T>, counts: &mut (u64, u64), keep: impl Fn(&T) -> bool) {
+    let all = entries.len();
+    entries.retain(keep);
+    counts.0 += entries.len() as u64;
+    counts.1 += (all - entries.len()) as u64;
 }

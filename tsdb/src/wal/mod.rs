@@ -38,7 +38,10 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 
 pub use reader::{SegmentReader, read_records, read_segment};
-pub use record::{RecordKind, RefSample, RefSeries, RefTombstone};
+pub use record::{
+    RecordKind, RefExemplar, RefHistogramSample, RefMetadata, RefMmapMarker, RefSample, RefSeries,
+    RefTombstone,
+};
 pub use writer::{Compression, Writer, WriterStats};
 
 /// Bytes of a page.

@@ -15,6 +15,8 @@ pub enum Compression {
     /// Snappy block format, upstream's default.
     #[default]
     Snappy,
+    /// zstd: smaller, slower.
+    Zstd,
 }
 
 /// What a writer has done since it was opened.
@@ -42,23 +44,64 @@ pub struct WriterStats {
 pub struct Writer {
     dir: PathBuf,
     segment_bytes: usize,
-    compression: Compression,
     file: File,
     /// Bytes of the current segment, unwritten ones included.
     position: usize,
     /// Not yet handed to the operating system.
     pending: Vec<u8>,
     compressed: Vec<u8>,
-    snappy: SnappyEncoder,
+    packer: Packer,
     poisoned: bool,
     stats: WriterStats,
 }
 
-struct SnappyEncoder(snap::raw::Encoder);
+/// Packs records one by one, with working memory that is kept.
+enum Packer {
+    None,
+    Snappy(snap::raw::Encoder),
+    Zstd(zstd::bulk::Compressor<'static>),
+}
 
-impl std::fmt::Debug for SnappyEncoder {
+impl std::fmt::Debug for Packer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SnappyEncoder")
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Snappy(_) => "Snappy",
+            Self::Zstd(_) => "Zstd",
+        })
+    }
+}
+
+impl Packer {
+    fn new(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            Compression::Snappy => Self::Snappy(snap::raw::Encoder::new()),
+            // Without working memory for zstd, records stay as they are: every reader takes that.
+            Compression::Zstd => {
+                zstd::bulk::Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL).map_or(Self::None, Self::Zstd)
+            }
+        }
+    }
+
+    /// Flag and length of the packed form in `out`, if that is smaller.
+    fn pack(&mut self, record: &[u8], out: &mut Vec<u8>) -> Option<(u8, usize)> {
+        let room = match self {
+            Self::None => return None,
+            Self::Snappy(_) => snap::raw::max_compress_len(record.len()),
+            Self::Zstd(_) => zstd::zstd_safe::compress_bound(record.len()),
+        };
+        if out.len() < room {
+            out.resize(room, 0);
+        }
+        let (flag, length) = match self {
+            Self::None => return None,
+            Self::Snappy(encoder) => (fragment::SNAPPY, encoder.compress(record, out).ok()?),
+            Self::Zstd(encoder) => {
+                (fragment::ZSTD, encoder.compress_to_buffer(record, out.as_mut_slice()).ok()?)
+            }
+        };
+        (length < record.len()).then_some((flag, length))
     }
 }
 
@@ -91,12 +134,11 @@ impl Writer {
         Ok(Self {
             dir: dir.to_path_buf(),
             segment_bytes,
-            compression,
             file,
             position: 0,
             pending: Vec::new(),
             compressed: Vec::new(),
-            snappy: SnappyEncoder(snap::raw::Encoder::new()),
+            packer: Packer::new(compression),
             poisoned: false,
             stats: WriterStats { segment: number, ..WriterStats::default() },
         })
@@ -194,25 +236,12 @@ impl Writer {
 
     fn put_record(&mut self, record: &[u8]) -> Result<()> {
         let mut compressed = std::mem::take(&mut self.compressed);
-        let result = match self.compress(record, &mut compressed) {
-            Some(n) => self.put_fragments(&compressed[..n], fragment::SNAPPY),
+        let result = match self.packer.pack(record, &mut compressed) {
+            Some((flag, length)) => self.put_fragments(&compressed[..length], flag),
             None => self.put_fragments(record, 0),
         };
         self.compressed = compressed;
         result
-    }
-
-    /// Length of the compressed form in `out`, if that is smaller.
-    fn compress(&mut self, record: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-        if self.compression == Compression::None || record.is_empty() {
-            return None;
-        }
-        let max = snap::raw::max_compress_len(record.len());
-        if out.len() < max {
-            out.resize(max, 0);
-        }
-        let n = self.snappy.0.compress(record, out).ok()?;
-        (n < record.len()).then_some(n)
     }
 
     fn put_fragments(&mut self, mut rest: &[u8], compression: u8) -> Result<()> {

@@ -27,10 +27,7 @@ fn series_record(list: &[(u64, &Labels)]) -> Vec<u8> {
 
 fn samples_record(list: &[(u64, i64, f64)]) -> Vec<u8> {
     let mut out = Vec::new();
-    record::encode_samples(
-        &mut out,
-        list.iter().map(|(r, t, v)| RefSample { series: SeriesRef(*r), t: *t, v: *v }),
-    );
+    record::encode_samples(&mut out, list.iter().map(|(r, t, v)| RefSample::new(SeriesRef(*r), *t, *v)));
     out
 }
 
