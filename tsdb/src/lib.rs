@@ -15,6 +15,7 @@ pub mod clock;
 pub mod db;
 pub mod encoding;
 mod error;
+pub mod exemplar;
 pub mod fs;
 pub mod head;
 pub mod head_chunks;

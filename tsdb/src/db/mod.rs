@@ -16,6 +16,7 @@
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/db.go>
 
+mod annotations;
 mod blocks;
 mod keep;
 mod maintain;
@@ -60,6 +61,8 @@ pub struct DbOptions {
     pub wal_segment_bytes: usize,
     /// Whether to compress log records.
     pub wal_compression: wal::Compression,
+    /// How many exemplars are kept in memory, of all series together; 0 keeps none.
+    pub exemplars_max: usize,
     /// Whether to take the lock file, so that two servers never share the directory.
     pub lockfile: bool,
     /// Whether to only read: takes no lock and changes nothing on disk, so that it works beside a server
@@ -78,6 +81,7 @@ impl DbOptions {
             block_range_ms: 2 * 3600 * 1000,
             wal_segment_bytes: wal::DEFAULT_SEGMENT_BYTES,
             wal_compression: wal::Compression::default(),
+            exemplars_max: 0,
             lockfile: true,
             read_only: false,
             clock: Arc::new(SystemClock),

@@ -18,8 +18,9 @@ use super::blocks::Blocks;
 use super::{Counters, Db, DbOptions, Expiry, Log, keep, read_only};
 use crate::encoding::Cursor;
 use crate::error::{Error, Result};
+use crate::exemplar::ExemplarStorage;
 use crate::fs::Lock;
-use crate::head::{Head, ReplayStats, Replayer};
+use crate::head::{self, Head, ReplayStats, Replayer};
 use crate::sample::SeriesRef;
 use crate::wal::{self, ReadError, Writer, read_records, repair, segment};
 
@@ -38,13 +39,15 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     remove_half_made(&wal_dir, is_half_made_checkpoint)?;
     undo_half_made_repair(&wal_dir)?;
     let blocks = Blocks::load(dir)?;
-    let head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
+    let mut head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
+    head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
     let counters = Counters::default();
     reserve_chunks_head_refs(&dir.join("chunks_head"), &head);
-    let mut replayer = Replayer::new(&head);
-    replay_wal(&wal_dir, &options, &mut replayer, &counters)?;
-    replay_wbl(&wal::wbl_dir(dir), &mut replayer, &counters)?;
-    let (replay, aliases) = replayer.finish();
+    let (result, replay, aliases) = head::replay(&head, |replayer| {
+        replay_wal(&wal_dir, &options, replayer, &counters)?;
+        replay_wbl(&wal::wbl_dir(dir), replayer, &counters)
+    });
+    result?;
     tracing::info!(
         dir = %dir.display(),
         records = replay.records,

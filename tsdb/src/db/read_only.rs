@@ -21,7 +21,8 @@ use super::blocks::{self, Blocks};
 use super::open::{replay_checkpoint, warn_of_histograms};
 use super::{Counters, Db, DbOptions};
 use crate::error::{Error, Result};
-use crate::head::{Head, Replayer};
+use crate::exemplar::ExemplarStorage;
+use crate::head::{self, Head};
 use crate::wal::{self, ReadError, read_records, read_segment, segment};
 
 /// A server makes a block or a checkpoint some times in two hours; more often than this is no accident.
@@ -68,14 +69,16 @@ impl Names {
 fn load(options: &DbOptions) -> Result<Arc<Db>> {
     let dir = options.path.as_path();
     let blocks = Blocks::load_read_only(dir)?;
-    let head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
+    let mut head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
+    head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
     let counters = Counters::default();
-    let mut replayer = Replayer::new(&head);
     let wal_dir = wal::wal_dir(dir);
-    let from = replay_checkpoint(&wal_dir, &mut replayer)?;
-    replay_log(&wal_dir, from, &counters, |record| replayer.apply(record))?;
-    replay_log(&wal::wbl_dir(dir), 0, &counters, |record| replayer.apply_out_of_order(record))?;
-    let (replay, _) = replayer.finish();
+    let (result, replay, _) = head::replay(&head, |replayer| {
+        let from = replay_checkpoint(&wal_dir, replayer)?;
+        replay_log(&wal_dir, from, &counters, |record| replayer.apply(record))?;
+        replay_log(&wal::wbl_dir(dir), 0, &counters, |record| replayer.apply_out_of_order(record))
+    });
+    result?;
     tracing::debug!(dir = %dir.display(), ?replay, "read the write-ahead log");
     warn_of_histograms(&replay);
     Ok(Arc::new(Db::assemble(options.clone(), head, blocks, replay, counters)))

@@ -36,6 +36,7 @@ impl Head {
             }
         });
         let removed = self.index.remove_if(&empty, |series| series.lock().is_empty());
+        self.metadata.write().remove(&removed);
         self.tombstones.write().truncate(mint, |series| self.index.get(series).is_some());
         // Once and at last: a read in between must not take the head for one without them.
         self.ooo_min_time.store(oldest_ooo, Ordering::Release);

@@ -30,12 +30,14 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::error::AppendError;
+use crate::exemplar::ExemplarStorage;
 use crate::labels::Labels;
+use crate::metadata::MetadataStore;
 use crate::sample::{SeriesRef, TimestampMs};
 
 pub(crate) use index::Index;
 pub use replay::ReplayStats;
-pub(crate) use replay::Replayer;
+pub(crate) use replay::{Replayer, replay};
 pub(crate) use series::{Acceptance, Appended, MemSeries, range_end};
 use tombstones::HeadTombstones;
 
@@ -49,6 +51,8 @@ pub struct Head {
     block_range_ms: i64,
     pub(crate) index: Index,
     tombstones: RwLock<HeadTombstones>,
+    pub(crate) exemplars: ExemplarStorage,
+    pub(crate) metadata: RwLock<MetadataStore>,
     /// Held for reading while a snapshot is taken, for writing while a commit is applied.
     pub(crate) visibility: RwLock<()>,
     min_time: AtomicI64,
@@ -98,6 +102,8 @@ impl Head {
             block_range_ms,
             index: Index::default(),
             tombstones: RwLock::default(),
+            exemplars: ExemplarStorage::new(0, 0),
+            metadata: RwLock::default(),
             visibility: RwLock::default(),
             min_time: AtomicI64::new(NO_MIN),
             max_time: AtomicI64::new(NO_MAX),

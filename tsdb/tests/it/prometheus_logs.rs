@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use promontory_tsdb::metadata::{Metadata, MetricKind};
 use promontory_tsdb::wal::{self, Compression, RefSample, RefTombstone, Writer, record};
-use promontory_tsdb::{Db, Labels, Queryable, SeriesRef};
+use promontory_tsdb::{Db, DbOptions, Labels, Matcher, Queryable, SeriesRef};
 
 use crate::support::{Contents, options, read, read_all};
 
@@ -250,4 +251,40 @@ fn logs_with_histograms_are_kept_before_the_first_truncation() {
     let [only] = kept().try_into().unwrap();
     assert_eq!(only.file_name().unwrap(), "histograms-kept-4000000000000");
     assert_eq!(paths.map(|path| std::fs::read(only.join(path)).unwrap()), originals);
+}
+
+#[test]
+fn exemplars_and_metadata_of_the_log_are_there_again_also_of_a_series_logged_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = Labels::from_pairs([("__name__", "up")]);
+    let mut writer = Writer::open(&wal::wal_dir(dir.path()), wal::PAGE_BYTES, Compression::Snappy).unwrap();
+    let mut record = Vec::new();
+    record::begin_series(&mut record);
+    record::put_series(&mut record, SeriesRef(5), &up);
+    record::put_series(&mut record, SeriesRef(9), &up);
+    writer.log([record.as_slice()]).unwrap();
+    let exemplar = |series, t| record::RefExemplar {
+        series: SeriesRef(series),
+        t,
+        v: 0.5,
+        labels: Labels::from_pairs([("trace_id", t.to_string())]),
+    };
+    record::encode_exemplars(&mut record, &[exemplar(5, 10), exemplar(9, 20), exemplar(77, 30)]);
+    writer.log([record.as_slice()]).unwrap();
+    let metadata = |help: &str| Metadata { kind: MetricKind::Gauge, unit: String::new(), help: help.into() };
+    let (old, new) = (metadata("old"), metadata("new"));
+    record::encode_metadata(&mut record, [(SeriesRef(5), &old), (SeriesRef(9), &new)]);
+    writer.log([record.as_slice(), &[200, 1, 2]]).unwrap();
+    writer.close().unwrap();
+    let mut options = DbOptions::new(dir.path());
+    options.exemplars_max = 10;
+    let db = Db::open(options).unwrap();
+    let stats = db.replay_stats();
+    assert_eq!((stats.exemplars, stats.metadata, stats.unknown_series, stats.skipped_records), (2, 2, 1, 1));
+    let found = db.exemplars().select(0, 100, &[&[Matcher::eq("__name__", "up")]]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].0, up);
+    assert_eq!(found[0].1.iter().map(|e| e.timestamp).collect::<Vec<_>>(), [10, 20]);
+    assert_eq!(db.metadata(&[]), [(up, Arc::new(new.clone()))]);
+    assert_eq!(db.metadata_of(SeriesRef(5)), Some(Arc::new(new)));
 }

@@ -1,0 +1,290 @@
+//! Rebuilds the head from log records.
+//!
+//! # Concurrency
+//! The caller's thread reads, decodes and makes series; samples go to workers, each of which has the
+//! series of its share of references, so that the samples of a series stay in order. What must see all
+//! samples before it waits for the workers.
+//!
+//! # Source
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head_wal.go>
+
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use super::{Head, NO_MAX, NO_MIN};
+use crate::exemplar::{Exemplar, ExemplarError};
+use crate::sample::{Sample, SeriesRef, TimestampMs};
+use crate::wal::record::{self, RecordKind, RefSample, RefSeries};
+use worker::Workers;
+
+/// What a replay met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReplayStats {
+    /// Records read.
+    pub records: u64,
+    /// Samples that the head took.
+    pub samples: u64,
+    /// Out-of-order samples that the head took.
+    pub ooo_samples: u64,
+    /// Samples that a block already holds.
+    pub too_old: u64,
+    /// Entries whose series record is missing.
+    pub unknown_series: u64,
+    /// Histogram records, which this build does not read.
+    pub histogram_records: u64,
+    /// Exemplars that were taken.
+    pub exemplars: u64,
+    /// Metadata entries that were taken.
+    pub metadata: u64,
+    /// Records of unknown types.
+    pub skipped_records: u64,
+}
+
+/// Runs `read`, which hands records to the replayer, and waits until all are applied.
+///
+/// Also gives the references that stand for a series with another reference.
+pub(crate) fn replay<T>(
+    head: &Head,
+    read: impl FnOnce(&mut Replayer<'_>) -> T,
+) -> (T, ReplayStats, Vec<SeriesRef>) {
+    thread::scope(|scope| {
+        let mut replayer = Replayer::new(head, Workers::spawn(scope, head));
+        let result = read(&mut replayer);
+        let (stats, aliases) = replayer.finish();
+        (result, stats, aliases)
+    })
+}
+
+/// Applies records in log order.
+#[derive(Debug)]
+pub(crate) struct Replayer<'a> {
+    head: &'a Head,
+    workers: Workers<'a>,
+    /// References whose labels another reference already has.
+    aliases: HashMap<u64, SeriesRef>,
+    stats: ReplayStats,
+    series: Vec<RefSeries>,
+    samples: Vec<RefSample>,
+}
+
+impl<'a> Replayer<'a> {
+    fn new(head: &'a Head, workers: Workers<'a>) -> Self {
+        Self {
+            head,
+            workers,
+            aliases: HashMap::new(),
+            stats: ReplayStats::default(),
+            series: Vec::new(),
+            samples: Vec::new(),
+        }
+    }
+
+    /// Applies a record of `wal/`.
+    ///
+    /// # Errors
+    /// Why it cannot be decoded.
+    pub(crate) fn apply(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.stats.records += 1;
+        match RecordKind::of(bytes) {
+            RecordKind::Series => self.apply_series(bytes),
+            RecordKind::Samples => self.apply_samples(bytes),
+            RecordKind::Tombstones => self.apply_tombstones(bytes),
+            RecordKind::Exemplars => self.apply_exemplars(bytes),
+            RecordKind::Metadata => self.apply_metadata(bytes),
+            RecordKind::Histograms => {
+                self.stats.histogram_records += 1;
+                Ok(())
+            }
+            RecordKind::MmapMarkers | RecordKind::Unknown => {
+                self.stats.skipped_records += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a record of `wbl/`, whose samples are out of order.
+    ///
+    /// # Errors
+    /// Why it cannot be decoded.
+    pub(crate) fn apply_out_of_order(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.stats.records += 1;
+        match RecordKind::of(bytes) {
+            RecordKind::Samples => {}
+            RecordKind::Histograms => {
+                self.stats.histogram_records += 1;
+                return Ok(());
+            }
+            _ => {
+                self.stats.skipped_records += 1;
+                return Ok(());
+            }
+        }
+        // In-order samples come first, whatever worker has them.
+        self.workers.wait();
+        self.samples.clear();
+        record::decode_samples(bytes, &mut self.samples).map_err(|e| format!("decode samples: {e}"))?;
+        for sample in std::mem::take(&mut self.samples) {
+            let Some(series) = self.head.index.get(self.resolve(sample.series)) else {
+                self.stats.unknown_series += 1;
+                continue;
+            };
+            let mut state = series.lock();
+            let chunks = state.chunks() as u64;
+            if state.insert_out_of_order(Sample { t: sample.t, v: sample.v }) {
+                self.stats.ooo_samples += 1;
+                self.head
+                    .counters
+                    .chunks_created
+                    .fetch_add(state.chunks() as u64 - chunks, Ordering::Relaxed);
+                self.head.note_out_of_order(sample.t);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the workers and tells the head which window it now holds.
+    fn finish(mut self) -> (ReplayStats, Vec<SeriesRef>) {
+        let done = self.workers.finish();
+        if done.mint <= done.maxt {
+            self.head.extend_bounds(done.mint, done.maxt);
+        }
+        self.stats.samples += done.samples;
+        self.stats.unknown_series += done.unknown_series;
+        (self.stats, self.aliases.into_keys().map(SeriesRef).collect())
+    }
+
+    fn resolve(&self, series: SeriesRef) -> SeriesRef {
+        if self.aliases.is_empty() {
+            return series;
+        }
+        self.aliases.get(&series.0).copied().unwrap_or(series)
+    }
+
+    fn apply_series(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.series.clear();
+        record::decode_series(bytes, &mut self.series).map_err(|e| format!("decode series: {e}"))?;
+        for RefSeries { series, labels } in self.series.drain(..) {
+            self.head.index.reserve_ref(series);
+            let (found, created) = self.head.index.get_or_create(&labels, Some(series));
+            if !created && found.series != series {
+                self.aliases.insert(series.0, found.series);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_samples(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.samples.clear();
+        record::decode_samples(bytes, &mut self.samples).map_err(|e| format!("decode samples: {e}"))?;
+        let min_valid_time = self.head.min_valid_time();
+        for mut sample in self.samples.drain(..) {
+            if sample.t < min_valid_time {
+                self.stats.too_old += 1;
+                continue;
+            }
+            if !self.aliases.is_empty()
+                && let Some(series) = self.aliases.get(&sample.series.0)
+            {
+                sample.series = *series;
+            }
+            self.workers.push(sample);
+        }
+        Ok(())
+    }
+
+    fn apply_tombstones(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut tombstones = Vec::new();
+        record::decode_tombstones(bytes, &mut tombstones).map_err(|e| format!("decode tombstones: {e}"))?;
+        for tombstone in tombstones {
+            self.head.index.reserve_ref(tombstone.series);
+            if tombstone.maxt < self.head.min_valid_time() {
+                continue;
+            }
+            let Some(series) = self.head.index.get(self.resolve(tombstone.series)) else {
+                self.stats.unknown_series += 1;
+                continue;
+            };
+            if (tombstone.mint, tombstone.maxt) == (i64::MIN, i64::MAX) {
+                // The whole series was evicted; a later series record starts it anew.
+                self.workers.wait();
+                let labels = series.labels.clone();
+                self.head.counters.chunks_removed.fetch_add(series.lock().chunks() as u64, Ordering::Relaxed);
+                drop(series);
+                let removed = self.head.index.remove_if(std::slice::from_ref(&labels), |_| true);
+                self.head.metadata.write().remove(&removed);
+            } else {
+                self.head.tombstones.write().add(series.series, tombstone.mint, tombstone.maxt);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_exemplars(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut exemplars = Vec::new();
+        record::decode_exemplars(bytes, &mut exemplars).map_err(|e| format!("decode exemplars: {e}"))?;
+        let min_valid_time = self.head.min_valid_time();
+        for entry in exemplars {
+            if entry.t < min_valid_time {
+                self.stats.too_old += 1;
+                continue;
+            }
+            let Some(series) = self.head.index.get(self.resolve(entry.series)) else {
+                self.stats.unknown_series += 1;
+                continue;
+            };
+            let exemplar =
+                Exemplar { labels: entry.labels, value: entry.v, timestamp: entry.t, has_timestamp: false };
+            match self.head.exemplars.add(&series.labels, exemplar) {
+                Ok(()) => self.stats.exemplars += 1,
+                // They were in order when they were logged; or their number was reduced to none since.
+                Err(ExemplarError::OutOfOrder | ExemplarError::Disabled) => {}
+                Err(error) => {
+                    tracing::debug!(%error, series = %series.labels, "an exemplar of the log was refused")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_metadata(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut entries = Vec::new();
+        record::decode_metadata(bytes, &mut entries).map_err(|e| format!("decode metadata: {e}"))?;
+        let mut store = self.head.metadata.write();
+        for entry in entries {
+            let Some(series) = self.head.index.get(self.resolve(entry.series)) else {
+                self.stats.unknown_series += 1;
+                continue;
+            };
+            store.set(series.series, &entry.metadata);
+            self.stats.metadata += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Window of the samples that were applied.
+#[derive(Debug, Clone, Copy)]
+struct Applied {
+    mint: TimestampMs,
+    maxt: TimestampMs,
+    samples: u64,
+    unknown_series: u64,
+}
+
+impl Default for Applied {
+    fn default() -> Self {
+        Self { mint: NO_MIN, maxt: NO_MAX, samples: 0, unknown_series: 0 }
+    }
+}
+
+impl Applied {
+    fn add(&mut self, other: Self) {
+        self.mint = self.mint.min(other.mint);
+        self.maxt = self.maxt.max(other.maxt);
+        self.samples += other.samples;
+        self.unknown_series += other.unknown_series;
+    }
+}
