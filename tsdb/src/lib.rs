@@ -35,7 +35,7 @@ pub mod wal;
 
 pub use appender::Appender;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use db::{Cardinality, Db, DbMetrics, DbOptions, Maintenance};
+pub use db::{Cardinality, Db, DbMetrics, DbOptions, Maintenance, Retention};
 pub use error::{AppendError, Error, ErrorKind, Result};
 pub use head::{Head, HeadStats, ReplayStats};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};

@@ -22,6 +22,12 @@ pub const FILE_NAME: &str = "meta.json";
 /// Says that a block was cut from samples that came out of order.
 pub const HINT_OUT_OF_ORDER: &str = "from-out-of-order";
 
+/// Says that a block was cut from those series of the head that had become stale.
+pub const HINT_STALE_SERIES: &str = "from-stale-series";
+
+/// Says that a block was cut from chosen series of the head.
+pub const HINT_SELECTED_SERIES: &str = "from-selected-series";
+
 /// A block in a few words. Times are half-open: `[min_time, max_time)`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -127,6 +133,17 @@ impl Meta {
             version: 1,
             other: Map::new(),
         }
+    }
+
+    /// Whether it has this hint.
+    pub fn has_hint(&self, hint: &str) -> bool {
+        self.compaction.hints.iter().any(|h| h == hint)
+    }
+
+    /// Whether all in-order samples of the head before its end are in blocks, as far as it tells: a block of
+    /// out-of-order samples, or of a part of the series, says nothing about the others.
+    pub fn is_whole_view(&self) -> bool {
+        ![HINT_OUT_OF_ORDER, HINT_STALE_SERIES, HINT_SELECTED_SERIES].iter().any(|h| self.has_hint(h))
     }
 
     /// Reads the file of a block.

@@ -13,7 +13,7 @@ use crate::chunks::{ChunkData, ChunkMeta};
 use crate::error::{Error, Result};
 use crate::index::SeriesEntry;
 use crate::labels::Labels;
-use crate::meta::{Meta, Parent};
+use crate::meta::{HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES, Meta, Parent};
 use crate::postings::PostingsSource as _;
 use crate::sample::{Sample, TimestampMs};
 use crate::tombstones::Tombstones;
@@ -34,6 +34,24 @@ const CHUNK_SAMPLES: usize = 120;
 pub fn compact(dir: &Path, ulid: Ulid, blocks: &[Arc<Block>]) -> Result<Option<Meta>> {
     let metas: Vec<Meta> = blocks.iter().map(|b| b.meta()).collect();
     let Some(spec) = compacted_spec(ulid, &metas) else { return Ok(None) };
+    write_merged(dir, spec, blocks)
+}
+
+/// Writes `block` anew in `dir` without what is deleted and gives the meta; `None` if nothing is left.
+///
+/// The new block is of level 1, with the old one as its parent.
+///
+/// # Errors
+/// As [`compact()`].
+pub fn rewrite(dir: &Path, ulid: Ulid, block: &Arc<Block>) -> Result<Option<Meta>> {
+    let meta = block.meta();
+    let mut spec = BlockSpec::new(ulid, meta.min_time, meta.max_time);
+    spec.parents = vec![parent(&meta)];
+    spec.hints = meta.compaction.hints;
+    write_merged(dir, spec, std::slice::from_ref(block))
+}
+
+fn write_merged(dir: &Path, spec: BlockSpec, blocks: &[Arc<Block>]) -> Result<Option<Meta>> {
     let mut writer = BlockWriter::create(dir, spec)?;
     let mut sources = blocks.iter().map(|b| Source::new(b)).collect::<Result<Vec<_>>>()?;
     let mut heads = BinaryHeap::new();
@@ -64,15 +82,27 @@ fn compacted_spec(ulid: Ulid, metas: &[Meta]) -> Option<BlockSpec> {
     spec.level = metas.iter().map(|m| m.compaction.level).max()? + 1;
     let sources: BTreeSet<Ulid> = metas.iter().flat_map(|m| m.compaction.sources.iter().copied()).collect();
     spec.sources = sources.into_iter().collect();
-    let parent = |m: &Meta| Parent {
-        ulid: m.ulid,
-        min_time: m.min_time,
-        max_time: m.max_time,
-        other: serde_json::Map::new(),
-    };
     spec.parents = metas.iter().map(parent).collect();
     spec.parents.sort_by_key(|p| (p.min_time, p.ulid));
+    // Blocks of a part of the series only meet their like. With one in-order parent, the samples before the
+    // end are in-order ones too.
+    let hinted = |hint: &str| metas.iter().any(|m| m.has_hint(hint));
+    let mut hints: Vec<&str> = [HINT_STALE_SERIES, HINT_SELECTED_SERIES].into();
+    hints.retain(|h| hinted(h));
+    if metas.iter().all(|m| m.has_hint(HINT_OUT_OF_ORDER)) {
+        hints.push(HINT_OUT_OF_ORDER);
+    }
+    spec.hints = hints.into_iter().map(str::to_owned).collect();
     Some(spec)
+}
+
+fn parent(meta: &Meta) -> Parent {
+    Parent {
+        ulid: meta.ulid,
+        min_time: meta.min_time,
+        max_time: meta.max_time,
+        other: serde_json::Map::new(),
+    }
 }
 
 /// A block whose series are read in order.

@@ -20,6 +20,7 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/block.go>
 
 mod compact;
+mod plan;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use ulid::Ulid;
 
 use crate::error::Result;
 use crate::index::SeriesEntry;
@@ -42,7 +44,8 @@ use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
 use crate::{chunks, fs, index, postings, tombstones};
 
-pub use compact::compact;
+pub use compact::{compact, rewrite};
+pub use plan::{plan, ranges};
 pub use write::{BlockSpec, BlockWriter, new_ulid, write};
 
 /// Suffix of the directory that a block is made in.
@@ -54,8 +57,9 @@ pub const TMP_FOR_DELETION: &str = ".tmp-for-deletion";
 #[derive(Debug)]
 pub struct Block {
     dir: PathBuf,
+    ulid: Ulid,
     meta: RwLock<Meta>,
-    bytes: u64,
+    bytes: AtomicU64,
     tombstones: RwLock<Arc<Tombstones>>,
     files: Arc<Files>,
 }
@@ -82,8 +86,9 @@ impl Block {
         let files = Files { index, chunks, skipped_histogram_chunks: AtomicU64::new(0) };
         Ok(Self {
             dir: dir.to_owned(),
+            ulid: meta.ulid,
             meta: RwLock::new(meta),
-            bytes: fs::dir_size(dir),
+            bytes: AtomicU64::new(fs::dir_size(dir)),
             tombstones: RwLock::new(Arc::new(tombstones)),
             files: Arc::new(files),
         })
@@ -92,6 +97,11 @@ impl Block {
     /// Where the block is.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Its identity.
+    pub fn ulid(&self) -> Ulid {
+        self.ulid
     }
 
     /// Its meta.
@@ -109,9 +119,9 @@ impl Block {
         self.meta.read().max_time
     }
 
-    /// Size on disk when it was opened, bytes.
+    /// Size on disk, bytes.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The index, for statistics and export.
@@ -154,12 +164,41 @@ impl Block {
         }
         if series > 0 {
             changed.write(&self.dir)?;
-            let mut meta = self.meta.write();
-            meta.stats.num_tombstones = changed.len() as u64;
-            meta.write(&self.dir)?;
+            let tombstones = changed.len() as u64;
+            // From here on the deletion holds, whether or not the meta can be written.
             *current = Arc::new(changed);
+            self.change_meta(|meta| meta.stats.num_tombstones = tombstones)?;
         }
         Ok(series)
+    }
+
+    /// Marks the block to be deleted when blocks are next loaded: nothing of it is left.
+    ///
+    /// # Errors
+    /// If the operating system refuses; the mark then holds until the block is opened again.
+    pub fn set_deletable(&self) -> Result<()> {
+        self.change_meta(|meta| meta.compaction.deletable = true)
+    }
+
+    /// Marks that a compaction of the block failed, so that its range is left alone.
+    ///
+    /// # Errors
+    /// If the operating system refuses; the mark then holds until the block is opened again.
+    pub fn set_compaction_failed(&self) -> Result<()> {
+        self.change_meta(|meta| meta.compaction.failed = true)
+    }
+
+    fn change_meta(&self, change: impl FnOnce(&mut Meta)) -> Result<()> {
+        let mut meta = self.meta.write();
+        change(&mut meta);
+        let written = meta.write(&self.dir);
+        self.bytes.store(fs::dir_size(&self.dir), Ordering::Relaxed);
+        written
+    }
+
+    /// Whether it is marked to be deleted.
+    pub fn is_deletable(&self) -> bool {
+        self.meta.read().compaction.deletable
     }
 
     fn overlaps(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {

@@ -15,11 +15,8 @@ use ulid::Ulid;
 
 use crate::block::{Block, TMP_FOR_DELETION};
 use crate::error::{Error, Result};
-use crate::meta::HINT_OUT_OF_ORDER as OUT_OF_ORDER;
+use crate::meta::Meta;
 use crate::sample::TimestampMs;
-
-/// Blocks with one of these hints do not move the head's floor: newer samples may not be in blocks.
-const HINTS_OUT_OF_ORDER: [&str; 3] = [OUT_OF_ORDER, "from-stale-series", "from-selected-series"];
 
 /// Loaded blocks.
 #[derive(Debug)]
@@ -82,9 +79,10 @@ impl Blocks {
     /// If the directory cannot be listed.
     pub(super) fn reload(&self) -> Result<()> {
         let known = self.loaded();
-        let mut found = Vec::new();
+        let by_ulid: BTreeMap<Ulid, &Arc<Block>> = known.iter().map(|b| (b.ulid(), b)).collect();
+        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
         for ulid in list(&self.dir)? {
-            if let Some(block) = known.iter().find(|b| b.meta().ulid == ulid) {
+            if let Some(block) = by_ulid.get(&ulid) {
                 found.push(Arc::clone(block));
                 continue;
             }
@@ -96,12 +94,17 @@ impl Blocks {
                 }
                 // Its server deleted it.
                 Err(_) if self.read_only && !path.exists() => {}
-                Err(error) => self.leave_out(ulid, &error),
+                Err(error) => unreadable.push((ulid, error)),
             }
         }
         let replaced = replaced(&found);
-        found.retain(|b| !replaced.contains(&b.meta().ulid));
-        found.sort_by_key(|b| (b.min_time(), b.max_time(), b.meta().ulid));
+        found.retain(|b| !replaced.contains(&b.ulid()));
+        found.sort_by_key(|b| (b.min_time(), b.max_time(), b.ulid()));
+        // What a sound block took over is not missed.
+        self.damaged.lock().retain(|ulid, _| !replaced.contains(ulid));
+        for (ulid, error) in unreadable.iter().filter(|(ulid, _)| !replaced.contains(ulid)) {
+            self.leave_out(*ulid, error);
+        }
         if !found.iter().map(Arc::as_ptr).eq(known.iter().map(Arc::as_ptr)) {
             self.replace(found);
         }
@@ -116,7 +119,7 @@ impl Blocks {
     /// # Errors
     /// If a directory cannot be removed.
     pub(super) fn delete(&self, ulids: &[Ulid]) -> Result<()> {
-        let kept = self.loaded().iter().filter(|b| !ulids.contains(&b.meta().ulid)).cloned().collect();
+        let kept = self.loaded().iter().filter(|b| !ulids.contains(&b.ulid())).cloned().collect();
         self.replace(kept);
         self.damaged.lock().retain(|ulid, _| !ulids.contains(ulid));
         ulids.iter().try_for_each(|ulid| self.delete_dir(*ulid))
@@ -125,10 +128,7 @@ impl Blocks {
     /// End of the newest block of in-order samples: the head takes nothing before.
     pub(super) fn in_order_end(&self) -> Option<TimestampMs> {
         let loaded = self.loaded();
-        let in_order = |b: &&Arc<Block>| {
-            !b.meta().compaction.hints.iter().any(|h| HINTS_OUT_OF_ORDER.contains(&h.as_str()))
-        };
-        loaded.iter().filter(in_order).map(|b| b.meta().max_time).max()
+        loaded.iter().map(|b| b.meta()).filter(Meta::is_whole_view).map(|m| m.max_time).max()
     }
 
     fn replace(&self, blocks: Vec<Arc<Block>>) {

@@ -5,12 +5,11 @@
 //! # Crash safety
 //! The directory is complete before it has its name.
 
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::Db;
-use crate::error::{Error, Result};
+use super::snapshot::link_all;
+use crate::error::Result;
 
 /// Start of the name of a directory with what was kept; the time of the keeping, ms, follows.
 pub(super) const PREFIX: &str = "histograms-kept-";
@@ -37,20 +36,4 @@ pub(super) fn histograms(db: &Db) -> Result<()> {
         "blocks cut from now on lack the native histograms that Prometheus logged; the logs with them were kept. \
          To go back to Prometheus with them, use them as its wal/, wbl/ and chunks_head/; else the directory can go");
     Ok(())
-}
-
-/// Links a directory and all below it; copies what cannot be linked.
-fn link_all(from: &Path, to: &Path) -> Result<()> {
-    crate::fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).map_err(Error::io("list", from))? {
-        let path = entry.map_err(Error::io("list", from))?.path();
-        let Some(name) = path.file_name() else { continue };
-        let target = to.join(name);
-        if path.is_dir() {
-            link_all(&path, &target)?;
-        } else if crate::fs::hard_link(&path, &target).is_err() {
-            crate::fs::copy(&path, &target)?;
-        }
-    }
-    crate::fs::sync_dir(to)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use ulid::Ulid;
 
-use super::{Db, Expiry, keep, plan};
+use super::{Db, Expiry, compact, keep, plan, retention};
 use crate::block::{self, BlockSpec};
 use crate::error::{Error, Result};
 use crate::meta::HINT_OUT_OF_ORDER;
@@ -18,6 +18,8 @@ use crate::wal::{self, checkpoint, segment};
 pub struct Maintenance {
     /// Names of blocks that were cut from the head.
     pub blocks_cut: Vec<String>,
+    /// Names of blocks that others were merged into.
+    pub blocks_merged: Vec<String>,
     /// Names of blocks that retention deleted.
     pub blocks_deleted: Vec<String>,
     /// Series that the head forgot.
@@ -38,8 +40,10 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
     let shrunk = shrink_head(db, &mut done);
     // Whatever became of the head: a full disk is what retention frees.
     let reloaded = reload(db);
-    let retained = apply_retention(db, &mut done);
-    shrunk.and(reloaded).and(retained).map(|()| done)
+    let retained = retention::apply(db, &mut done);
+    // Last, because it may take long; upstream too frees space before.
+    let merged = if shrunk.is_ok() && reloaded.is_ok() { compact::run(db, &mut done) } else { Ok(()) };
+    shrunk.and(reloaded).and(retained).and(merged).map(|()| done)
 }
 
 /// Moves what is due from the head to blocks, and cuts the log.
@@ -61,12 +65,13 @@ fn shrink_head(db: &Db, done: &mut Maintenance) -> Result<()> {
 }
 
 fn reload(db: &Db) -> Result<()> {
-    db.blocks.reload()?;
     db.counters.reloads.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+    db.blocks.reload().inspect_err(|_| {
+        db.counters.reloads_failed.fetch_add(1, Ordering::Relaxed);
+    })
 }
 
-fn next_cut(db: &Db) -> Option<(TimestampMs, TimestampMs)> {
+pub(super) fn next_cut(db: &Db) -> Option<(TimestampMs, TimestampMs)> {
     plan::next_cut(db.head.bounds(), db.head.ooo_min_time(), db.head.block_range_ms())
 }
 
@@ -89,13 +94,13 @@ fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) ->
     Ok(())
 }
 
-/// Loads a block that was just written. The head still has its samples, so if it cannot be loaded it
+/// Loads a block that was just written. What it was made of is still there, so if it cannot be loaded it
 /// goes: the next pass writes it again.
 ///
-/// Crash safety: never truncate the head on the word of a block that cannot be read back.
-fn load_cut(db: &Db, ulid: Ulid) -> Result<()> {
+/// Crash safety: never truncate the head on the word of a block that cannot be read back, nor delete blocks.
+pub(super) fn load_cut(db: &Db, ulid: Ulid) -> Result<()> {
     let reloaded = db.blocks.reload();
-    if reloaded.is_ok() && db.blocks.loaded().iter().any(|b| b.meta().ulid == ulid) {
+    if reloaded.is_ok() && db.blocks.loaded().iter().any(|b| b.ulid() == ulid) {
         return Ok(());
     }
     db.blocks.delete(&[ulid])?;
@@ -172,22 +177,6 @@ fn remove_files(dir: &Path) -> Result<()> {
     for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_file()) {
         crate::fs::remove_file(&path)?;
     }
-    Ok(())
-}
-
-fn apply_retention(db: &Db, done: &mut Maintenance) -> Result<()> {
-    let blocks = db.blocks.loaded();
-    let ranges = blocks.iter().map(|b| (b.min_time(), b.max_time())).collect::<Vec<_>>();
-    let expired = plan::expired(&ranges, db.retention_ms());
-    if expired.is_empty() {
-        return Ok(());
-    }
-    let ulids = expired.into_iter().map(|i| blocks[i].meta().ulid).collect::<Vec<_>>();
-    drop(blocks);
-    db.blocks.delete(&ulids)?;
-    tracing::info!(blocks = ?ulids, "deleted blocks beyond the retention time");
-    db.counters.blocks_deleted.fetch_add(ulids.len() as u64, Ordering::Relaxed);
-    done.blocks_deleted.extend(ulids.iter().map(ToString::to_string));
     Ok(())
 }
 

@@ -18,12 +18,16 @@
 
 mod annotations;
 mod blocks;
+mod compact;
+mod delete;
 mod keep;
 mod maintain;
 mod open;
 mod plan;
 mod read;
 mod read_only;
+mod retention;
+mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -45,6 +49,7 @@ use crate::wal::{self, Writer, record};
 
 use blocks::Blocks;
 pub use maintain::Maintenance;
+pub use retention::Retention;
 pub use stats::{Cardinality, DbMetrics};
 
 /// How to open a [`Db`].
@@ -55,8 +60,15 @@ pub struct DbOptions {
     pub path: PathBuf,
     /// How long blocks are kept, measured from the end of the newest block; `None` keeps all.
     pub retention_ms: Option<i64>,
+    /// How many bytes logs, head chunks and blocks may take together; the oldest blocks go when it is more.
+    /// `None` is no limit.
+    pub retention_bytes: Option<u64>,
+    /// The same in percent of the size of the filesystem; counts instead of `retention_bytes`.
+    pub retention_percentage: Option<f64>,
     /// Length of the slots that blocks are cut at.
     pub block_range_ms: i64,
+    /// How long blocks may become by merging. `None` is a tenth of `retention_ms`, at most 31 days.
+    pub max_block_range_ms: Option<i64>,
     /// Size of a log segment; a multiple of 32 KiB.
     pub wal_segment_bytes: usize,
     /// Whether to compress log records.
@@ -78,7 +90,10 @@ impl DbOptions {
         Self {
             path: path.into(),
             retention_ms: Some(15 * 24 * 3600 * 1000),
+            retention_bytes: None,
+            retention_percentage: None,
             block_range_ms: 2 * 3600 * 1000,
+            max_block_range_ms: None,
             wal_segment_bytes: wal::DEFAULT_SEGMENT_BYTES,
             wal_compression: wal::Compression::default(),
             exemplars_max: 0,
@@ -93,8 +108,8 @@ impl DbOptions {
 #[derive(Debug)]
 pub struct Db {
     options: DbOptions,
-    /// [`DbOptions::retention_ms`] as it was last set.
-    retention_ms: Mutex<Option<i64>>,
+    /// As it was last set.
+    retention: Mutex<Retention>,
     head: Arc<Head>,
     blocks: Blocks,
     /// The commit lock; `None` when reading only.
@@ -136,6 +151,12 @@ struct Counters {
     wal_corruptions: AtomicU64,
     compactions: AtomicU64,
     compactions_failed: AtomicU64,
+    compaction_micros: AtomicU64,
+    vertical_compactions: AtomicU64,
+    time_retentions: AtomicU64,
+    size_retentions: AtomicU64,
+    reloads_failed: AtomicU64,
+    tombstone_cleanings: AtomicU64,
     checkpoints: AtomicU64,
     blocks_deleted: AtomicU64,
     reloads: AtomicU64,
@@ -174,7 +195,7 @@ impl Db {
             replay,
             histograms_kept: AtomicBool::new(false),
             counters,
-            retention_ms: Mutex::new(options.retention_ms),
+            retention: Mutex::new(Retention::of(&options)),
             options,
         }
     }
@@ -195,7 +216,7 @@ impl Db {
     }
 
     /// One pass of upkeep: cuts blocks from the head when it spans more than one and a half block
-    /// ranges, truncates head and log, applies retention, loads blocks that appeared.
+    /// ranges, truncates head and log, loads blocks that appeared, applies retention, merges blocks.
     ///
     /// # Errors
     /// If files cannot be read or written. What was done before the error stays done. [`Error::ReadOnly`]
@@ -235,16 +256,6 @@ impl Db {
     pub fn is_log_poisoned(&self) -> bool {
         let poisoned = self.log.as_ref().is_some_and(|log| log.lock().writer.is_poisoned());
         poisoned && !self.closed.load(Ordering::Acquire)
-    }
-
-    /// How long blocks are kept; `None` keeps all.
-    pub fn retention_ms(&self) -> Option<i64> {
-        *self.retention_ms.lock()
-    }
-
-    /// Changes how long blocks are kept, from the next [`Db::maintain`] on.
-    pub fn set_retention_ms(&self, retention_ms: Option<i64>) {
-        *self.retention_ms.lock() = retention_ms;
     }
 
     /// What the head holds.

@@ -19,14 +19,6 @@ pub(super) fn next_cut(
     Some((mint, range_end(mint, block_range_ms)))
 }
 
-/// Which of `blocks` (`[mint, maxt)` each) are older than `retention_ms` before the newest end.
-pub(super) fn expired(blocks: &[(TimestampMs, TimestampMs)], retention_ms: Option<i64>) -> Vec<usize> {
-    let (Some(retention_ms), Some(newest)) = (retention_ms, blocks.iter().map(|b| b.1).max()) else {
-        return Vec::new();
-    };
-    (0..blocks.len()).filter(|i| newest.saturating_sub(blocks[*i].1) >= retention_ms).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,13 +40,5 @@ mod tests {
     fn out_of_order_samples_before_the_window_go_first() {
         assert_eq!(next_cut(Some((210, 400)), Some(50), 100), Some((50, 100)));
         assert_eq!(next_cut(Some((210, 400)), Some(250), 100), Some((210, 300)));
-    }
-
-    #[test]
-    fn retention_counts_from_the_end_of_the_newest_block() {
-        let blocks = [(0, 100), (100, 200), (200, 300)];
-        assert_eq!(expired(&blocks, Some(200)), vec![0]);
-        assert_eq!(expired(&blocks, Some(201)), Vec::<usize>::new());
-        assert_eq!(expired(&blocks, None), Vec::<usize>::new());
     }
 }

@@ -73,10 +73,16 @@ pub struct DbMetrics {
     pub wal_poisoned: bool,
     /// Checkpoints written.
     pub checkpoints: u64,
-    /// Blocks cut.
+    /// Blocks cut and merged.
     pub compactions: u64,
-    /// Cuts that failed.
+    /// Cuts and merges that failed.
     pub compactions_failed: u64,
+    /// Merges of blocks that overlapped.
+    pub vertical_compactions: u64,
+    /// Time spent merging blocks.
+    pub compaction_time: Duration,
+    /// Times that blocks were written anew without what was deleted.
+    pub tombstone_cleanings: u64,
     /// Blocks loaded.
     pub blocks_loaded: u64,
     /// Bytes of loaded blocks.
@@ -85,8 +91,16 @@ pub struct DbMetrics {
     pub blocks_quarantined: u64,
     /// Blocks deleted by retention.
     pub blocks_deleted: u64,
+    /// Times that the retention time deleted blocks.
+    pub time_retentions: u64,
+    /// Times that the retention size deleted blocks.
+    pub size_retentions: u64,
+    /// The limit of the retention size, bytes; 0 is none.
+    pub retention_limit_bytes: u64,
     /// Times that blocks were loaded.
     pub reloads: u64,
+    /// Times that loading blocks failed.
+    pub reloads_failed: u64,
 }
 
 impl Db {
@@ -149,11 +163,18 @@ impl Db {
             checkpoints: get(&db.checkpoints),
             compactions: get(&db.compactions),
             compactions_failed: get(&db.compactions_failed),
+            vertical_compactions: get(&db.vertical_compactions),
+            compaction_time: Duration::from_micros(get(&db.compaction_micros)),
+            tombstone_cleanings: get(&db.tombstone_cleanings),
             blocks_loaded: blocks.len() as u64,
             blocks_bytes: blocks.iter().map(|b| b.bytes).sum(),
             blocks_quarantined: self.blocks.damaged() as u64,
             blocks_deleted: get(&db.blocks_deleted),
+            time_retentions: get(&db.time_retentions),
+            size_retentions: get(&db.size_retentions),
+            retention_limit_bytes: self.retention_bytes().unwrap_or(0),
             reloads: get(&db.reloads),
+            reloads_failed: get(&db.reloads_failed),
         }
     }
 }

@@ -298,6 +298,25 @@ pub fn dir_size(dir: &Path) -> u64 {
         .sum()
 }
 
+/// Size of the filesystem that `path` is on, bytes, used or not.
+///
+/// # Errors
+/// If the operating system refuses.
+pub fn filesystem_bytes(path: &Path) -> Result<u64> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let error = |source| Error::Io { action: "measure the filesystem of", path: path.to_owned(), source };
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes())
+        .map_err(|e| error(io::Error::new(io::ErrorKind::InvalidInput, e)))?;
+    let mut stats = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `name` ends with a NUL and `stats` is as large as the call writes.
+    if unsafe { libc::statvfs(name.as_ptr(), stats.as_mut_ptr()) } != 0 {
+        return Err(error(io::Error::last_os_error()));
+    }
+    // SAFETY: the call succeeded, so it wrote all of it.
+    let stats = unsafe { stats.assume_init() };
+    Ok(stats.f_blocks * stats.f_frsize)
+}
+
 /// Sole use of a data directory, held until dropped: an exclusive `flock` on the file `lock` in it,
 /// as Prometheus takes it, so the two exclude each other.
 #[derive(Debug)]

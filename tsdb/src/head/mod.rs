@@ -17,6 +17,7 @@
 //! lock that is held for the copy of chunk handles, instead of append ids in every sample.
 
 mod cut;
+mod delete;
 mod gc;
 mod index;
 mod read;

@@ -13,6 +13,8 @@ fn small(dir: &std::path::Path) -> DbOptions {
     options.block_range_ms = 10 * MINUTE;
     options.wal_segment_bytes = 32 * 1024;
     options.retention_ms = None;
+    // Blocks stay as they are cut.
+    options.max_block_range_ms = Some(1);
     options
 }
 

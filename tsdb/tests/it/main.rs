@@ -8,6 +8,7 @@
 mod append_and_restart;
 mod block_cut;
 mod blocks;
+mod compaction;
 mod isolation;
 mod prometheus_fixtures;
 mod prometheus_logs;

@@ -64,7 +64,7 @@ fn fill(db: &Arc<Db>, from: i64, to: i64) {
 }
 
 /// What `promtool tsdb dump` says about `dir` is what we say.
-fn promtool_agrees(dir: &Path, expected: &Contents) {
+pub(crate) fn promtool_agrees(dir: &Path, expected: &Contents) {
     let dump = Command::new("promtool").args(["tsdb", "dump"]).arg(dir).output().unwrap();
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     let (dump, _) = parse_dump(&String::from_utf8(dump.stdout).unwrap());
