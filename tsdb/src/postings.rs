@@ -16,6 +16,8 @@ pub enum Postings<'a> {
     Be32(&'a [u8]),
     /// References in memory.
     Refs(&'a [u64]),
+    /// Small references in memory.
+    Small(&'a [u32]),
     /// References that the list owns.
     Owned(Vec<u64>),
 }
@@ -32,6 +34,7 @@ impl Postings<'_> {
         match self {
             Self::Be32(bytes) => bytes.len() / 4,
             Self::Refs(refs) => refs.len(),
+            Self::Small(refs) => refs.len(),
             Self::Owned(refs) => refs.len(),
         }
     }
@@ -49,6 +52,7 @@ impl Postings<'_> {
                 out.extend(words.iter().map(|w| u64::from(u32::from_be_bytes(*w))));
             }
             Self::Refs(refs) => out.extend_from_slice(refs),
+            Self::Small(refs) => out.extend(refs.iter().map(|r| u64::from(*r))),
             Self::Owned(refs) => out.extend_from_slice(refs),
         }
     }
@@ -105,6 +109,7 @@ pub fn intersects(a: &[u64], b: &Postings<'_>) -> bool {
     match b {
         Postings::Be32(bytes) => any_common(a, bytes.as_chunks::<4>().0),
         Postings::Refs(refs) => any_common(a, *refs),
+        Postings::Small(refs) => any_common(a, *refs),
         Postings::Owned(refs) => any_common(a, refs.as_slice()),
     }
 }
@@ -141,6 +146,17 @@ impl Sorted for &[u64] {
     }
 }
 
+impl Sorted for &[u32] {
+    #[inline]
+    fn len(self) -> usize {
+        <[u32]>::len(self)
+    }
+    #[inline]
+    fn get(self, i: usize) -> u64 {
+        u64::from(self[i])
+    }
+}
+
 impl Sorted for &[[u8; 4]] {
     #[inline]
     fn len(self) -> usize {
@@ -157,6 +173,7 @@ fn keep(out: &mut Vec<u64>, list: &Postings<'_>, inside: bool) {
     match list {
         Postings::Be32(bytes) => keep_sorted(out, bytes.as_chunks::<4>().0, inside),
         Postings::Refs(refs) => keep_sorted(out, *refs, inside),
+        Postings::Small(refs) => keep_sorted(out, *refs, inside),
         Postings::Owned(refs) => keep_sorted(out, refs.as_slice(), inside),
     }
 }
@@ -335,10 +352,14 @@ mod tests {
             let all = (1..sets.len()).fold(first.clone(), |a, i| &a | &rest(i));
             let common = (1..sets.len()).fold(first.clone(), |a, i| &a & &rest(i));
             let left = (1..sets.len()).fold(first, |a, i| &a - &rest(i));
-            for be in [true, false] {
+            let small = sets.iter().map(|s| s.iter().copied().collect::<Vec<u32>>()).collect::<Vec<_>>();
+            for form in 0..3 {
                 let lists = || -> Vec<Postings<'_>> {
-                    if be { bytes.iter().map(|b| Postings::Be32(b)).collect() }
-                    else { owned.iter().map(|o| Postings::Refs(o)).collect() }
+                    match form {
+                        0 => bytes.iter().map(|b| Postings::Be32(b)).collect(),
+                        1 => owned.iter().map(|o| Postings::Refs(o)).collect(),
+                        _ => small.iter().map(|s| Postings::Small(s)).collect(),
+                    }
                 };
                 prop_assert_eq!(union(&lists()), all.iter().copied().collect::<Vec<_>>());
                 prop_assert_eq!(intersect(lists()), common.iter().copied().collect::<Vec<_>>());

@@ -37,6 +37,10 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
         return Err(Error::ReadOnly);
     }
     let mut done = Maintenance::default();
+    // What cannot be written stays in memory, and nothing is lost.
+    if let Err(error) = db.head.map_finished_chunks() {
+        tracing::warn!(%error, "finished chunks could not be written to chunks_head/");
+    }
     let shrunk = shrink_head(db, &mut done);
     // Whatever became of the head: a full disk is what retention frees.
     let reloaded = reload(db);
@@ -147,10 +151,8 @@ fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()
 
 /// Removes files of Prometheus whose samples are now in blocks or in the log.
 ///
-/// `chunks_head/` only repeats what the log, the write-behind log and blocks hold. `wbl/` is needed
-/// as long as the head has out-of-order samples of it.
+/// `wbl/` is needed as long as the head has out-of-order samples of it.
 fn remove_obsolete(db: &Db) -> Result<()> {
-    remove_files(&db.options.path.join("chunks_head"))?;
     if db.head.ooo_min_time().is_none() {
         remove_files(&wal::wbl_dir(&db.options.path))?;
     }

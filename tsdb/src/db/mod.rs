@@ -1,8 +1,8 @@
 //! [`Db`]: a data directory in use. Head, blocks and log together.
 //!
 //! # Layout
-//! As Prometheus: ULID-named blocks, `wal/`, `lock`; `wbl/` and `chunks_head/` are read or left
-//! alone when Prometheus wrote them (see `open.rs`).
+//! As Prometheus: ULID-named blocks, `wal/`, `chunks_head/`, `lock`; `wbl/` is read when Prometheus wrote
+//! it (see `open.rs`).
 //!
 //! # Concurrency
 //! Any number of appenders and readers; commits take turns at the log. One [`Db::maintain`] at a
@@ -247,6 +247,7 @@ impl Db {
             return Ok(());
         }
         let result = log.as_mut().map_or(Ok(()), |log| log.writer.close());
+        let result = result.and(self.head.close_chunks());
         self.lock.lock().take();
         result
     }

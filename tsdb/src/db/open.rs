@@ -1,10 +1,11 @@
 //! Opening a data directory.
 //!
-//! For a read-only open see `read_only.rs`. Order: lock → remove half-made directories → blocks → checkpoint → log → write-behind log.
+//! For a read-only open see `read_only.rs`. Order: lock → remove half-made directories → blocks → head chunks → checkpoint → log → write-behind log.
 //!
-//! `chunks_head/` is not read: every in-order sample in it is in the log or its checkpoint, and every
-//! out-of-order one in `wbl/` (a write-behind log is cut only after its samples are in blocks). Only the series
-//! references in it are looked at, because a reference must never be given out twice.
+//! `chunks_head/` comes before the log: samples that it holds are not replayed, and series references in it
+//! are never given out again. Where it is damaged, nothing is lost: every in-order sample in it is in the
+//! log or its checkpoint, and every out-of-order one in `wbl/` (a write-behind log is cut only after its
+//! samples are in blocks).
 
 use std::fs;
 use std::path::Path;
@@ -16,12 +17,11 @@ use ulid::Ulid;
 
 use super::blocks::Blocks;
 use super::{Counters, Db, DbOptions, Expiry, Log, keep, read_only};
-use crate::encoding::Cursor;
 use crate::error::{Error, Result};
 use crate::exemplar::ExemplarStorage;
 use crate::fs::Lock;
 use crate::head::{self, Head, ReplayStats, Replayer};
-use crate::sample::SeriesRef;
+use crate::head_chunks::HeadChunks;
 use crate::wal::{self, ReadError, Writer, read_records, repair, segment};
 
 pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
@@ -42,7 +42,8 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     let mut head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
     head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
     let counters = Counters::default();
-    reserve_chunks_head_refs(&dir.join("chunks_head"), &head);
+    let (chunks, loaded) = HeadChunks::open(&dir.join("chunks_head"), head.min_valid_time())?;
+    head.use_chunks(chunks, loaded);
     let (result, replay, aliases) = head::replay(&head, |replayer| {
         replay_wal(&wal_dir, &options, replayer, &counters)?;
         replay_wbl(&wal::wbl_dir(dir), replayer, &counters)
@@ -159,27 +160,4 @@ fn replay_wbl(dir: &Path, replayer: &mut Replayer<'_>, counters: &Counters) -> R
         }
         Err(ReadError::Other(error)) => Err(error),
     }
-}
-
-/// Keeps references found in m-mapped chunks from being given out: Prometheus would otherwise attach
-/// the chunks to another series. Unreadable files are of no use to Prometheus either.
-fn reserve_chunks_head_refs(dir: &Path, head: &Head) {
-    const HEADER_BYTES: usize = 8;
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_file()) {
-        let Ok(bytes) = crate::fs::read(&path) else { continue };
-        let mut cursor = Cursor::at(&bytes, HEADER_BYTES);
-        while let Some(series) = next_chunk_ref(&mut cursor) {
-            head.index.reserve_ref(SeriesRef(series));
-        }
-    }
-}
-
-/// Series reference of the chunk at the cursor, which moves behind it; `None` at the end or padding.
-fn next_chunk_ref(cursor: &mut Cursor<'_>) -> Option<u64> {
-    let series = cursor.be64().ok()?;
-    cursor.bytes(8 + 8 + 1).ok()?;
-    cursor.prefixed().ok()?;
-    let crc = cursor.be32().ok()?;
-    (series != 0 || crc != 0).then_some(series)
 }

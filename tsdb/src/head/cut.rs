@@ -33,20 +33,13 @@ impl Head {
 impl Snapshot {
     fn chunks_for_block(&self, i: usize, mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<ChunkData>> {
         if let Some(whole) = self.whole_chunks(i, mint, maxt) {
-            return Ok(whole
-                .map(|(mint, maxt, bytes)| ChunkData {
-                    mint,
-                    maxt,
-                    encoding: Encoding::Xor,
-                    bytes: bytes.to_vec(),
-                })
-                .collect());
+            return whole;
         }
         let (mut timestamps, mut values) = (Vec::new(), Vec::new());
         self.decode(i, mint, maxt, &mut timestamps, &mut values)?;
         let runs = timestamps
-            .chunks(super::series::SAMPLES_PER_CHUNK)
-            .zip(values.chunks(super::series::SAMPLES_PER_CHUNK));
+            .chunks(super::open_chunk::SAMPLES_PER_CHUNK)
+            .zip(values.chunks(super::open_chunk::SAMPLES_PER_CHUNK));
         Ok(runs.map(|(t, v)| encode(t, v)).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Head, NO_MIN};
+use super::{Head, NO_MIN, mapping};
 use crate::sample::{SeriesRef, TimestampMs};
 
 impl Head {
@@ -15,7 +15,8 @@ impl Head {
 
     /// Drops chunks that end before `mint` and series that have nothing left.
     ///
-    /// Returns the references of removed series.
+    /// Returns the references of removed series. Files of dropped chunks that cannot be deleted are left for
+    /// the next time.
     pub(crate) fn truncate(&self, mint: TimestampMs) -> Vec<SeriesRef> {
         self.raise_min_valid_time(mint);
         self.min_time.fetch_max(mint, Ordering::AcqRel);
@@ -23,10 +24,12 @@ impl Head {
         let mut oldest_ooo = NO_MIN;
         let mut empty = Vec::new();
         let mut chunks = 0;
+        let mut first_file = u32::MAX;
         self.index.for_each(|series| {
             let mut state = series.lock();
             chunks += state.truncate(mint) as u64;
-            if let Some(first) = state.ooo.as_ref().and_then(|o| o.first()) {
+            first_file = first_file.min(mapping::first_file(&state.mapped));
+            if let Some(first) = state.ooo().first() {
                 oldest_ooo = oldest_ooo.min(first.t);
             }
             match state.in_order_min_time() {
@@ -46,6 +49,9 @@ impl Head {
             let start = oldest.min(self.floor());
             self.min_time.fetch_max(start, Ordering::AcqRel);
             self.raise_min_valid_time(start);
+        }
+        if let Err(error) = self.delete_chunk_files(first_file) {
+            tracing::warn!(%error, "files of old head chunks could not be deleted");
         }
         self.counters.chunks_removed.fetch_add(chunks, Ordering::Relaxed);
         self.counters.truncations.fetch_add(1, Ordering::Relaxed);

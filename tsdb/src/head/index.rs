@@ -3,22 +3,71 @@
 //! # Concurrency
 //! Lock order: labels stripe → postings → reference stripe. Series states are locked last.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::postings::{Postings, SharedPostings};
 use super::series::MemSeries;
 use crate::labels::Labels;
-use crate::matcher::{MatchOp, Matcher};
+use crate::matcher::Matcher;
 use crate::sample::SeriesRef;
 
 const STRIPES: usize = 64;
 
-type ByRef = HashMap<u64, Arc<MemSeries>, BuildHasherDefault<RefHasher>>;
-type ByLabels = HashMap<Labels, Arc<MemSeries>>;
+type RefMap = HashSet<ByRef, BuildHasherDefault<RefHasher>>;
+
+/// A series that is found by its reference.
+#[derive(Debug)]
+struct ByRef(Arc<MemSeries>);
+
+/// A series that is found by its labels.
+#[derive(Debug)]
+struct ByLabels(Arc<MemSeries>);
+
+impl Borrow<u64> for ByRef {
+    fn borrow(&self) -> &u64 {
+        &self.0.series.0
+    }
+}
+
+impl Hash for ByRef {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.series.0.hash(state);
+    }
+}
+
+impl PartialEq for ByRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.series == other.0.series
+    }
+}
+
+impl Eq for ByRef {}
+
+impl Borrow<Labels> for ByLabels {
+    fn borrow(&self) -> &Labels {
+        &self.0.labels
+    }
+}
+
+impl Hash for ByLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.labels.hash(state);
+    }
+}
+
+impl PartialEq for ByLabels {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.labels == other.0.labels
+    }
+}
+
+impl Eq for ByLabels {}
 
 /// References count up from 1, so a multiplication spreads them well.
 #[derive(Debug, Default, Clone, Copy)]
@@ -39,17 +88,10 @@ impl Hasher for RefHasher {
 /// All series of a head.
 #[derive(Debug)]
 pub(crate) struct Index {
-    by_ref: Vec<RwLock<ByRef>>,
-    by_labels: Vec<RwLock<ByLabels>>,
-    postings: RwLock<Postings>,
+    by_ref: Vec<RwLock<RefMap>>,
+    by_labels: Vec<RwLock<HashSet<ByLabels>>>,
+    postings: SharedPostings,
     last_ref: AtomicU64,
-}
-
-/// References per label pair, ascending.
-#[derive(Debug, Default)]
-pub(crate) struct Postings {
-    pub(crate) all: Vec<u64>,
-    pub(crate) by_name: HashMap<Box<str>, HashMap<Box<str>, Vec<u64>>>,
 }
 
 impl Default for Index {
@@ -57,19 +99,19 @@ impl Default for Index {
         Self {
             by_ref: (0..STRIPES).map(|_| RwLock::default()).collect(),
             by_labels: (0..STRIPES).map(|_| RwLock::default()).collect(),
-            postings: RwLock::default(),
+            postings: SharedPostings::default(),
             last_ref: AtomicU64::new(0),
         }
     }
 }
 
 impl Index {
-    fn ref_stripe(&self, series: u64) -> &RwLock<ByRef> {
+    fn ref_stripe(&self, series: u64) -> &RwLock<RefMap> {
         &self.by_ref[series as usize % STRIPES]
     }
 
     pub(crate) fn get(&self, series: SeriesRef) -> Option<Arc<MemSeries>> {
-        self.ref_stripe(series.0).read().get(&series.0).cloned()
+        self.ref_stripe(series.0).read().get(&series.0).map(|found| Arc::clone(&found.0))
     }
 
     /// The series with these labels, made if there is none; the flag says whether it was made.
@@ -78,11 +120,11 @@ impl Index {
     pub(crate) fn get_or_create(&self, labels: &Labels, wanted: Option<SeriesRef>) -> (Arc<MemSeries>, bool) {
         let stripe = &self.by_labels[labels.partition(STRIPES)];
         if let Some(found) = stripe.read().get(labels) {
-            return (Arc::clone(found), false);
+            return (Arc::clone(&found.0), false);
         }
         let mut stripe = stripe.write();
         if let Some(found) = stripe.get(labels) {
-            return (Arc::clone(found), false);
+            return (Arc::clone(&found.0), false);
         }
         let mut postings = self.postings.write();
         // Allocated under the postings lock, so that lists grow at their end.
@@ -93,8 +135,8 @@ impl Index {
         self.reserve_ref(series);
         let made = Arc::new(MemSeries::new(series, labels.clone(), wanted.is_some()));
         postings.insert(series.0, labels);
-        self.ref_stripe(series.0).write().insert(series.0, Arc::clone(&made));
-        stripe.insert(labels.clone(), Arc::clone(&made));
+        self.ref_stripe(series.0).write().insert(ByRef(Arc::clone(&made)));
+        stripe.insert(ByLabels(Arc::clone(&made)));
         (made, true)
     }
 
@@ -112,7 +154,7 @@ impl Index {
         let mut removed = Vec::new();
         for labels in candidates {
             let mut by_labels = self.by_labels[labels.partition(STRIPES)].write();
-            let Some(series) = by_labels.get(labels) else { continue };
+            let Some(ByLabels(series)) = by_labels.get(labels) else { continue };
             let series_ref = series.series;
             let mut by_ref = self.ref_stripe(series_ref.0).write();
             // Invariant: new holders come through these two maps, whose locks are held, so a count of
@@ -124,7 +166,7 @@ impl Index {
             }
         }
         if !removed.is_empty() {
-            self.postings.write().remove(&removed);
+            self.postings.remove(&removed);
         }
         removed.into_iter().map(|(series, _)| SeriesRef(series)).collect()
     }
@@ -132,7 +174,7 @@ impl Index {
     /// Calls `visit` on every series, in no order, without holding a lock.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<MemSeries>)) {
         for stripe in &self.by_ref {
-            let series = stripe.read().values().cloned().collect::<Vec<_>>();
+            let series = stripe.read().iter().map(|s| Arc::clone(&s.0)).collect::<Vec<_>>();
             series.iter().for_each(&mut visit);
         }
     }
@@ -172,118 +214,9 @@ pub(crate) struct Resolved<'a> {
 impl Resolved<'_> {
     /// Adds the series that were made since, so that the answer is that of a look-up now.
     pub(crate) fn complete(mut self) -> Vec<Arc<MemSeries>> {
-        let new = {
-            let postings = self.index.postings.read();
-            let known = postings.all.partition_point(|series| *series <= self.last_ref);
-            postings.all[known..].to_vec()
-        };
+        let new = self.index.postings.read().all_above(self.last_ref);
         let new = new.into_iter().filter_map(|series| self.index.get(SeriesRef(series)));
         self.series.extend(new.filter(|series| Matcher::all_match(self.matchers, &series.labels)));
         self.series
     }
-}
-
-impl Postings {
-    fn insert(&mut self, series: u64, labels: &Labels) {
-        insert_sorted(&mut self.all, series);
-        for (name, value) in labels.iter() {
-            if !self.by_name.contains_key(name) {
-                self.by_name.insert(name.into(), HashMap::new());
-            }
-            let Some(values) = self.by_name.get_mut(name) else { continue };
-            match values.get_mut(value) {
-                Some(list) => insert_sorted(list, series),
-                None => {
-                    values.insert(value.into(), vec![series]);
-                }
-            }
-        }
-    }
-
-    fn remove(&mut self, removed: &[(u64, &Labels)]) {
-        let mut dead = removed.iter().map(|(series, _)| *series).collect::<Vec<_>>();
-        dead.sort_unstable();
-        let is_dead = |series: &u64| dead.binary_search(series).is_ok();
-        self.all.retain(|s| !is_dead(s));
-        let mut touched = std::collections::HashSet::new();
-        for (_, labels) in removed {
-            touched.extend(labels.iter());
-        }
-        for (name, value) in touched {
-            let Some(values) = self.by_name.get_mut(name) else { continue };
-            if let Some(list) = values.get_mut(value) {
-                list.retain(|s| !is_dead(s));
-                if list.is_empty() {
-                    values.remove(value);
-                }
-            }
-            if values.is_empty() {
-                self.by_name.remove(name);
-            }
-        }
-    }
-
-    /// References of series that match all of `matchers`, ascending.
-    pub(crate) fn matching(&self, matchers: &[Matcher]) -> Vec<u64> {
-        let (keep, subtract): (Vec<_>, Vec<_>) = matchers.iter().partition(|m| !m.matches_empty());
-        let mut lists = keep.iter().map(|m| self.values_where(m, true)).collect::<Vec<_>>();
-        lists.sort_by_key(Vec::len);
-        let mut lists = lists.into_iter();
-        let mut out = match lists.next() {
-            Some(first) => first,
-            None => self.all.clone(),
-        };
-        for list in lists {
-            retain_in(&mut out, &list, true);
-        }
-        // A matcher that a missing label passes excludes the series whose value fails.
-        for matcher in subtract {
-            if out.is_empty() {
-                break;
-            }
-            retain_in(&mut out, &self.values_where(matcher, false), false);
-        }
-        out
-    }
-
-    /// References of series that have the matcher's label with a value for which it gives `wanted`.
-    fn values_where(&self, matcher: &Matcher, wanted: bool) -> Vec<u64> {
-        let Some(values) = self.by_name.get(matcher.name()) else { return Vec::new() };
-        let exact = match (matcher.op(), wanted) {
-            (MatchOp::Eq, true) | (MatchOp::Ne, false) => true,
-            (MatchOp::Eq | MatchOp::Ne, _) | (MatchOp::Re | MatchOp::Nre, _) => false,
-        };
-        if exact {
-            return values.get(matcher.value()).cloned().unwrap_or_default();
-        }
-        let mut out = Vec::new();
-        for (_, list) in values.iter().filter(|(value, _)| matcher.matches(value) == wanted) {
-            out.extend_from_slice(list);
-        }
-        // A series has one value per name: the lists are disjoint.
-        out.sort_unstable();
-        out
-    }
-}
-
-fn insert_sorted(list: &mut Vec<u64>, series: u64) {
-    if list.last().is_none_or(|last| *last < series) {
-        list.push(series);
-    } else if let Err(at) = list.binary_search(&series) {
-        list.insert(at, series);
-    }
-}
-
-/// Keeps the members of `out` that are (or are not) in `list`; both ascending.
-fn retain_in(out: &mut Vec<u64>, list: &[u64], wanted: bool) {
-    let mut rest = list;
-    out.retain(|series| {
-        let skip = if rest.len() > 64 && rest[63] < *series {
-            rest.partition_point(|s| s < series)
-        } else {
-            rest.iter().take_while(|s| *s < series).count()
-        };
-        rest = &rest[skip..];
-        (rest.first() == Some(series)) == wanted
-    });
 }

@@ -4,7 +4,8 @@
 //! database logs first and then applies here.
 //!
 //! # Invariants
-//! In-order samples of a series are strictly ascending. Chunks never cross a block boundary.
+//! In-order samples of a series are strictly ascending. Chunks never cross a block boundary. A chunk is
+//! in memory until it is readable on disk.
 //!
 //! # Concurrency
 //! Appends are checked under the series' own lock, and applied under the database's commit lock.
@@ -20,6 +21,9 @@ mod cut;
 mod delete;
 mod gc;
 mod index;
+mod mapping;
+mod open_chunk;
+mod postings;
 mod read;
 mod replay;
 mod series;
@@ -28,18 +32,20 @@ mod tombstones;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::error::AppendError;
 use crate::exemplar::ExemplarStorage;
+use crate::head_chunks::{HeadChunks, Loaded};
 use crate::labels::Labels;
 use crate::metadata::MetadataStore;
 use crate::sample::{SeriesRef, TimestampMs};
 
 pub(crate) use index::Index;
+pub(crate) use open_chunk::range_end;
 pub use replay::ReplayStats;
 pub(crate) use replay::{Replayer, replay};
-pub(crate) use series::{Acceptance, Appended, MemSeries, range_end};
+pub(crate) use series::{Acceptance, Appended, MemSeries};
 use tombstones::HeadTombstones;
 
 /// No time yet: the head is empty.
@@ -64,6 +70,14 @@ pub struct Head {
     ooo_max_time: AtomicI64,
     /// Nothing older is taken: blocks hold what was before.
     min_valid_time: AtomicI64,
+    /// Where finished chunks go; `None` keeps them in memory.
+    chunks: Option<HeadChunks>,
+    /// Chunks on disk whose series the log did not name yet; empty once it was replayed.
+    loaded: Mutex<Loaded>,
+    /// Series with finished chunks in memory.
+    pending: Mutex<Vec<SeriesRef>>,
+    /// Held while finished chunks are written: each must be written once.
+    mapping: Mutex<()>,
     pub(crate) counters: HeadCounters,
 }
 
@@ -111,6 +125,10 @@ impl Head {
             ooo_min_time: AtomicI64::new(NO_MIN),
             ooo_max_time: AtomicI64::new(NO_MAX),
             min_valid_time: AtomicI64::new(min_valid_time),
+            chunks: None,
+            loaded: Mutex::default(),
+            pending: Mutex::default(),
+            mapping: Mutex::default(),
             counters: HeadCounters::default(),
         }
     }
@@ -213,6 +231,7 @@ impl Head {
         let min_valid_time = self.min_valid_time();
         let (mut mint, mut maxt) = (NO_MIN, NO_MAX);
         let (mut appended, mut refused, mut too_old) = (0, 0, 0);
+        let mut finished = Vec::new();
         for (series, t, v) in samples {
             // A block may have been cut over `t` since the sample was checked.
             if t < min_valid_time {
@@ -221,7 +240,10 @@ impl Head {
             }
             match self.append_in_order(&series, t, v) {
                 Appended::NotNewer => refused += 1,
-                Appended::SameChunk | Appended::NewChunk => {
+                how => {
+                    if how == Appended::NextChunk {
+                        finished.push(series.series);
+                    }
                     mint = mint.min(t);
                     maxt = maxt.max(t);
                     appended += 1;
@@ -231,15 +253,28 @@ impl Head {
         if appended > 0 {
             self.extend_bounds(mint, maxt);
         }
+        if !finished.is_empty() {
+            self.note_finished(finished);
+        }
         self.counters.samples_appended.fetch_add(appended, Ordering::Relaxed);
         self.counters.out_of_order.fetch_add(refused, Ordering::Relaxed);
         self.counters.out_of_bounds.fetch_add(too_old, Ordering::Relaxed);
     }
 
+    /// Appends a sample from the log.
+    pub(crate) fn replay(&self, series: &MemSeries, t: TimestampMs, v: f64) -> Appended {
+        let appended = self.append_in_order(series, t, v);
+        if appended == Appended::NextChunk {
+            self.note_finished([series.series]);
+            self.map_if_many();
+        }
+        appended
+    }
+
     /// Appends to a series and keeps count of chunks.
     fn append_in_order(&self, series: &MemSeries, t: TimestampMs, v: f64) -> Appended {
         let appended = series.lock().append(t, v, self.block_range_ms);
-        if appended == Appended::NewChunk {
+        if matches!(appended, Appended::FirstChunk | Appended::NextChunk) {
             self.counters.chunks_created.fetch_add(1, Ordering::Relaxed);
         }
         appended

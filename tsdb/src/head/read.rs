@@ -1,6 +1,6 @@
 //! Reads of the head: a snapshot at the call, decoded as the stream is polled.
 //!
-//! A snapshot holds finished chunks by reference and copies the open ones (some hundred bytes each)
+//! A snapshot holds finished chunks by reference, on disk or in memory, and copies the open ones (some hundred bytes each)
 //! into one buffer per partition, so an append never waits for a reader that decodes.
 
 use std::collections::BTreeSet;
@@ -12,10 +12,12 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::Head;
-use super::series::MemSeries;
+use super::series::{ClosedChunk, MemSeries};
 use super::tombstones::{Intervals, is_deleted};
-use crate::chunkenc::{self, Encoding, xor};
+use crate::chunkenc::{self, Encoding};
+use crate::chunks;
 use crate::error::{Error, Result};
+use crate::head_chunks::{Files, HeadChunkRef, HeadChunks, MappedChunk};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::query::{Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
@@ -28,6 +30,8 @@ pub(super) struct Snapshot {
     chunks: Vec<ChunkData>,
     /// Copies of open chunks.
     arena: Vec<u8>,
+    /// Where chunks on disk are.
+    files: Files,
 }
 
 #[derive(Debug)]
@@ -42,11 +46,14 @@ struct SeriesSnapshot {
 struct ChunkData {
     mint: TimestampMs,
     maxt: TimestampMs,
+    encoding: Encoding,
+    samples: u16,
     bytes: ChunkBytes,
 }
 
 #[derive(Debug)]
 enum ChunkBytes {
+    Mapped(HeadChunkRef),
     Closed(Arc<[u8]>),
     Open(Range<usize>),
 }
@@ -56,19 +63,24 @@ impl Snapshot {
     fn add(&mut self, series: &MemSeries, mint: TimestampMs, maxt: TimestampMs, deleted: Option<Intervals>) {
         let start = self.chunks.len();
         let state = series.lock();
-        for chunk in state.closed.iter().filter(|c| c.mint <= maxt && c.maxt >= mint) {
+        for chunk in state.mapped.iter().filter(|c| c.overlaps(mint, maxt)) {
+            let MappedChunk { at, mint, maxt, samples, encoding } = *chunk;
+            self.chunks.push(ChunkData { mint, maxt, encoding, samples, bytes: ChunkBytes::Mapped(at) });
+        }
+        for chunk in state.closed().iter().filter(|c| c.mint <= maxt && c.maxt >= mint) {
             let bytes = ChunkBytes::Closed(Arc::clone(&chunk.data));
-            self.chunks.push(ChunkData { mint: chunk.mint, maxt: chunk.maxt, bytes });
+            let ClosedChunk { mint, maxt, encoding, .. } = *chunk;
+            let samples = chunkenc::num_samples(encoding, &chunk.data);
+            self.chunks.push(ChunkData { mint, maxt, encoding, samples, bytes });
         }
         if let Some(open) = state.open.as_ref().filter(|o| o.mint <= maxt && o.maxt() >= mint) {
             let from = self.arena.len();
-            self.arena.extend_from_slice(open.appender.bytes());
+            self.arena.extend_from_slice(open.bytes());
             let bytes = ChunkBytes::Open(from..self.arena.len());
-            self.chunks.push(ChunkData { mint: open.mint, maxt: open.maxt(), bytes });
+            let (mint, maxt, encoding) = (open.mint, open.maxt(), open.encoding());
+            self.chunks.push(ChunkData { mint, maxt, encoding, samples: open.len() as u16, bytes });
         }
-        let ooo = state.ooo.as_ref().map_or_else(Vec::new, |samples| {
-            samples.iter().filter(|s| s.t >= mint && s.t <= maxt).copied().collect()
-        });
+        let ooo = state.ooo().iter().filter(|s| s.t >= mint && s.t <= maxt).copied().collect::<Vec<_>>();
         drop(state);
         let chunks = start..self.chunks.len();
         if !chunks.is_empty() || !ooo.is_empty() {
@@ -92,25 +104,29 @@ impl Snapshot {
         self.series[i].labels.clone()
     }
 
-    /// Chunks of series `i` as `(mint, maxt, bytes)`; `None` if they are not just its samples in
-    /// `[mint, maxt]`.
+    /// Chunks of series `i`; `None` if they are not just its samples in `[mint, maxt]`.
     pub(super) fn whole_chunks(
         &self,
         i: usize,
         mint: TimestampMs,
         maxt: TimestampMs,
-    ) -> Option<impl Iterator<Item = (TimestampMs, TimestampMs, &[u8])>> {
+    ) -> Option<Result<Vec<chunks::ChunkData>>> {
         let series = &self.series[i];
         let chunks = &self.chunks[series.chunks.clone()];
         let touched = series.deleted.is_some() || !series.ooo.is_empty();
         let whole = !touched && chunks.iter().all(|c| c.mint >= mint && c.maxt <= maxt);
-        whole.then(|| chunks.iter().map(|c| (c.mint, c.maxt, self.bytes(c))))
+        let copy = |c: &ChunkData| {
+            let bytes = self.bytes(c)?.to_vec();
+            Ok(chunks::ChunkData { mint: c.mint, maxt: c.maxt, encoding: c.encoding, bytes })
+        };
+        whole.then(|| chunks.iter().map(copy).collect())
     }
 
-    fn bytes<'a>(&'a self, chunk: &'a ChunkData) -> &'a [u8] {
+    fn bytes<'a>(&'a self, chunk: &'a ChunkData) -> Result<&'a [u8]> {
         match &chunk.bytes {
-            ChunkBytes::Closed(data) => data,
-            ChunkBytes::Open(range) => &self.arena[range.clone()],
+            ChunkBytes::Mapped(at) => self.files.chunk(*at),
+            ChunkBytes::Closed(data) => Ok(data),
+            ChunkBytes::Open(range) => Ok(&self.arena[range.clone()]),
         }
     }
 
@@ -131,7 +147,7 @@ impl Snapshot {
         let start = timestamps.len();
         for chunk in &self.chunks[series.chunks.clone()] {
             let from = timestamps.len();
-            xor::decode_into(self.bytes(chunk), timestamps, values)
+            chunkenc::decode_into(chunk.encoding, self.bytes(chunk)?, timestamps, values)
                 .map_err(|e| Error::corrupt("head", 0, format!("{}: {e}", series.labels)))?;
             if chunk.maxt > maxt {
                 let end = from + timestamps[from..].partition_point(|t| *t <= maxt);
@@ -210,6 +226,9 @@ impl Head {
                 let deleted = if tombstones.is_empty() { None } else { tombstones.get(series.series) };
                 out[series.labels.partition(partitions)].add(series, mint, maxt, deleted);
             }
+            // Still under the lock, see `mapping`.
+            let files = self.chunks.as_ref().map(HeadChunks::files).unwrap_or_default();
+            out.iter_mut().for_each(|snapshot| snapshot.files = files.clone());
         }
         out.iter_mut().for_each(Snapshot::sort);
         out
@@ -242,9 +261,7 @@ impl Head {
         let mut series = resolved.complete();
         series.retain(|s| {
             let state = s.lock();
-            let in_order = state.closed.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
-                || state.open.as_ref().is_some_and(|o| o.mint <= maxt && o.maxt() >= mint);
-            in_order || state.ooo.as_ref().is_some_and(|o| o.iter().any(|s| s.t >= mint && s.t <= maxt))
+            state.overlaps(mint, maxt) || state.ooo().iter().any(|s| s.t >= mint && s.t <= maxt)
         });
         series
     }
@@ -337,8 +354,7 @@ impl Queryable for Head {
                     stats.exact &= from >= mint && to <= maxt;
                 };
                 for chunk in &snapshot.chunks[series.chunks.clone()] {
-                    let samples = chunkenc::num_samples(Encoding::Xor, snapshot.bytes(chunk));
-                    add(u64::from(samples), chunk.mint, chunk.maxt);
+                    add(u64::from(chunk.samples), chunk.mint, chunk.maxt);
                 }
                 if let (Some(first), Some(last)) = (series.ooo.first(), series.ooo.last()) {
                     add(series.ooo.len() as u64, first.t, last.t);

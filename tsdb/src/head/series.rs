@@ -1,5 +1,9 @@
 //! One series of the head: its chunks and the rules of appending to them.
 //!
+//! # Invariants
+//! In-order chunks ascend and do not overlap: those on disk, then finished ones in memory, then the
+//! open one.
+//!
 //! # Source
 //! Rules of cutting and accepting are those of
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head_append.go>.
@@ -9,17 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::chunkenc::xor;
+use super::open_chunk::OpenChunk;
+use crate::chunkenc::Encoding;
 use crate::error::AppendError;
+use crate::head_chunks::MappedChunk;
 use crate::labels::Labels;
 use crate::sample::{Sample, SeriesRef, TimestampMs};
-
-/// Samples that a chunk should hold.
-pub(super) const SAMPLES_PER_CHUNK: usize = 120;
-/// A chunk larger than this is cut whatever its count: 1 KiB less the largest sample.
-const MAX_CHUNK_BYTES: usize = 1024 - 19;
-/// Most chunks of slow counters fit; others grow once.
-const OPEN_CHUNK_BYTES: usize = 128;
 
 /// A series in memory.
 #[derive(Debug)]
@@ -31,18 +30,22 @@ pub(crate) struct MemSeries {
     state: Mutex<SeriesState>,
 }
 
-/// What changes about a series.
+/// What changes about a series. There are millions of them: what few series have is behind one pointer.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesState {
-    /// Finished chunks, ascending, not overlapping.
-    pub(crate) closed: Vec<ClosedChunk>,
+    /// Finished chunks on disk.
+    pub(crate) mapped: Box<[MappedChunk]>,
     pub(crate) open: Option<OpenChunk>,
-    /// Out-of-order samples, ascending, one per timestamp. Only replay fills it.
-    #[expect(
-        clippy::box_collection,
-        reason = "8 bytes instead of 24 in every series, for the few that have any"
-    )]
-    pub(crate) ooo: Option<Box<Vec<Sample>>>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What a series has seldom, or not for long.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Finished chunks that are not on disk yet.
+    closed: Vec<ClosedChunk>,
+    /// Out-of-order samples, ascending, one per timestamp.
+    ooo: Vec<Sample>,
 }
 
 /// A chunk that takes no more samples; `[mint, maxt]`.
@@ -50,16 +53,8 @@ pub(crate) struct SeriesState {
 pub(crate) struct ClosedChunk {
     pub(crate) mint: TimestampMs,
     pub(crate) maxt: TimestampMs,
+    pub(crate) encoding: Encoding,
     pub(crate) data: Arc<[u8]>,
-}
-
-/// The newest chunk.
-#[derive(Debug)]
-pub(crate) struct OpenChunk {
-    pub(crate) mint: TimestampMs,
-    /// A sample at or after this starts the next chunk.
-    next_at: TimestampMs,
-    pub(crate) appender: xor::Appender,
 }
 
 impl MemSeries {
@@ -97,31 +92,52 @@ pub(crate) enum Appended {
     NotNewer,
     /// It went to the open chunk.
     SameChunk,
-    /// It began a chunk.
-    NewChunk,
+    /// It began the first chunk.
+    FirstChunk,
+    /// It began a chunk, and another one ended.
+    NextChunk,
 }
 
 impl SeriesState {
     /// Newest in-order timestamp.
     pub(crate) fn max_time(&self) -> Option<TimestampMs> {
-        match &self.open {
-            Some(open) => Some(open.appender.last().t),
-            None => self.closed.last().map(|c| c.maxt),
-        }
+        let closed = || self.closed().last().map(|c| c.maxt);
+        let mapped = || self.mapped.last().map(|c| c.maxt);
+        self.open.as_ref().map(OpenChunk::maxt).or_else(closed).or_else(mapped)
     }
 
     /// Oldest in-order timestamp.
     pub(crate) fn in_order_min_time(&self) -> Option<TimestampMs> {
-        self.closed.first().map(|c| c.mint).or(self.open.as_ref().map(|o| o.mint))
+        let closed = || self.closed().first().map(|c| c.mint);
+        let open = || self.open.as_ref().map(|o| o.mint);
+        self.mapped.first().map(|c| c.mint).or_else(closed).or_else(open)
+    }
+
+    /// Finished chunks that are not on disk yet.
+    pub(crate) fn closed(&self) -> &[ClosedChunk] {
+        self.rare.as_ref().map_or(&[], |r| &r.closed)
+    }
+
+    /// Out-of-order samples, ascending.
+    pub(crate) fn ooo(&self) -> &[Sample] {
+        self.rare.as_ref().map_or(&[], |r| &r.ooo)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.closed.is_empty() && self.open.is_none() && self.ooo.is_none()
+        self.chunks() == 0
     }
 
     /// Number of chunks; out-of-order samples count as one.
     pub(crate) fn chunks(&self) -> usize {
-        self.closed.len() + usize::from(self.open.is_some()) + usize::from(self.ooo.is_some())
+        let memory = self.closed().len() + usize::from(self.open.is_some());
+        self.mapped.len() + memory + usize::from(!self.ooo().is_empty())
+    }
+
+    /// Whether there is an in-order sample in `[mint, maxt]`, going by chunks.
+    pub(crate) fn overlaps(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
+        self.mapped.iter().any(|c| c.overlaps(mint, maxt))
+            || self.closed().iter().any(|c| c.mint <= maxt && c.maxt >= mint)
+            || self.open.as_ref().is_some_and(|o| o.mint <= maxt && o.maxt() >= mint)
     }
 
     /// Whether a sample may be appended; `floor` is the oldest timestamp that the head takes.
@@ -138,14 +154,13 @@ impl SeriesState {
             None => Ok(Acceptance::Append),
             Some(newest) if t > newest => Ok(Acceptance::Append),
             Some(newest) if t < newest => Err(AppendError::OutOfOrder),
-            Some(_) => {
-                let existing = self.open.as_ref().map_or(f64::NAN, |o| o.appender.last().v);
-                if existing.to_bits() == v.to_bits() {
-                    Ok(Acceptance::Same)
-                } else {
-                    Err(AppendError::Duplicate { timestamp: t, existing, new: v })
+            Some(_) => match &self.open {
+                Some(open) if open.appender.last().v.to_bits() != v.to_bits() => {
+                    Err(AppendError::Duplicate { timestamp: t, existing: open.appender.last().v, new: v })
                 }
-            }
+                // As upstream, a value that is on disk is not compared.
+                Some(_) | None => Ok(Acceptance::Same),
+            },
         }
     }
 
@@ -154,27 +169,20 @@ impl SeriesState {
         if self.max_time().is_some_and(|newest| t <= newest) {
             return Appended::NotNewer;
         }
-        let must_cut = match &mut self.open {
-            None => true,
-            Some(open) => open.is_full_for(t),
-        };
-        if must_cut {
-            self.close_open();
-            self.open = Some(OpenChunk {
-                mint: t,
-                next_at: range_end(t, block_range_ms),
-                appender: xor::Appender::with_capacity(OPEN_CHUNK_BYTES),
-            });
+        let mut appended = Appended::SameChunk;
+        if self.open.as_mut().is_none_or(|open| open.is_full_for(t)) {
+            appended = self.close_open();
+            self.open = Some(OpenChunk::new(t, block_range_ms));
         }
         if let Some(open) = &mut self.open {
-            open.appender.append(t, v);
+            open.append(t, v);
         }
-        if must_cut { Appended::NewChunk } else { Appended::SameChunk }
+        appended
     }
 
     /// Adds an out-of-order sample; the first one for a timestamp stays.
     pub(crate) fn insert_out_of_order(&mut self, sample: Sample) -> bool {
-        let list = self.ooo.get_or_insert_default();
+        let list = &mut self.rare.get_or_insert_default().ooo;
         match list.binary_search_by_key(&sample.t, |s| s.t) {
             Ok(_) => false,
             Err(at) => {
@@ -184,60 +192,70 @@ impl SeriesState {
         }
     }
 
-    fn close_open(&mut self) {
-        if let Some(open) = self.open.take() {
-            // Chunks come one at a time and stay for hours: grow by one, not by doubling.
-            self.closed.reserve_exact(1);
-            self.closed.push(open.into_closed());
+    fn close_open(&mut self) -> Appended {
+        let Some(open) = self.open.take() else { return Appended::FirstChunk };
+        let closed = &mut self.rare.get_or_insert_default().closed;
+        closed.reserve_exact(1);
+        closed.push(open.into_closed());
+        Appended::NextChunk
+    }
+
+    /// Takes over chunks on disk, while there is nothing in memory yet; what overlaps is left out.
+    ///
+    /// Returns how many there are now more.
+    pub(crate) fn attach(&mut self, chunks: Vec<MappedChunk>) -> usize {
+        if self.open.is_some() || !self.closed().is_empty() {
+            return 0;
+        }
+        let before = self.mapped.len();
+        let mut all = std::mem::take(&mut self.mapped).into_vec();
+        all.extend(chunks);
+        all.sort_by_key(|c| c.mint);
+        let mut end = None;
+        all.retain(|c| {
+            let follows = end.is_none_or(|end| c.mint > end);
+            if follows {
+                end = Some(c.maxt);
+            }
+            follows
+        });
+        self.mapped = all.into_boxed_slice();
+        self.mapped.len() - before
+    }
+
+    /// Replaces finished chunks in memory by those on disk; `chunks` are some of the oldest ones.
+    pub(crate) fn set_mapped(&mut self, chunks: &[MappedChunk]) {
+        let Some(rare) = &mut self.rare else { return };
+        let mut mapped = std::mem::take(&mut self.mapped).into_vec();
+        // A truncation may have come between.
+        let still = chunks.iter().filter(|c| rare.closed.iter().any(|closed| closed.mint == c.mint));
+        mapped.extend(still);
+        rare.closed.retain(|closed| chunks.iter().all(|c| c.mint != closed.mint));
+        self.mapped = mapped.into_boxed_slice();
+        self.drop_rare();
+    }
+
+    fn drop_rare(&mut self) {
+        if self.rare.as_ref().is_some_and(|r| r.closed.is_empty() && r.ooo.is_empty()) {
+            self.rare = None;
         }
     }
 
     /// Drops chunks and samples that end before `mint`; returns how many chunks went.
     pub(crate) fn truncate(&mut self, mint: TimestampMs) -> usize {
         let before = self.chunks();
-        self.closed.retain(|c| c.maxt >= mint);
-        if self.open.as_ref().is_some_and(|o| o.appender.last().t < mint) {
+        let gone = self.mapped.partition_point(|c| c.maxt < mint);
+        if gone > 0 {
+            self.mapped = Box::from(&self.mapped[gone..]);
+        }
+        if self.open.as_ref().is_some_and(|o| o.maxt() < mint) {
             self.open = None;
         }
-        if let Some(ooo) = &mut self.ooo {
-            ooo.retain(|s| s.t >= mint);
-            if ooo.is_empty() {
-                self.ooo = None;
-            }
+        if let Some(rare) = &mut self.rare {
+            rare.closed.retain(|c| c.maxt >= mint);
+            rare.ooo.retain(|s| s.t >= mint);
+            self.drop_rare();
         }
         before - self.chunks()
     }
-}
-
-impl OpenChunk {
-    pub(crate) fn maxt(&self) -> TimestampMs {
-        self.appender.last().t
-    }
-
-    /// Whether `t` belongs to the next chunk; refines the predicted end on the way.
-    fn is_full_for(&mut self, t: TimestampMs) -> bool {
-        if self.appender.bytes().len() > MAX_CHUNK_BYTES {
-            return true;
-        }
-        if self.appender.len() == SAMPLES_PER_CHUNK / 4 {
-            self.next_at = predict_end(self.mint, self.maxt(), self.next_at);
-        }
-        t >= self.next_at || self.appender.len() >= 2 * SAMPLES_PER_CHUNK
-    }
-
-    fn into_closed(self) -> ClosedChunk {
-        ClosedChunk { mint: self.mint, maxt: self.maxt(), data: Arc::from(self.appender.bytes()) }
-    }
-}
-
-/// End of the slot of `width_ms` that holds `t`.
-pub(crate) fn range_end(t: TimestampMs, width_ms: i64) -> TimestampMs {
-    t.div_euclid(width_ms).saturating_add(1).saturating_mul(width_ms)
-}
-
-/// Where to cut a chunk that is a quarter full at `current`, so that chunks up to `end` are even.
-fn predict_end(start: TimestampMs, current: TimestampMs, end: TimestampMs) -> TimestampMs {
-    let left = end.saturating_sub(start) as f64;
-    let chunks = left / ((current.saturating_sub(start).saturating_add(1)) as f64 * 4.0);
-    if chunks <= 1.0 { end } else { (start as f64 + left / chunks.floor()) as TimestampMs }
 }

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::Head;
 use super::index::Index;
-use super::series::{Appended, SeriesState, range_end};
+use super::open_chunk::range_end;
+use super::series::{Appended, SeriesState};
 use super::tombstones::{HeadTombstones, is_deleted};
 use crate::labels::Labels;
 use crate::matcher::{MatchOp, Matcher};
@@ -18,9 +19,8 @@ fn chunk_sizes(times: impl IntoIterator<Item = i64>, block_range_ms: i64) -> Vec
     for t in times {
         assert_ne!(state.append(t, t as f64, block_range_ms), Appended::NotNewer);
     }
-    let closed =
-        state.closed.iter().map(|c| crate::chunkenc::num_samples(crate::chunkenc::Encoding::Xor, &c.data));
-    closed.map(usize::from).chain(state.open.iter().map(|o| o.appender.len())).collect()
+    let closed = state.closed().iter().map(|c| crate::chunkenc::num_samples(c.encoding, &c.data));
+    closed.map(usize::from).chain(state.open.iter().map(|o| o.len())).collect()
 }
 
 #[test]
@@ -49,8 +49,8 @@ fn a_chunk_of_noise_is_cut_by_bytes() {
         let noise = f64::from_bits((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
         assert_ne!(state.append(i * i * 7919 % 997 + i * 1000, noise, i64::MAX / 2), Appended::NotNewer);
     }
-    assert!(state.closed.iter().all(|c| c.data.len() <= 1024));
-    assert!(!state.closed.is_empty());
+    assert!(state.closed().iter().all(|c| c.data.len() <= 1024));
+    assert!(!state.closed().is_empty());
 }
 
 #[test]
@@ -178,12 +178,12 @@ proptest! {
             }
         }
         let (mut ts, mut vs) = (Vec::new(), Vec::new());
-        for chunk in &state.closed {
+        for chunk in state.closed() {
             prop_assert_eq!(chunk.mint.div_euclid(1000), chunk.maxt.div_euclid(1000));
             crate::chunkenc::xor::decode_into(&chunk.data, &mut ts, &mut vs).unwrap();
         }
         if let Some(open) = &state.open {
-            crate::chunkenc::xor::decode_into(open.appender.bytes(), &mut ts, &mut vs).unwrap();
+            crate::chunkenc::xor::decode_into(open.bytes(), &mut ts, &mut vs).unwrap();
         }
         let found = ts.into_iter().zip(vs.into_iter().map(f64::to_bits)).collect::<BTreeMap<_, _>>();
         prop_assert_eq!(found, model);

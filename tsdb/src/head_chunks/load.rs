@@ -8,8 +8,8 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Current, FILE_BYTES, HEADER, HeadChunkRef, HeadChunks, MAX_ENTRY_OVERHEAD, MappedChunk, MappedFile,
-    OUT_OF_ORDER, parse,
+    Current, FILE_BYTES, Files, HEADER, HeadChunkRef, HeadChunks, MAX_ENTRY_OVERHEAD, MappedChunk,
+    MappedFile, OUT_OF_ORDER, parse,
 };
 use crate::chunkenc::{Encoding, num_samples};
 use crate::encoding::DecodeError;
@@ -67,7 +67,7 @@ impl HeadChunks {
                 Ok((file, found)) => {
                     expected = number.checked_add(1);
                     loaded.add(found, min_valid_time);
-                    files.insert(number, Arc::new(file));
+                    files.insert(number, file);
                 }
                 Err(error @ Error::Corrupt { .. }) => {
                     tracing::error!(%error, "head chunks are damaged; the logs bring back what they held");
@@ -84,7 +84,7 @@ impl HeadChunks {
         let opened = Self {
             dir: dir.to_path_buf(),
             file_bytes,
-            files: RwLock::new(files),
+            files: RwLock::new(Files(Arc::new(files))),
             current: Mutex::new(current),
         };
         Ok((opened, loaded))
@@ -156,7 +156,7 @@ fn map_file(path: &Path) -> Result<MappedFile> {
     if map[..5] != HEADER[..5] {
         return Err(Error::corrupt(path, 0, "not a file of head chunks of version 1"));
     }
-    Ok(MappedFile { path: path.to_path_buf(), map })
+    Ok(MappedFile { path: path.to_path_buf(), map: Arc::new(map) })
 }
 
 /// All entries of a file. `ends` holds the newest in-order time of each series so far.

@@ -13,8 +13,7 @@
 //! [`HeadChunkRef`]s grow in the order of writing. An entry that has a reference is readable.
 //!
 //! # Concurrency
-//! Writers take turns; reads need one short lock for the file, and what they give stays readable when
-//! the file is deleted.
+//! Writers take turns. Reads go through [`Files`], which keep files readable after they are deleted.
 //!
 //! # Errors
 //! Opening drops the first damaged file and all after it ([`Loaded::damage`]): the logs bring back what
@@ -28,7 +27,7 @@ mod load;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,7 +120,7 @@ impl MappedChunk {
 pub struct HeadChunks {
     dir: PathBuf,
     file_bytes: u64,
-    files: RwLock<BTreeMap<u32, Arc<MappedFile>>>,
+    files: RwLock<Files>,
     current: Mutex<Current>,
 }
 
@@ -137,27 +136,39 @@ struct Current {
 }
 
 /// A file in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct MappedFile {
     path: PathBuf,
     /// As long as a file may get; only what was written is ever touched.
-    map: Mmap,
+    map: Arc<Mmap>,
 }
 
-/// Data of a chunk, in a mapped file.
-#[derive(Debug, Clone)]
-pub struct MappedBytes {
-    file: Arc<MappedFile>,
-    range: Range<usize>,
-}
+/// The files as they were at one instant; what they held then stays readable as long as this lives.
+#[derive(Debug, Clone, Default)]
+pub struct Files(Arc<BTreeMap<u32, MappedFile>>);
 
-impl Deref for MappedBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.file.map.get(self.range.clone()).unwrap_or_default()
+impl Files {
+    /// Data of the chunk at `at`, checked.
+    ///
+    /// # Errors
+    /// If there is no such entry, or it is damaged.
+    pub fn chunk(&self, at: HeadChunkRef) -> Result<&[u8]> {
+        let Some(file) = self.0.get(&at.file()) else {
+            return Err(Error::corrupt(
+                format!("{:06}", at.file()),
+                0,
+                "there is no such file of head chunks",
+            ));
+        };
+        let entry = parse(&file.map, at.offset() as usize).map_err(|e| e.in_file(&file.path, 0))?;
+        Ok(&file.map[entry.data])
     }
 }
+
+/// Files that lost their place in the directory's list, to be deleted.
+#[derive(Debug)]
+#[must_use]
+pub struct Forgotten(Vec<PathBuf>);
 
 impl HeadChunks {
     /// Writes chunks and gives their references, in the same order.
@@ -216,25 +227,15 @@ impl HeadChunks {
         writer.flush()?;
         let map = fs::map_growing(&path, self.file_bytes)?;
         fs::sync_dir(&self.dir)?;
-        self.files.write().insert(number, Arc::new(MappedFile { path, map }));
+        Arc::make_mut(&mut self.files.write().0).insert(number, MappedFile { path, map: Arc::new(map) });
         current.last = number;
         current.writer = Some(writer);
         Ok(())
     }
 
-    /// Data of the chunk at `at`, checked.
-    ///
-    /// # Errors
-    /// If there is no such entry, or it is damaged.
-    pub fn chunk(&self, at: HeadChunkRef) -> Result<MappedBytes> {
-        let file = self.files.read().get(&at.file()).cloned();
-        let Some(file) = file else {
-            return Err(Error::corrupt(file_path(&self.dir, at.file()), 0, "there is no such file"));
-        };
-        let offset = at.offset() as usize;
-        let range = parse(&file.map, offset).map(|entry| entry.data);
-        let range = range.map_err(|e| e.in_file(&file.path, 0))?;
-        Ok(MappedBytes { file, range })
+    /// The files as they are now.
+    pub fn files(&self) -> Files {
+        self.files.read().clone()
     }
 
     /// Reference that the next entry will exceed: all entries so far are at or before it.
@@ -243,29 +244,37 @@ impl HeadChunks {
         HeadChunkRef::new(current.last, current.position().min(u64::from(u32::MAX)) as u32)
     }
 
-    /// Deletes files numbered below `first_needed`, and begins a new file at the next write.
+    /// Forgets files numbered below `first_needed`, and begins a new file at the next write.
     ///
     /// # Errors
-    /// If the operating system refuses; files that are gone stay gone, oldest first.
-    pub fn truncate(&self, first_needed: u32) -> Result<()> {
+    /// If the operating system refuses to end the current file.
+    pub fn forget(&self, first_needed: u32) -> Result<Forgotten> {
         let mut current = self.current.lock();
         let open = current.writer.as_ref().map(|_| current.last);
-        let mut old = self.files.read().keys().copied().collect::<Vec<_>>();
-        old.retain(|n| *n < first_needed && Some(*n) != open);
         // As upstream: the next truncation can then delete what is written up to now.
         if current.position() > HEADER.len() as u64
             && let Some(writer) = current.writer.take()
         {
             writer.finish()?;
         }
-        drop(current);
-        for number in old {
-            let removed = self.files.write().remove(&number);
-            if let Some(file) = removed {
-                fs::remove_file(&file.path)?;
+        let mut forgotten = Vec::new();
+        let mut files = self.files.write();
+        Arc::make_mut(&mut files.0).retain(|number, file| {
+            let keep = *number >= first_needed || Some(*number) == open;
+            if !keep {
+                forgotten.push(file.path.clone());
             }
-        }
-        Ok(())
+            keep
+        });
+        Ok(Forgotten(forgotten))
+    }
+
+    /// Deletes what [`HeadChunks::forget`] gave, oldest first.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn delete(&self, forgotten: &Forgotten) -> Result<()> {
+        forgotten.0.iter().try_for_each(|path| fs::remove_file(path))
     }
 
     /// Syncs and closes the file being written.

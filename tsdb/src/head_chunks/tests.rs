@@ -44,7 +44,7 @@ fn chunks_are_read_at_once_and_after_a_restart() {
     assert_eq!(refs[0], HeadChunkRef::new(1, 8));
     assert!(refs.is_sorted() && refs[39].file() > 5);
     for (i, at) in refs.iter().enumerate() {
-        assert_eq!(*chunks.chunk(*at).unwrap(), *data(i as u64));
+        assert_eq!(*chunks.files().chunk(*at).unwrap(), *data(i as u64));
     }
     // Killed: nothing is closed.
     std::mem::forget(chunks);
@@ -57,7 +57,7 @@ fn chunks_are_read_at_once_and_after_a_restart() {
     assert_eq!((count(&loaded.in_order), count(&loaded.out_of_order)), (30, 10));
     let first = loaded.in_order[&SeriesRef(1)][0];
     assert_eq!((first.at, first.mint, first.maxt, first.samples), (refs[0], 0, 4, 5));
-    assert_eq!(*chunks.chunk(refs[39]).unwrap(), *data(39));
+    assert_eq!(*chunks.files().chunk(refs[39]).unwrap(), *data(39));
     assert_eq!(write(&chunks, 40, false).file(), refs[39].file() + 1, "no file is continued");
 }
 
@@ -76,7 +76,7 @@ fn a_damaged_file_and_all_after_it_are_dropped() {
     assert!(loaded.damage.unwrap().contains("checksum"));
     assert_eq!(names(dir.path()), ["000001", "000002"]);
     assert_eq!(loaded.last.file(), 2);
-    assert!(chunks.chunk(*victim).is_err());
+    assert!(chunks.files().chunk(*victim).is_err());
     assert_eq!(write(&chunks, 99, false).file(), 3);
 }
 
@@ -94,7 +94,7 @@ fn a_tail_of_zeros_is_the_end_and_other_bytes_are_damage() {
         std::fs::write(&path, &bytes).unwrap();
         let (chunks, loaded) = open(dir.path());
         assert_eq!((loaded.damage, loaded.last), (None, at), "{zeros}");
-        assert_eq!(*chunks.chunk(at).unwrap(), *data(0));
+        assert_eq!(*chunks.files().chunk(at).unwrap(), *data(0));
     }
     std::fs::write(&path, [&whole[..], &[7; 9]].concat()).unwrap();
     assert!(open(dir.path()).1.damage.is_some());
@@ -124,16 +124,17 @@ fn truncation_deletes_old_files_and_what_was_read_stays_readable() {
     let dir = tempfile::tempdir().unwrap();
     let (chunks, _) = open(dir.path());
     let refs = (0..40).map(|i| write(&chunks, i, false)).collect::<Vec<_>>();
-    let held = chunks.chunk(refs[0]).unwrap();
-    chunks.truncate(3).unwrap();
+    let held = chunks.files();
+    let truncate = |first| chunks.delete(&chunks.forget(first).unwrap()).unwrap();
+    truncate(3);
     assert_eq!(names(dir.path())[0], "000003");
-    assert_eq!(*held, *data(0));
-    assert!(chunks.chunk(refs[0]).is_err());
+    assert_eq!(*held.chunk(refs[0]).unwrap(), *data(0));
+    assert!(chunks.files().chunk(refs[0]).is_err());
     let next = write(&chunks, 40, false);
     assert_eq!(next.file(), refs[39].file() + 1);
-    chunks.truncate(u32::MAX).unwrap();
+    truncate(u32::MAX);
     assert_eq!(names(dir.path()), [format!("{:06}", next.file())], "the open file stays");
-    chunks.truncate(u32::MAX).unwrap();
+    truncate(u32::MAX);
     assert!(names(dir.path()).is_empty());
     assert_eq!(open(dir.path()).1.last, HeadChunkRef(0));
 }

@@ -9,6 +9,7 @@ mod append_and_restart;
 mod block_cut;
 mod blocks;
 mod compaction;
+mod head_chunks;
 mod isolation;
 mod prometheus_fixtures;
 mod prometheus_logs;

@@ -227,7 +227,8 @@ fn logs_with_histograms_are_kept_before_the_first_truncation() {
     log(&wal_dir, &[series_record(&[(1, &a)]), samples_record(&[(1, 5100, 1.0)]), histogram.clone()]);
     log(&wal::wbl_dir(dir.path()), std::slice::from_ref(&histogram));
     std::fs::create_dir(dir.path().join("chunks_head")).unwrap();
-    std::fs::write(dir.path().join("chunks_head/000001"), "head chunks").unwrap();
+    // A file without chunks.
+    std::fs::write(dir.path().join("chunks_head/000001"), [1, 0x30, 0xbc, 0x91, 1, 0, 0, 0]).unwrap();
     let paths = ["wal/00000000", "wbl/00000000", "chunks_head/000001"];
     let originals = paths.map(|path| std::fs::read(dir.path().join(path)).unwrap());
 

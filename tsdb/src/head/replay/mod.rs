@@ -151,6 +151,7 @@ impl<'a> Replayer<'a> {
         if done.mint <= done.maxt {
             self.head.extend_bounds(done.mint, done.maxt);
         }
+        self.head.finish_attaching();
         self.stats.samples += done.samples;
         self.stats.unknown_series += done.unknown_series;
         (self.stats, self.aliases.into_keys().map(SeriesRef).collect())
@@ -171,7 +172,10 @@ impl<'a> Replayer<'a> {
             let (found, created) = self.head.index.get_or_create(&labels, Some(series));
             if !created && found.series != series {
                 self.aliases.insert(series.0, found.series);
+                // What was replayed counts before chunks that were written for the other reference.
+                self.workers.wait();
             }
+            self.head.attach_chunks(&found, series);
         }
         Ok(())
     }

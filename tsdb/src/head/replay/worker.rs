@@ -119,7 +119,7 @@ fn append(head: &Head, sample: RefSample, applied: &mut Applied) {
         applied.unknown_series += 1;
         return;
     };
-    if head.append_in_order(&series, sample.t, sample.v) != Appended::NotNewer {
+    if head.replay(&series, sample.t, sample.v) != Appended::NotNewer {
         applied.samples += 1;
         applied.mint = applied.mint.min(sample.t);
         applied.maxt = applied.maxt.max(sample.t);
