@@ -18,4 +18,5 @@ pub mod server;
 mod targets_table;
 pub mod tasks;
 pub mod telemetry;
+pub mod tsdb_tools;
 pub mod units;

@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done; 1 it failed while running; 2 wrong flags or configuration.
 
+use std::io::{BufWriter, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use promontory::cli::{self, Command, Parsed};
 use promontory::export::{self, ExportArgs};
 use promontory::server::{Running, Server, ServerOptions, StartError, reachable};
 use promontory::telemetry;
+use promontory::tsdb_tools::{self, TsdbArgs};
 use promontory_tsdb::{Db, DbOptions, Queryable};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     telemetry::init(parsed.cli.server.log_level, parsed.cli.server.log_format);
     let outcome = match &parsed.cli.command {
         Some(Command::Export(args)) => run_export(args),
+        Some(Command::Tsdb(args)) => return run_tool(args),
         None => run_server(&parsed),
     };
     match outcome {
@@ -82,6 +85,21 @@ async fn wait_for_the_end(running: &Running) -> anyhow::Result<()> {
             }
             // Failures are logged where they happen.
             _ = hang_up.recv() => drop(running.reload().await),
+        }
+    }
+}
+
+/// Compat: the text of an error stands alone on standard error, as promtool's does.
+fn run_tool(args: &TsdbArgs) -> ExitCode {
+    let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+    match tsdb_tools::run(args, &mut out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(e) => {
+            // Lines before the failure are worth having.
+            let _ = out.flush();
+            let _ = writeln!(std::io::stderr(), "{:#}", anyhow::Error::from(e));
+            ExitCode::from(1)
         }
     }
 }

@@ -17,7 +17,7 @@ mod exemplars;
 mod exposition;
 mod histogram;
 mod http_metrics;
-mod json;
+pub(crate) mod json;
 mod labels;
 mod landing;
 pub(crate) mod lifecycle;

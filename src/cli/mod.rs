@@ -14,6 +14,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::export::ExportArgs;
 use crate::telemetry::{LogFormat, LogLevel};
+use crate::tsdb_tools::TsdbArgs;
 use crate::units::PromDuration;
 
 /// What was asked for.
@@ -39,6 +40,8 @@ pub struct Cli {
 pub enum Command {
     /// Write metrics of a data directory to Parquet files
     Export(ExportArgs),
+    /// Look into data directories, and make blocks, as `promtool tsdb` does
+    Tsdb(TsdbArgs),
 }
 
 /// Flags of the server, named and meant as Prometheus'.

@@ -9,7 +9,7 @@
 
 mod columns;
 mod names;
-mod series;
+pub(crate) mod series;
 mod writer;
 
 use std::collections::BTreeMap;

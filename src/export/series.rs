@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::executor::block_on;
+use promontory_tsdb::query::HistogramSample;
 use promontory_tsdb::{
     Labels, Matcher, Queryable, Result, SelectHints, SeriesBatch, SeriesStream, TimestampMs,
 };
@@ -14,6 +15,8 @@ pub(crate) struct Series {
     pub(crate) labels: Labels,
     pub(crate) timestamps: Vec<TimestampMs>,
     pub(crate) values: Vec<f64>,
+    /// In order of time.
+    pub(crate) histograms: Vec<HistogramSample>,
 }
 
 /// Merges the selectors' series in label order. A series that several selectors reach comes once; its
@@ -92,8 +95,16 @@ impl Input {
 
     fn take(&mut self) -> Series {
         let (labels, timestamps, values) = self.batch.series(self.next);
-        let series =
-            Series { labels: labels.clone(), timestamps: timestamps.to_vec(), values: values.to_vec() };
+        let here = self.next as u32;
+        let histograms = &self.batch.histograms;
+        let from = histograms.partition_point(|h| h.series < here);
+        let histograms = histograms[from..].iter().take_while(|h| h.series == here).cloned().collect();
+        let series = Series {
+            labels: labels.clone(),
+            timestamps: timestamps.to_vec(),
+            values: values.to_vec(),
+            histograms,
+        };
         self.next += 1;
         series
     }

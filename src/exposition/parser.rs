@@ -179,6 +179,11 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// How many bytes have been read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// The series at `at` as the exact lexer sees it.
     #[cfg(test)]
     pub(super) fn slow_series(format: Format, body: &'a [u8], at: usize) -> Result<Series<'a>, ParseError> {
