@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use promontory_tsdb::histogram::{FloatHistogram, Histogram};
 use promontory_tsdb::labels::go_quote;
 use promontory_tsdb::query::HistogramSample;
 use promontory_tsdb::{Db, DbOptions, Labels, METRIC_NAME, Queryable};
@@ -62,8 +63,42 @@ fn put_samples(out: &mut dyn Write, series: &Series) -> io::Result<()> {
     Ok(())
 }
 
+/// Compat: upstream knows whether counts are integers, and prints those without an exponent. A read gives
+/// floats only; where all of them are whole, they were integers in all but contrived cases.
 fn put_histogram(out: &mut dyn Write, labels: &str, sample: &HistogramSample) -> io::Result<()> {
-    writeln!(out, "{labels} {:?} {}", sample.histogram, sample.timestamp)
+    let t = sample.timestamp;
+    match whole(&sample.histogram) {
+        Some(histogram) => writeln!(out, "{labels} {histogram} {t}"),
+        None => writeln!(out, "{labels} {} {t}", sample.histogram),
+    }
+}
+
+/// The histogram with integer counts, if that is what its counts are.
+fn whole(h: &FloatHistogram) -> Option<Histogram> {
+    /// Below this every integer is exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let count = |v: f64| ((0.0..EXACT).contains(&v) && v.fract() == 0.0).then_some(v as u64);
+    let deltas = |counts: &[f64]| -> Option<Vec<i64>> {
+        let mut last = 0i64;
+        let mut delta = |v: f64| {
+            let n = count(v)? as i64;
+            Some(n - std::mem::replace(&mut last, n))
+        };
+        counts.iter().map(|v| delta(*v)).collect()
+    };
+    Some(Histogram {
+        counter_reset_hint: h.counter_reset_hint,
+        schema: h.schema,
+        zero_threshold: h.zero_threshold,
+        zero_count: count(h.zero_count)?,
+        count: count(h.count)?,
+        sum: h.sum,
+        positive_spans: h.positive_spans.clone(),
+        negative_spans: h.negative_spans.clone(),
+        positive_buckets: deltas(&h.positive_buckets)?,
+        negative_buckets: deltas(&h.negative_buckets)?,
+        custom_values: h.custom_values.clone(),
+    })
 }
 
 fn put_series_json(out: &mut dyn Write, labels: &Labels) -> io::Result<()> {
