@@ -302,18 +302,22 @@ impl Log {
     /// One series record for series that the log does not know, one samples record.
     fn write(&mut self, staged: &Staged) -> Result<()> {
         record::begin_series(&mut self.series_record);
-        let mut new_series = 0;
+        let mut new_series = Vec::new();
         for series in &staged.series {
             if !series.is_logged() {
                 record::put_series(&mut self.series_record, series.series, &series.labels);
-                // Two samples of a new series must not log it twice. If the write fails, the log is
-                // poisoned and nothing is logged any more.
-                series.set_logged();
-                new_series += 1;
+                // Two samples of a new series must not log it twice.
+                series.set_logged(true);
+                new_series.push(series);
             }
         }
         record::encode_samples(&mut self.samples_record, staged.samples.iter().copied());
-        let series_record = (new_series > 0).then_some(self.series_record.as_slice());
-        self.writer.log(series_record.into_iter().chain([self.samples_record.as_slice()]))
+        let series_record = (!new_series.is_empty()).then_some(self.series_record.as_slice());
+        let logged = self.writer.log(series_record.into_iter().chain([self.samples_record.as_slice()]));
+        if logged.is_err() {
+            // None of it is in the log, and the log may go on: the next sample has to bring the series.
+            new_series.into_iter().for_each(|series| series.set_logged(false));
+        }
+        logged
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     let wal_dir = wal::wal_dir(dir);
     remove_half_made(&wal_dir, is_half_made_checkpoint)?;
     undo_half_made_repair(&wal_dir)?;
+    undo_half_made_repair(&wal::wbl_dir(dir))?;
     let blocks = Blocks::load(dir)?;
     let mut head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
     head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
@@ -46,7 +47,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     head.use_chunks(chunks, loaded);
     let (result, replay, aliases) = head::replay(&head, |replayer| {
         replay_wal(&wal_dir, &options, replayer, &counters)?;
-        replay_wbl(&wal::wbl_dir(dir), replayer, &counters)
+        replay_wbl(&wal::wbl_dir(dir), &options, replayer, &counters)
     });
     result?;
     tracing::info!(
@@ -139,6 +140,7 @@ fn replay_wal(
     counters: &Counters,
 ) -> Result<()> {
     let from = replay_checkpoint(dir, replayer)?;
+    segment::list_all_from(dir, from)?;
     match read_records(dir, from..=u32::MAX, |record| replayer.apply(record)) {
         Ok(()) => Ok(()),
         Err(ReadError::Corrupt(damage)) => {
@@ -149,14 +151,18 @@ fn replay_wal(
     }
 }
 
-/// Out-of-order samples that Prometheus logged. Damage ends the replay; the log is left as it is.
-fn replay_wbl(dir: &Path, replayer: &mut Replayer<'_>, counters: &Counters) -> Result<()> {
+/// Out-of-order samples. Damage ends the replay; what is behind it is set aside, as in the log.
+fn replay_wbl(
+    dir: &Path,
+    options: &DbOptions,
+    replayer: &mut Replayer<'_>,
+    counters: &Counters,
+) -> Result<()> {
     match read_records(dir, 0..=u32::MAX, |record| replayer.apply_out_of_order(record)) {
         Ok(()) => Ok(()),
         Err(ReadError::Corrupt(damage)) => {
             counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(dir = %dir.display(), %damage, "the write-behind log is damaged; later out-of-order samples are lost");
-            Ok(())
+            repair::repair(dir, &damage, options.wal_segment_bytes, options.clock.now_ms())
         }
         Err(ReadError::Other(error)) => Err(error),
     }

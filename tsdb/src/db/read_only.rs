@@ -75,6 +75,9 @@ fn load(options: &DbOptions) -> Result<Arc<Db>> {
     let wal_dir = wal::wal_dir(dir);
     let (result, replay, _) = head::replay(&head, |replayer| {
         let from = replay_checkpoint(&wal_dir, replayer)?;
+        if segment::under_repair(&wal_dir)?.is_none() {
+            segment::list_all_from(&wal_dir, from)?;
+        }
         replay_log(&wal_dir, from, &counters, |record| replayer.apply(record))?;
         replay_log(&wal::wbl_dir(dir), 0, &counters, |record| replayer.apply_out_of_order(record))
     });

@@ -69,7 +69,9 @@ pub struct DbMetrics {
     pub wal_storage_bytes: u64,
     /// Damage found in logs.
     pub wal_corruptions: u64,
-    /// Whether a failed write stopped the log.
+    /// Calls of the log that failed, for whatever reason.
+    pub wal_writes_failed: u64,
+    /// Whether a failed write or sync stopped the log until a restart.
     pub wal_poisoned: bool,
     /// Checkpoints written.
     pub checkpoints: u64,
@@ -159,6 +161,7 @@ impl Db {
             wal_storage_bytes: crate::fs::dir_size(&wal::wal_dir(path))
                 + crate::fs::dir_size(&wal::wbl_dir(path)),
             wal_corruptions: get(&db.wal_corruptions),
+            wal_writes_failed: log.failures,
             wal_poisoned: poisoned && !self.closed.load(Ordering::Acquire),
             checkpoints: get(&db.checkpoints),
             compactions: get(&db.compactions),

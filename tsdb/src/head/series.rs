@@ -67,8 +67,8 @@ impl MemSeries {
         self.logged.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_logged(&self) {
-        self.logged.store(true, Ordering::Relaxed);
+    pub(crate) fn set_logged(&self, logged: bool) {
+        self.logged.store(logged, Ordering::Relaxed);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SeriesState> {

@@ -66,8 +66,26 @@ pub fn write(
     let target = segment::checkpoint_path(dir, last);
     let tmp = target.with_extension(format!("{last:08}.tmp"));
     remove_dir(&tmp)?;
+    let stats = write_to(&tmp, dir, last, segment_bytes, compression, mint, keep).inspect_err(|_| {
+        // A full disk needs the room; what cannot be removed goes at the next attempt.
+        drop(remove_dir(&tmp));
+    })?;
+    crate::fs::replace(&tmp, &target)?;
+    delete_covered(dir, last)?;
+    Ok(stats)
+}
+
+fn write_to(
+    tmp: &Path,
+    dir: &Path,
+    last: u32,
+    segment_bytes: usize,
+    compression: Compression,
+    mint: TimestampMs,
+    keep: impl Fn(SeriesRef) -> bool,
+) -> Result<CheckpointStats> {
     let mut filter = Filter {
-        out: Writer::open(&tmp, segment_bytes, compression)?,
+        out: Writer::open(tmp, segment_bytes, compression)?,
         mint,
         keep,
         batch: Vec::new(),
@@ -87,12 +105,8 @@ pub fn write(
     filter.put_metadata()?;
     filter.flush()?;
     filter.out.close()?;
-    let stats = filter.stats;
-    drop(filter);
-    crate::fs::sync_dir(&tmp)?;
-    crate::fs::replace(&tmp, &target)?;
-    delete_covered(dir, last)?;
-    Ok(stats)
+    crate::fs::sync_dir(tmp)?;
+    Ok(filter.stats)
 }
 
 /// Deletes what the checkpoint `last` replaces.

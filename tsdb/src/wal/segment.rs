@@ -68,6 +68,20 @@ pub fn list_from(dir: &Path, first: u32) -> Result<Vec<u32>> {
     Ok(found)
 }
 
+/// As [`list_from`], for a log of which everything from `first` on is needed.
+///
+/// # Errors
+/// As [`list`], or if there are segments, but not the `first`.
+pub fn list_all_from(dir: &Path, first: u32) -> Result<Vec<u32>> {
+    let found = list_from(dir, first)?;
+    match found.first() {
+        Some(oldest) if *oldest != first => {
+            Err(Error::corrupt(dir, 0, format!("segment {first} is missing: the oldest is {oldest}")))
+        }
+        _ => Ok(found),
+    }
+}
+
 /// The newest checkpoint: its directory and the number of the last segment that it covers.
 ///
 /// # Errors

@@ -1,12 +1,19 @@
 //! Tests of writer, reader, records, repair and checkpoints.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::record::*;
 use super::*;
+use crate::fs as fs_layer;
+use crate::fs::{Op, Refusal, Watch};
 use crate::labels::Labels;
 use crate::sample::SeriesRef;
 
@@ -95,7 +102,7 @@ fn open_starts_a_new_segment_and_close_ends_the_log() {
     assert_eq!(second.stats().segment, 1);
     second.log([&b"two"[..]]).unwrap();
     second.close().unwrap();
-    assert!(matches!(second.log([&b"three"[..]]), Err(Error::Poisoned)));
+    assert!(matches!(second.log([&b"three"[..]]), Err(Error::Closed)));
     assert_eq!(read(dir.path()), (vec![b"one".to_vec(), b"two".to_vec()], None));
 }
 
@@ -111,6 +118,110 @@ fn after_a_failed_write_nothing_more_is_taken() {
     assert!(matches!(log.sync(), Err(Error::Poisoned)));
     assert!(matches!(log.next_segment(), Err(Error::Poisoned)));
     assert_eq!(read(dir.path()), (vec![b"good".to_vec()], None));
+}
+
+/// Refuses writes that would let the files of a directory hold more than `room` bytes, as a full disk does;
+/// and syncs, if told so.
+#[derive(Debug)]
+struct SmallDisk {
+    room: AtomicI64,
+    syncs_fail: AtomicBool,
+    lens: Mutex<HashMap<PathBuf, u64>>,
+}
+
+impl SmallDisk {
+    fn new(room: i64) -> Arc<Self> {
+        Arc::new(Self { room: room.into(), syncs_fail: false.into(), lens: Mutex::default() })
+    }
+}
+
+impl Watch for SmallDisk {
+    fn before(&self, op: &Op<'_>) -> Result<(), Refusal> {
+        let refuse = |kind: ErrorKind, written| Err(Refusal { error: kind.into(), written });
+        match op {
+            Op::Write { bytes, .. } => {
+                let left = self.room.load(Ordering::Relaxed).max(0) as usize;
+                if left >= bytes.len() { Ok(()) } else { refuse(ErrorKind::StorageFull, left) }
+            }
+            Op::SyncFile { .. } if self.syncs_fail.load(Ordering::Relaxed) => refuse(ErrorKind::Other, 0),
+            _ => Ok(()),
+        }
+    }
+
+    fn after(&self, op: &Op<'_>) {
+        let mut lens = self.lens.lock();
+        let len = match op {
+            Op::Write { offset, bytes, .. } => offset + bytes.len() as u64,
+            Op::SetLen { len, .. } => *len,
+            Op::RemoveFile { .. } => 0,
+            _ => return,
+        };
+        let before = lens.insert(op.path().to_path_buf(), len).unwrap_or_default();
+        self.room.fetch_sub(len as i64 - before as i64, Ordering::Relaxed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Batches of which some do not fit, whatever part of them reached the disk and whatever segments they
+    /// began: those that were acknowledged are in the log, and only those.
+    #[test]
+    fn a_full_disk_costs_only_what_was_refused(
+        batches in prop::collection::vec((prop::collection::vec(0usize..60_000, 1..4), 0i64..200_000), 1..12)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = SmallDisk::new(0);
+        let _watching = fs_layer::watch(dir.path(), disk.clone());
+        let mut log = writer(dir.path());
+        let mut expected = Vec::new();
+        for (i, (sizes, room)) in batches.into_iter().enumerate() {
+            disk.room.store(room, Ordering::Relaxed);
+            let records = sizes.iter().map(|n| noise(*n, i as u64)).collect::<Vec<_>>();
+            match log.log(records.iter().map(Vec::as_slice)) {
+                Ok(()) => expected.extend(records),
+                Err(Error::Io { source, .. }) => prop_assert_eq!(source.kind(), ErrorKind::StorageFull),
+                Err(other) => panic!("{other}"),
+            }
+            prop_assert!(!log.is_poisoned());
+        }
+        disk.room.store(1 << 30, Ordering::Relaxed);
+        log.log([&b"last"[..]]).unwrap();
+        prop_assert!(!log.is_stuck());
+        log.close().unwrap();
+        expected.push(b"last".to_vec());
+        prop_assert_eq!(read(dir.path()), (expected, None));
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::new(1 << 30);
+    let _watching = fs_layer::watch(dir.path(), disk.clone());
+    let mut log = writer(dir.path());
+    log.log([&b"good"[..]]).unwrap();
+    disk.syncs_fail.store(true, Ordering::Relaxed);
+    assert!(matches!(log.sync(), Err(Error::Io { action: "sync", .. })));
+    disk.syncs_fail.store(false, Ordering::Relaxed);
+    assert!(log.is_poisoned() && !log.is_stuck());
+    assert!(matches!(log.log([&b"refused"[..]]), Err(Error::Poisoned)));
+    assert!(matches!(log.sync(), Err(Error::Poisoned)));
+    assert!(matches!(log.close(), Err(Error::Poisoned)));
+}
+
+#[test]
+fn a_segment_that_cannot_be_made_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = writer(dir.path());
+    log.log([&b"one"[..]]).unwrap();
+    // Stands for any refusal to make a file.
+    fs::rename(dir.path(), dir.path().with_extension("away")).unwrap();
+    assert!(matches!(log.next_segment(), Err(Error::Io { action: "create", .. })));
+    assert!(log.is_stuck());
+    fs::rename(dir.path().with_extension("away"), dir.path()).unwrap();
+    log.log([&b"two"[..]]).unwrap();
+    assert_eq!(read(dir.path()), (vec![b"one".to_vec(), b"two".to_vec()], None));
 }
 
 #[test]

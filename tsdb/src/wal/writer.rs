@@ -34,12 +34,19 @@ pub struct WriterStats {
     pub sync_time: Duration,
     /// Number of the segment being written.
     pub segment: u32,
+    /// Calls that failed.
+    pub failures: u64,
 }
 
 /// Appends records to the newest segment of one log.
 ///
-/// Buffers only within a [`Writer::log`] call. After an error nothing more is accepted: what of
-/// the last record reached the disk is not known, and only a restart reads it back.
+/// Buffers only within a [`Writer::log`] call, of which all or nothing is in the log when it returns.
+///
+/// # Failures
+/// When there is no room or no permission, the call fails; the next one takes back what of it reached the
+/// disk, starts a segment, and goes on: no restart is needed once there is room. After a failed sync, or any
+/// other failed write, nothing more is accepted: what the disk holds is not known, and only a restart reads
+/// it back.
 #[derive(Debug)]
 pub struct Writer {
     dir: PathBuf,
@@ -51,8 +58,26 @@ pub struct Writer {
     pending: Vec<u8>,
     compressed: Vec<u8>,
     packer: Packer,
-    poisoned: bool,
+    health: Health,
     stats: WriterStats,
+}
+
+/// What the log can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// A write failed; what is behind the mark is to be taken back before anything else.
+    Torn(Mark),
+    /// Nothing any more.
+    Poisoned,
+    Closed,
+}
+
+/// End of what was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    segment: u32,
+    position: usize,
 }
 
 /// Packs records one by one, with working memory that is kept.
@@ -139,7 +164,7 @@ impl Writer {
             pending: Vec::new(),
             compressed: Vec::new(),
             packer: Packer::new(compression),
-            poisoned: false,
+            health: Health::Good,
             stats: WriterStats { segment: number, ..WriterStats::default() },
         })
     }
@@ -147,31 +172,16 @@ impl Writer {
     /// Writes `records` and hands them to the operating system.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] after an earlier failure; otherwise the I/O error, which poisons.
+    /// [`Error::Poisoned`] after an earlier failure that cannot be taken back; otherwise the I/O error, after
+    /// which none of `records` is in the log.
     pub fn log<'a>(&mut self, records: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
-        if self.poisoned {
-            return Err(Error::Poisoned);
-        }
-        let result = self.try_log(records);
-        self.note(result)
-    }
-
-    /// Poisons the log if `result` is an error, and says so; the checks before make it once.
-    fn note(&mut self, result: Result<()>) -> Result<()> {
-        if let Err(error) = &result {
-            self.poisoned = true;
-            tracing::error!(dir = %self.dir.display(), error = error as &dyn std::error::Error,
-                "the write-ahead log could not be written; nothing more is stored until a restart");
-        }
-        result
-    }
-
-    fn try_log<'a>(&mut self, records: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
-        for record in records {
-            self.put_record(record)?;
-            self.stats.records += 1;
-        }
-        self.flush()
+        self.attempt(|writer| {
+            for record in records {
+                writer.put_record(record)?;
+                writer.stats.records += 1;
+            }
+            writer.flush()
+        })
     }
 
     /// Makes everything logged survive a power cut.
@@ -179,11 +189,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::log`].
     pub fn sync(&mut self) -> Result<()> {
-        if self.poisoned {
-            return Err(Error::Poisoned);
-        }
-        let result = self.sync_file();
-        self.note(result)
+        self.attempt(Self::sync_file)
     }
 
     /// Ends the current segment (padded and synced) and starts the next; returns its number.
@@ -191,11 +197,8 @@ impl Writer {
     /// # Errors
     /// As [`Writer::log`].
     pub fn next_segment(&mut self) -> Result<u32> {
-        if self.poisoned {
-            return Err(Error::Poisoned);
-        }
-        let result = self.start_segment();
-        self.note(result).map(|()| self.stats.segment)
+        self.attempt(Self::start_segment)?;
+        Ok(self.stats.segment)
     }
 
     /// Pads the last page and syncs.
@@ -203,19 +206,102 @@ impl Writer {
     /// # Errors
     /// As [`Writer::log`].
     pub fn close(&mut self) -> Result<()> {
-        if self.poisoned {
-            return Err(Error::Poisoned);
-        }
-        self.pad_page();
-        let result = self.flush().and_then(|()| self.sync_file());
+        let result = self.attempt(|writer| {
+            writer.pad_page();
+            writer.flush()?;
+            writer.sync_file()
+        });
         // Nothing may follow a close, whether it worked or not.
-        self.poisoned = true;
+        self.health = Health::Closed;
         result
     }
 
-    /// Whether an earlier failure stopped this log.
+    /// Whether an earlier failure stopped this log for good.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned
+        self.health == Health::Poisoned
+    }
+
+    /// Whether the last call failed for lack of room or permission.
+    pub fn is_stuck(&self) -> bool {
+        matches!(self.health, Health::Torn(_))
+    }
+
+    /// Where the next record goes: segment and offset, bytes.
+    pub fn end(&self) -> (u32, u64) {
+        (self.stats.segment, self.position as u64)
+    }
+
+    /// Carries out one call, and keeps account of whether it worked.
+    fn attempt(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let torn = match self.health {
+            Health::Good => None,
+            Health::Torn(mark) => Some(mark),
+            Health::Poisoned => return Err(Error::Poisoned),
+            Health::Closed => return Err(Error::Closed),
+        };
+        let mut mark = torn.unwrap_or(self.mark());
+        let result = torn.map_or(Ok(()), |torn| self.take_back(torn)).and_then(|()| {
+            mark = self.mark();
+            act(self)
+        });
+        match &result {
+            Ok(()) => {
+                self.health = Health::Good;
+                if torn.is_some() {
+                    tracing::info!(dir = %self.dir.display(), segment = self.stats.segment,
+                        "the log can be written again");
+                }
+            }
+            Err(error) => self.note_failure(error, mark, torn.is_none()),
+        }
+        result
+    }
+
+    fn note_failure(&mut self, error: &Error, mark: Mark, first: bool) {
+        self.stats.failures += 1;
+        let dir = self.dir.display();
+        if !can_be_taken_back(error) {
+            self.health = Health::Poisoned;
+            tracing::error!(%dir, error = error as &dyn std::error::Error,
+                "the log could not be written; nothing more is stored until a restart");
+            return;
+        }
+        self.health = Health::Torn(mark);
+        if first {
+            tracing::error!(%dir, error = error as &dyn std::error::Error,
+                "the log could not be written; nothing is stored until it can be again");
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { segment: self.stats.segment, position: self.position }
+    }
+
+    /// Cuts the log back to `mark` and starts a segment there.
+    ///
+    /// Crash safety: what is cut off was not acknowledged, so it makes no difference to a restart whether
+    /// it is there. From the newest segment on, so that no gap is left.
+    fn take_back(&mut self, mark: Mark) -> Result<()> {
+        self.pending.clear();
+        let newest = segment::list(&self.dir)?.last().copied().unwrap_or(mark.segment);
+        for number in (mark.segment + 1..=newest).rev() {
+            fs::remove_file(&segment::path(&self.dir, number))?;
+        }
+        self.stats.segment = mark.segment;
+        self.file = File::open(&segment::path(&self.dir, mark.segment))?;
+        self.file.set_len(mark.position as u64)?;
+        self.file.sync_data()?;
+        self.position = mark.position;
+        if mark.position == 0 {
+            self.file = File::open(&segment::path(&self.dir, mark.segment))?;
+            return Ok(());
+        }
+        // Its last page is short; readers take the rest of it for zeros.
+        let number = mark.segment + 1;
+        self.file = create_segment(&self.dir, number)?;
+        self.position = 0;
+        self.stats.segment = number;
+        Ok(())
     }
 
     /// Counters.
@@ -321,6 +407,24 @@ impl Writer {
         self.stats.sync_time += start.elapsed();
         Ok(())
     }
+}
+
+/// Whether it is known what a failed call left on the disk, and that a later one may work: there was no room
+/// or no permission, and no sync failed.
+fn can_be_taken_back(error: &Error) -> bool {
+    use std::io::ErrorKind;
+    let Error::Io { action, source, .. } = error else { return false };
+    // A file that cannot be made leaves nothing behind; one that is in the way has to be looked at.
+    let made_nothing = matches!(*action, "create" | "open") && source.kind() != ErrorKind::AlreadyExists;
+    let refused = matches!(
+        source.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::FileTooLarge
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::PermissionDenied
+    );
+    *action != "sync" && (made_nothing || refused)
 }
 
 fn create_segment(dir: &Path, number: u32) -> Result<File> {

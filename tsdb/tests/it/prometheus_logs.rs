@@ -289,3 +289,39 @@ fn exemplars_and_metadata_of_the_log_are_there_again_also_of_a_series_logged_twi
     assert_eq!(db.metadata(&[]), [(up, Arc::new(new.clone()))]);
     assert_eq!(db.metadata_of(SeriesRef(5)), Some(Arc::new(new)));
 }
+
+#[test]
+fn a_log_whose_beginning_is_gone_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let wal_dir = wal::wal_dir(dir.path());
+    for t in 1..=3 {
+        log(&wal_dir, &[series_record(&[(1, &series("a"))]), samples_record(&[(1, t, 1.0)])]);
+    }
+    std::fs::remove_file(wal_dir.join("00000000")).unwrap();
+    let error = Db::open(options(dir.path())).unwrap_err();
+    assert_eq!(error.kind(), promontory_tsdb::ErrorKind::Data);
+    assert!(error.to_string().contains("segment 0 is missing"), "{error}");
+    let mut read_only = options(dir.path());
+    read_only.read_only = true;
+    assert!(Db::open(read_only).unwrap_err().to_string().contains("segment 0 is missing"));
+}
+
+#[test]
+fn a_damaged_write_behind_log_is_cut_there_and_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    log(&wal::wal_dir(dir.path()), &[series_record(&[(1, &series("a"))]), samples_record(&[(1, 900, 1.0)])]);
+    let wbl_dir = wal::wbl_dir(dir.path());
+    log(&wbl_dir, &[samples_record(&[(1, 100, 1.0)]), samples_record(&[(1, 200, 1.0)])]);
+    let path = wbl_dir.join("00000000");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[50] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let db = open(dir.path());
+    assert_eq!(times(&read_all(&*db), "a"), [100, 900]);
+    assert_eq!(db.metrics().wal_corruptions, 1);
+    db.close().unwrap();
+    let aside = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.path());
+    let aside = aside.filter(|p| p.to_string_lossy().contains("wbl-damaged-")).collect::<Vec<_>>();
+    assert_eq!(std::fs::read(aside[0].join("00000000")).unwrap(), bytes);
+    assert_eq!(open(dir.path()).metrics().wal_corruptions, 0);
+}

@@ -10,14 +10,10 @@ use std::sync::Arc;
 
 use super::{body, kind, put_start, take_start};
 use crate::encoding::{Cursor, DecodeError, put_be_f64, put_be64, put_uvarint, put_varint};
-use crate::histogram::{CounterResetHint, FloatHistogram, Histogram, HistogramValue, Span};
+use crate::histogram::{
+    CUSTOM_SCHEMA, CounterResetHint, FloatHistogram, Histogram, HistogramValue, Span, is_known_schema,
+};
 use crate::sample::{SeriesRef, TimestampMs};
-
-const CUSTOM_SCHEMA: i32 = -53;
-/// Exponential schemas that may be logged, now or in future.
-const EXPONENTIAL_SCHEMAS: std::ops::RangeInclusive<i32> = -9..=52;
-/// Finest schema that is worked with.
-const MAX_SCHEMA: i32 = 8;
 
 /// A native histogram of a referenced series.
 #[derive(Debug, Clone, PartialEq)]
@@ -240,9 +236,15 @@ pub fn decode_histograms(record: &[u8], out: &mut Vec<RefHistogramSample>) -> Re
     let float =
         matches!(kind, kind::FLOAT_HISTOGRAMS | kind::CUSTOM_FLOAT_HISTOGRAMS | kind::FLOAT_HISTOGRAMS_V2);
     let mut decode = |cursor: &mut Cursor<'_>, series, t, start_timestamp| {
-        let value = if float { take_float(cursor)? } else { take_integer(cursor)? };
-        let skipped = value.is_none();
-        out.extend(value.map(|value| RefHistogramSample { series, t, start_timestamp, value }));
+        let mut value = if float {
+            HistogramValue::Float(Arc::new(decode_float_histogram(cursor)?))
+        } else {
+            HistogramValue::Integer(Arc::new(decode_histogram(cursor)?))
+        };
+        let skipped = !is_usable(&mut value);
+        if !skipped {
+            out.push(RefHistogramSample { series, t, start_timestamp, value });
+        }
         Ok(u64::from(skipped))
     };
     let mut skipped = 0;
@@ -267,44 +269,6 @@ pub fn decode_histograms(record: &[u8], out: &mut Vec<RefHistogramSample>) -> Re
         t = first_t.wrapping_add(cursor.varint()?);
         start = take_start(&mut cursor, first_start, start)?;
     }
-}
-
-fn take_integer(cursor: &mut Cursor<'_>) -> Result<Option<HistogramValue>, DecodeError> {
-    let mut h = decode_histogram(cursor)?;
-    let sides =
-        [(&mut h.positive_spans, &mut h.positive_buckets), (&mut h.negative_spans, &mut h.negative_buckets)];
-    let usable = is_known(h.schema)
-        && sides.into_iter().all(|(spans, buckets)| {
-            fits(spans, buckets.len()) && {
-                if needs_reduction(h.schema) {
-                    reduce_deltas(spans, buckets, h.schema);
-                }
-                true
-            }
-        });
-    if needs_reduction(h.schema) {
-        h.schema = MAX_SCHEMA;
-    }
-    Ok(usable.then(|| HistogramValue::Integer(Arc::new(h))))
-}
-
-fn take_float(cursor: &mut Cursor<'_>) -> Result<Option<HistogramValue>, DecodeError> {
-    let mut h = decode_float_histogram(cursor)?;
-    let sides =
-        [(&mut h.positive_spans, &mut h.positive_buckets), (&mut h.negative_spans, &mut h.negative_buckets)];
-    let usable = is_known(h.schema)
-        && sides.into_iter().all(|(spans, buckets)| {
-            fits(spans, buckets.len()) && {
-                if needs_reduction(h.schema) {
-                    (*spans, *buckets) = reduce(spans, buckets, h.schema);
-                }
-                true
-            }
-        });
-    if needs_reduction(h.schema) {
-        h.schema = MAX_SCHEMA;
-    }
-    Ok(usable.then(|| HistogramValue::Float(Arc::new(h))))
 }
 
 /// Takes an integer histogram as [`put_histogram`] writes it, whatever its schema.
@@ -367,80 +331,22 @@ fn take_many<'a, T>(
     (0..count).map(|_| take(cursor)).collect()
 }
 
-fn is_known(schema: i32) -> bool {
-    schema == CUSTOM_SCHEMA || EXPONENTIAL_SCHEMAS.contains(&schema)
-}
-
-fn needs_reduction(schema: i32) -> bool {
-    schema > MAX_SCHEMA && is_known(schema)
+/// Whether the histogram can be worked with; brings its resolution down to what is.
+fn is_usable(value: &mut HistogramValue) -> bool {
+    let sides = match value {
+        HistogramValue::Integer(h) => {
+            [(&h.positive_spans, h.positive_buckets.len()), (&h.negative_spans, h.negative_buckets.len())]
+        }
+        HistogramValue::Float(h) => {
+            [(&h.positive_spans, h.positive_buckets.len()), (&h.negative_spans, h.negative_buckets.len())]
+        }
+    };
+    let fits = sides.into_iter().all(|(spans, buckets)| fits(spans, buckets));
+    fits && is_known_schema(value.schema()) && value.limit_resolution().is_ok()
 }
 
 /// Whether the spans describe `buckets` buckets, the first span wherever, the others behind each other.
 fn fits(spans: &[Span], buckets: usize) -> bool {
     spans.iter().skip(1).all(|s| s.offset >= 0)
         && spans.iter().map(|s| u64::from(s.length)).sum::<u64>() == buckets as u64
-}
-
-fn reduce_deltas(spans: &mut Vec<Span>, buckets: &mut Vec<i64>, schema: i32) {
-    let mut count = 0i64;
-    for bucket in buckets.iter_mut() {
-        count = count.wrapping_add(*bucket);
-        *bucket = count;
-    }
-    (*spans, *buckets) = reduce(spans, buckets, schema);
-    let mut previous = 0i64;
-    for bucket in buckets {
-        previous = std::mem::replace(bucket, bucket.wrapping_sub(previous));
-    }
-}
-
-/// Merges absolute counts of buckets of `schema` into those of [`MAX_SCHEMA`].
-fn reduce<T: Copy + AddAssignWrapping>(spans: &[Span], buckets: &[T], schema: i32) -> (Vec<Span>, Vec<T>) {
-    // All indices become 0 or 1 when shifted by 31 or more.
-    let shift = (schema - MAX_SCHEMA).min(31) as u32;
-    let (mut out_spans, mut out): (Vec<Span>, Vec<T>) = (Vec::new(), Vec::with_capacity(buckets.len()));
-    let mut last = 0i32;
-    let mut index = 0i32;
-    let mut counts = buckets.iter();
-    for span in spans {
-        index = index.wrapping_add(span.offset);
-        for count in counts.by_ref().take(span.length as usize) {
-            let target = (index.wrapping_sub(1) >> shift).wrapping_add(1);
-            index = index.wrapping_add(1);
-            match (out_spans.last_mut(), out.last_mut()) {
-                (Some(_), Some(merged)) if target == last => merged.add_wrapping(*count),
-                (Some(open), Some(_)) if target == last.wrapping_add(1) => {
-                    open.length += 1;
-                    out.push(*count);
-                }
-                (Some(_), Some(_)) => {
-                    out_spans.push(Span { offset: target.wrapping_sub(last).wrapping_sub(1), length: 1 });
-                    out.push(*count);
-                }
-                _ => {
-                    out_spans.push(Span { offset: target, length: 1 });
-                    out.push(*count);
-                }
-            }
-            last = target;
-        }
-    }
-    (out_spans, out)
-}
-
-/// Addition that does not panic on counts that no writer makes.
-trait AddAssignWrapping {
-    fn add_wrapping(&mut self, other: Self);
-}
-
-impl AddAssignWrapping for f64 {
-    fn add_wrapping(&mut self, other: Self) {
-        *self += other;
-    }
-}
-
-impl AddAssignWrapping for i64 {
-    fn add_wrapping(&mut self, other: Self) {
-        *self = self.wrapping_add(other);
-    }
 }
