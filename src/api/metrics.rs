@@ -202,7 +202,11 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
             m.blocks_deleted,
         ),
         ("prometheus_tsdb_wal_corruptions_total", "Total number of WAL corruptions.", m.wal_corruptions),
-        ("prometheus_tsdb_wal_writes_failed_total", "Total number of WAL writes that failed.", m.wal_writes_failed),
+        (
+            "prometheus_tsdb_wal_writes_failed_total",
+            "Total number of WAL writes that failed.",
+            m.wal_writes_failed,
+        ),
         ("prometheus_tsdb_wal_completed_pages_total", "Total number of completed pages.", m.wal_pages),
         ("prometheus_tsdb_wal_record_bytes_total", "Total number of bytes written to the WAL.", m.wal_bytes),
         (

@@ -83,6 +83,9 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "samples per float chunk (min/avg/max): 5/70/120");
         let half = "#".repeat(50);
-        assert_eq!(lines[1..], [&format!("[  1, 100]: 2 {half}"), &format!("[101, 200]: 2 {half}"), "[201, 300]: 0 ", ""]);
+        assert_eq!(
+            lines[1..],
+            [&format!("[  1, 100]: 2 {half}"), &format!("[101, 200]: 2 {half}"), "[201, 300]: 0 ", ""]
+        );
     }
 }

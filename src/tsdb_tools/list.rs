@@ -19,16 +19,8 @@ pub(super) fn put_blocks(
     with_header: bool,
     human_readable: bool,
 ) -> io::Result<()> {
-    const HEADER: [&str; 8] = [
-        "BLOCK ULID",
-        "MIN TIME",
-        "MAX TIME",
-        "DURATION",
-        "NUM SAMPLES",
-        "NUM CHUNKS",
-        "NUM SERIES",
-        "SIZE",
-    ];
+    const HEADER: [&str; 8] =
+        ["BLOCK ULID", "MIN TIME", "MAX TIME", "DURATION", "NUM SAMPLES", "NUM CHUNKS", "NUM SERIES", "SIZE"];
     let mut rows = Vec::new();
     if with_header {
         rows.push(HEADER.map(str::to_owned));

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn sizes_name_every_unit() {
-        for (bytes, text) in [(0, "0B"), (1, "1B"), (1024, "1KiB"), (1_048_577, "1MiB1B"), (3 << 20, "3MiB")] {
+        for (bytes, text) in [(0, "0B"), (1, "1B"), (1024, "1KiB"), (1_048_577, "1MiB1B"), (3 << 20, "3MiB")]
+        {
             assert_eq!(base2_bytes(bytes), text);
         }
     }

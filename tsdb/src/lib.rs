@@ -37,7 +37,7 @@ pub use appender::Appender;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use db::{Cardinality, Db, DbMetrics, DbOptions, Maintenance, Retention};
 pub use error::{AppendError, Error, ErrorKind, Result};
-pub use head::{Head, HeadStats, ReplayStats};
+pub use head::{Head, HeadMemory, HeadStats, ReplayStats};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher};
 pub use query::{BlockSummary, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};

@@ -97,9 +97,7 @@ impl Deref for Text {
 
 fn read(path: &Path) -> Result<Text, ToolError> {
     let failed = |what: &'static str| {
-        move |e: std::io::Error| {
-            ToolError::Message(format!("{what} {}: {}", path.display(), go_io_error(&e)))
-        }
+        move |e: std::io::Error| ToolError::Message(format!("{what} {}: {}", path.display(), go_io_error(&e)))
     };
     let metadata = std::fs::metadata(path).map_err(failed("stat"))?;
     if metadata.is_file() && metadata.len() > 0 {
@@ -171,9 +169,10 @@ impl<'a> Import<'a> {
         series: &Series<'_>,
         metric_type: MetricType,
     ) -> Result<u32, crate::exposition::ParseError> {
-        let is_last = self.key.split_first().is_some_and(|(kind, text)| {
-            *kind == metric_type as u8 && text == series.text
-        });
+        let is_last = self
+            .key
+            .split_first()
+            .is_some_and(|(kind, text)| *kind == metric_type as u8 && text == series.text);
         if let Some(last) = self.last.filter(|_| is_last) {
             return Ok(last);
         }

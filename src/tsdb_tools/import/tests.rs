@@ -134,9 +134,7 @@ fn chunks_are_as_full_as_those_of_the_head() {
     }
     let (mint, maxt, chunks) = slot.finish().unwrap();
     assert_eq!((mint, maxt), (0, 479 * 15_000));
-    let counts: Vec<u16> = chunks[&0]
-        .iter()
-        .map(|c| promontory_tsdb::chunkenc::num_samples(c.encoding, &c.bytes))
-        .collect();
+    let counts: Vec<u16> =
+        chunks[&0].iter().map(|c| promontory_tsdb::chunkenc::num_samples(c.encoding, &c.bytes)).collect();
     assert_eq!(counts, [120, 120, 120, 120]);
 }

@@ -103,6 +103,11 @@ impl Appender {
         self.out.bytes[..HEADER].copy_from_slice(&self.count.to_be_bytes());
     }
 
+    /// Bytes that the buffer can hold.
+    pub fn capacity(&self) -> usize {
+        self.out.bytes.capacity()
+    }
+
     /// Makes room for one more sample, by growing the buffer by no more than `step` bytes if it is full.
     /// For many chunks that stay open: doubling wastes a quarter of their memory.
     pub fn reserve_step(&mut self, step: usize) {

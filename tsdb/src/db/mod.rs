@@ -43,7 +43,7 @@ use crate::appender::{Appender, Staged};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::fs::Lock;
-use crate::head::{Head, HeadStats, ReplayStats};
+use crate::head::{Head, HeadMemory, HeadStats, ReplayStats};
 use crate::sample::TimestampMs;
 use crate::wal::{self, Writer, record};
 
@@ -262,6 +262,11 @@ impl Db {
     /// What the head holds.
     pub fn head_stats(&self) -> HeadStats {
         self.head.stats()
+    }
+
+    /// Where the memory of the head is; looks at every series.
+    pub fn head_memory(&self) -> HeadMemory {
+        self.head.memory()
     }
 
     /// What was met when the directory was opened.

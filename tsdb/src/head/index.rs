@@ -179,6 +179,14 @@ impl Index {
         }
     }
 
+    /// Bytes of the tables from references and labels to series.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        // A table is at most seven eighths full; a slot is a pointer and a byte.
+        let table = |capacity: usize| (capacity / 7 * 8 * (size_of::<usize>() + 1)) as u64;
+        let by_ref = self.by_ref.iter().map(|stripe| table(stripe.read().capacity()));
+        by_ref.chain(self.by_labels.iter().map(|stripe| table(stripe.read().capacity()))).sum()
+    }
+
     /// Number of series.
     pub(crate) fn len(&self) -> usize {
         self.postings.read().all.len()

@@ -22,6 +22,7 @@ mod delete;
 mod gc;
 mod index;
 mod mapping;
+mod memory;
 mod open_chunk;
 mod postings;
 mod read;
@@ -42,6 +43,7 @@ use crate::metadata::MetadataStore;
 use crate::sample::{SeriesRef, TimestampMs};
 
 pub(crate) use index::Index;
+pub use memory::HeadMemory;
 pub(crate) use open_chunk::range_end;
 pub use replay::ReplayStats;
 pub(crate) use replay::{Replayer, replay};

@@ -53,6 +53,11 @@ impl OpenChunk {
         self.appender.len()
     }
 
+    /// Bytes of the buffer.
+    pub(super) fn capacity(&self) -> usize {
+        self.appender.capacity()
+    }
+
     pub(super) fn append(&mut self, t: TimestampMs, v: f64) {
         self.appender.reserve_step(STEP_BYTES);
         self.appender.append(t, v);

@@ -140,6 +140,22 @@ impl Postings {
         self.all.above(after)
     }
 
+    /// Bytes that the tables and lists take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let list = |list: &RefList| match list {
+            RefList::One(_) => 0,
+            RefList::Small(refs) => refs.capacity() * 4,
+            RefList::Large(refs) => refs.capacity() * 8,
+        };
+        let slot = size_of::<(Box<str>, RefList)>() + 1;
+        let tables = self.by_name.values().map(|values| {
+            let entries = values.iter().map(|(value, refs)| value.len() + list(refs)).sum::<usize>();
+            // A table is at most seven eighths full.
+            values.capacity() / 7 * 8 * slot + entries
+        });
+        (list(&self.all) + tables.sum::<usize>()) as u64
+    }
+
     fn list_mut(&mut self, pair: Option<(&str, &str)>) -> Option<&mut RefList> {
         match pair {
             None => Some(&mut self.all),

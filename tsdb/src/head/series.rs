@@ -123,6 +123,12 @@ impl SeriesState {
         self.rare.as_ref().map_or(&[], |r| &r.ooo)
     }
 
+    /// Bytes of what few series have.
+    pub(super) fn pending_bytes(&self) -> usize {
+        let closed = self.closed().iter().map(|c| size_of::<ClosedChunk>() + c.data.len()).sum::<usize>();
+        self.rare.as_ref().map_or(0, |_| size_of::<Rare>()) + closed + size_of_val(self.ooo())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks() == 0
     }
