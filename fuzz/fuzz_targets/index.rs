@@ -1,15 +1,17 @@
 //! Any bytes are an index or an error, and so is all that can be read from it.
 #![no_main]
 
+#[path = "../scratch.rs"]
+mod scratch;
+
 use libfuzzer_sys::fuzz_target;
 use promontory_tsdb::Labels;
-use promontory_tsdb::index::{Reader, SeriesEntry};
+use promontory_tsdb::index::{FILE_NAME, Reader, SeriesEntry};
 use promontory_tsdb::postings::PostingsSource as _;
 
 fuzz_target!(|data: &[u8]| {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("index");
-    std::fs::write(&path, data).expect("a temporary file");
+    let path = scratch::empty_dir().join(FILE_NAME);
+    scratch::put(&path, data);
     let Ok(reader) = Reader::open(&path) else { return };
     let mut entry = SeriesEntry::default();
     for name in reader.label_names() {

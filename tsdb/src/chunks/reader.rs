@@ -6,7 +6,7 @@ use memmap2::Mmap;
 
 use super::{ChunkRef, HEADER_LEN, MAGIC, VERSION};
 use crate::chunkenc::{Encoding, num_samples};
-use crate::encoding::{Cursor, crc32c};
+use crate::encoding::{Cursor, checksum_fits, crc32c};
 use crate::error::{Error, Result};
 use crate::fs;
 
@@ -125,7 +125,7 @@ impl Segment {
         });
         let (body, expected) = read.map_err(|e| corrupt(e.reason.to_owned()))?;
         let found = crc32c(body);
-        if found != expected {
+        if !checksum_fits(found, expected) {
             return Err(corrupt(format!("chunk checksum is {found:08x}, expected {expected:08x}")));
         }
         self.split(offset, body)

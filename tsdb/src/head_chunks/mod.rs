@@ -341,7 +341,7 @@ fn parse(bytes: &[u8], offset: usize) -> Result<Entry, crate::encoding::DecodeEr
     let data = cursor.prefixed()?.len();
     let end = cursor.offset();
     let expected = cursor.be32()?;
-    if crc32c::crc32c(&bytes[offset..end]) != expected {
+    if !crate::encoding::checksum_fits(crc32c::crc32c(&bytes[offset..end]), expected) {
         return Err(crate::encoding::DecodeError {
             offset,
             reason: "checksum of a head chunk does not match",

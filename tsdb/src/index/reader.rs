@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use super::symbols::Symbols;
 use super::{MAGIC, SERIES_ALIGN, Toc};
 use crate::chunks::{ChunkMeta, ChunkRef};
-use crate::encoding::{Cursor, DecodeError, crc32c};
+use crate::encoding::{Cursor, DecodeError, checksum_fits, crc32c};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::labels::Labels;
@@ -252,7 +252,7 @@ impl Reader {
         let mut cursor = Cursor::at(&self.bytes, usize::try_from(start).unwrap_or(usize::MAX));
         let read = cursor.prefixed().and_then(|body| Ok((body, cursor.be32()?)));
         let (body, expected) = read.map_err(|e| corrupt(e.reason))?;
-        if crc32c(body) != expected {
+        if !checksum_fits(crc32c(body), expected) {
             return Err(corrupt("checksum of a series is wrong"));
         }
         let body_start = cursor.offset() - 4 - body.len();
@@ -301,7 +301,7 @@ fn checked_section(bytes: &[u8], offset: u64) -> Result<Range<usize>, DecodeErro
     let length = cursor.be32()? as usize;
     let start = cursor.offset();
     let body = cursor.bytes(length)?;
-    if cursor.be32()? != crc32c(body) {
+    if !checksum_fits(crc32c(body), cursor.be32()?) {
         return Err(DecodeError { offset, reason: "checksum of a section is wrong" });
     }
     Ok(start..start + length)
