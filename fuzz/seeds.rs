@@ -6,6 +6,7 @@ mod scratch;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use promontory_tsdb::histogram::{Histogram, HistogramValue, Span};
 use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, SeriesRef, wal};
 
 const MINUTE: i64 = 60_000;
@@ -101,7 +102,7 @@ fn main() {
         whole.extend_from_slice(&block);
         seed("data_dir", &whole);
         let mut samples = Vec::new();
-        wal::record::encode_samples(&mut samples, (0..3).map(|i| wal::RefSample { series: SeriesRef(i), t: 7, v: 1.5 }));
+        wal::record::encode_samples(&mut samples, (0..3).map(|i| wal::RefSample::new(SeriesRef(i), 7, 1.5)));
         seed("wal_records", &samples);
     }
     let mut series = Vec::new();
@@ -112,4 +113,37 @@ fn main() {
     let interval = wal::RefTombstone { series: SeriesRef(7), mint: -5, maxt: 70 };
     wal::record::encode_tombstones(&mut tombstones, &[interval]);
     scratch::put(&corpus.join("wal_records/seed-tombstones"), &tombstones);
+    for (name, start_timestamps) in [("histograms", false), ("histograms-st", true)] {
+        for (i, bytes) in wal::record::histogram_records(&histograms(), start_timestamps).iter().enumerate() {
+            scratch::put(&corpus.join(format!("wal_records/seed-{name}-{i}")), bytes);
+        }
+    }
+}
+
+fn histograms() -> Vec<wal::record::RefHistogramSample> {
+    let span = |offset, length| Span { offset, length };
+    let plain = Histogram {
+        schema: 3,
+        zero_threshold: 0.001,
+        zero_count: 2,
+        count: 9,
+        sum: 18.4,
+        positive_spans: vec![span(0, 2), span(1, 1)],
+        positive_buckets: vec![1, 1, -1],
+        negative_spans: vec![span(-2, 1)],
+        negative_buckets: vec![3],
+        ..Histogram::default()
+    };
+    let custom = Histogram {
+        schema: -53,
+        count: 3,
+        sum: 4.0,
+        positive_spans: vec![span(0, 3)],
+        positive_buckets: vec![1, 0, 0],
+        custom_values: vec![0.5, 1.0],
+        ..Histogram::default()
+    };
+    let values = [&plain, &custom].map(|h| [HistogramValue::Integer(Arc::new(h.clone())), HistogramValue::Float(Arc::new(h.to_float()))]);
+    let sample = |(i, value)| wal::record::RefHistogramSample { series: SeriesRef(i as u64), t: 1000, start_timestamp: 10, value };
+    values.into_iter().flatten().enumerate().map(sample).collect()
 }

@@ -1,36 +1,117 @@
-//! Any bytes are a record of each kind or an error.
+//! Any bytes are a record of each kind or an error; what was read is written to bytes that read the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use promontory_tsdb::wal::{RecordKind, RefSample, record};
+use promontory_tsdb::histogram::HistogramValue;
+use promontory_tsdb::wal::{RecordKind, record};
+
+/// Decodes, encodes, decodes and encodes: both encodings must be the same.
+fn stable<T>(
+    data: &[u8],
+    decode: impl Fn(&[u8]) -> Option<Vec<T>>,
+    encode: impl Fn(&[T]) -> Vec<Vec<u8>>,
+) -> Vec<T> {
+    let Some(read) = decode(data) else { return Vec::new() };
+    for record in encode(&read) {
+        let again = decode(&record).expect("it was just written");
+        assert!(encode(&again).contains(&record), "written anew it is another record");
+    }
+    read
+}
 
 fuzz_target!(|data: &[u8]| {
     drop(record::first_time(data));
     drop(RecordKind::of(data));
-    let mut series = Vec::new();
-    if record::decode_series(data, &mut series).is_ok() {
-        let mut again = Vec::new();
-        record::begin_series(&mut again);
-        series.iter().for_each(|s| record::put_series(&mut again, s.series, &s.labels));
-        let mut read = Vec::new();
-        record::decode_series(&again, &mut read).expect("it was just written");
-        assert_eq!(read, series);
+    let done = |result: Result<(), _>| result.ok();
+    stable(
+        data,
+        |bytes| {
+            let mut out = Vec::new();
+            done(record::decode_series(bytes, &mut out)).map(|()| out)
+        },
+        |series| {
+            let mut out = Vec::new();
+            record::begin_series(&mut out);
+            series.iter().for_each(|s| record::put_series(&mut out, s.series, &s.labels));
+            vec![out]
+        },
+    );
+    let decode_samples = |bytes: &[u8]| {
+        let mut out = Vec::new();
+        done(record::decode_samples(bytes, &mut out)).map(|()| out)
+    };
+    for encode in [
+        |out: &mut Vec<u8>, samples: &[record::RefSample]| record::encode_samples(out, samples.iter().copied()),
+        |out: &mut Vec<u8>, samples: &[record::RefSample]| record::encode_samples_v2(out, samples.iter().copied()),
+    ] {
+        stable(data, decode_samples, |samples| {
+            let mut out = Vec::new();
+            encode(&mut out, samples);
+            vec![out]
+        });
     }
-    let mut samples = Vec::new();
-    if record::decode_samples(data, &mut samples).is_ok() {
-        let mut again = Vec::new();
-        record::encode_samples(&mut again, samples.iter().copied());
-        let mut read = Vec::new();
-        record::decode_samples(&again, &mut read).expect("it was just written");
-        let bits = |s: &[RefSample]| s.iter().map(|s| (s.series, s.t, s.v.to_bits())).collect::<Vec<_>>();
-        assert_eq!(bits(&read), bits(&samples));
-    }
-    let mut tombstones = Vec::new();
-    if record::decode_tombstones(data, &mut tombstones).is_ok() {
-        let mut again = Vec::new();
-        record::encode_tombstones(&mut again, &tombstones);
-        let mut read = Vec::new();
-        record::decode_tombstones(&again, &mut read).expect("it was just written");
-        assert_eq!(read, tombstones);
+    stable(
+        data,
+        |bytes| {
+            let mut out = Vec::new();
+            done(record::decode_tombstones(bytes, &mut out)).map(|()| out)
+        },
+        |tombstones| {
+            let mut out = Vec::new();
+            record::encode_tombstones(&mut out, tombstones);
+            vec![out]
+        },
+    );
+    stable(
+        data,
+        |bytes| {
+            let mut out = Vec::new();
+            done(record::decode_exemplars(bytes, &mut out)).map(|()| out)
+        },
+        |exemplars| {
+            let mut out = Vec::new();
+            record::encode_exemplars(&mut out, exemplars);
+            vec![out]
+        },
+    );
+    stable(
+        data,
+        |bytes| {
+            let mut out = Vec::new();
+            done(record::decode_mmap_markers(bytes, &mut out)).map(|()| out)
+        },
+        |markers| {
+            let mut out = Vec::new();
+            record::encode_mmap_markers(&mut out, markers);
+            vec![out]
+        },
+    );
+    stable(
+        data,
+        |bytes| {
+            let mut out = Vec::new();
+            done(record::decode_metadata(bytes, &mut out)).map(|()| out)
+        },
+        |entries| {
+            let mut out = Vec::new();
+            record::encode_metadata(&mut out, entries.iter().map(|m| (m.series, &m.metadata)));
+            vec![out]
+        },
+    );
+    for start_timestamps in [false, true] {
+        let histograms = stable(
+            data,
+            |bytes| {
+                let mut out = Vec::new();
+                record::decode_histograms(bytes, &mut out).ok().map(|_| out)
+            },
+            |samples| record::histogram_records(samples, start_timestamps),
+        );
+        for sample in histograms {
+            match sample.value {
+                HistogramValue::Integer(h) => drop(h.validate()),
+                HistogramValue::Float(h) => drop(h.validate()),
+            }
+        }
     }
 });

@@ -78,6 +78,14 @@ pub fn create_dir_all(dir: &Path) -> Result<()> {
     sync_dir(holder(dir))
 }
 
+/// Makes the contents of a file durable, whoever wrote them.
+///
+/// # Errors
+/// If there is no such file, or the operating system refuses.
+pub fn sync(path: &Path) -> Result<()> {
+    File::open(path)?.sync()
+}
+
 /// Makes the entries of a directory durable.
 ///
 /// # Errors

@@ -143,6 +143,11 @@ impl Writer {
         }
         fs::create_dir_all(dir)?;
         let last_segment = segment::list(dir)?.last().copied();
+        if let Some(last) = last_segment {
+            // Crash safety: whoever was killed did not sync it, and nobody will after this. If a power cut
+            // tore it, all that follows it would go with the repair, synced or not.
+            fs::sync(&segment::path(dir, last))?;
+        }
         let last_checkpoint = segment::last_checkpoint(dir)?.map(|(_, n)| n);
         let number = last_segment.max(last_checkpoint).map_or(0, |n| n + 1);
         Self::create(dir, number, segment_bytes, compression)

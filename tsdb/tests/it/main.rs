@@ -10,6 +10,7 @@ mod block_cut;
 mod blocks;
 mod compaction;
 mod head_chunks;
+mod crash;
 mod isolation;
 mod prometheus_fixtures;
 mod prometheus_logs;

@@ -1,0 +1,213 @@
+//! A crash at any step loses nothing that was acknowledged and invents nothing.
+//!
+//! Every change of the disk is recorded while a script runs. Then the directory is put back as a crash
+//! at this or that step would have left it, opened, compared with what was acknowledged, and used further.
+//!
+//! `CRASH_SEED` draws another script and other points, `CRASH_POINTS` says how many points (200), `CRASH_AT`
+//! replays one of them.
+
+mod history;
+mod script;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use promontory_tsdb::fs::{Cut, Image, Journal, Step};
+use promontory_tsdb::{Db, Labels, Queryable as _, SeriesRef};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use history::{History, Moment, Verdict, read};
+use script::{World, options, temporary};
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// What a step is about, so that every kind gets its crashes.
+fn kind(step: &Step) -> String {
+    let what = |path: &Path| {
+        let text = path.to_string_lossy();
+        let known = ["wal/checkpoint", "wal", "wbl", "chunks_head", "chunk_snapshot", "lock"];
+        match known.iter().find(|k| text.starts_with(**k)) {
+            Some(known) => (*known).to_owned(),
+            None => {
+                let state = ["tmp-for-creation", "tmp-for-deletion"].into_iter().find(|s| text.contains(s));
+                let file =
+                    ["index", "chunks", "meta.json", "tombstones"].into_iter().find(|f| text.contains(f));
+                format!("block {} {}", state.unwrap_or_default(), file.unwrap_or_default())
+            }
+        }
+    };
+    match step {
+        Step::CreateFile { path } => format!("create {}", what(path)),
+        Step::Write { path, .. } => format!("write {}", what(path)),
+        Step::SetLen { path, .. } => format!("cut {}", what(path)),
+        Step::SyncFile { path } => format!("sync {}", what(path)),
+        Step::SyncDir { path } => format!("sync dir {}", what(path)),
+        Step::Rename { to, .. } => format!("rename {}", what(to)),
+        Step::Link { to, .. } => format!("link {}", what(to)),
+        Step::RemoveFile { path } => format!("remove {}", what(path)),
+        Step::RemoveDir { path } => format!("remove dir {}", what(path)),
+        Step::MakeDir { path } => format!("make dir {}", what(path)),
+    }
+}
+
+/// A crash: before this step, or in it if it is a write that was torn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    steps: usize,
+    torn: Option<usize>,
+    power_cut: Option<u64>,
+}
+
+/// Points over the whole journal: one of each kind of step, the rest anywhere.
+fn points(journal: &[Arc<Step>], rng: &mut StdRng, count: usize) -> Vec<Point> {
+    let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (i, step) in journal.iter().enumerate() {
+        kinds.entry(kind(step)).or_default().push(i);
+    }
+    let each = (count / 3).div_ceil(kinds.len()).max(1);
+    let mut steps: Vec<usize> = Vec::new();
+    for of_kind in kinds.values() {
+        steps.extend((0..each).map(|_| of_kind[rng.random_range(0..of_kind.len())]));
+    }
+    while steps.len() < count {
+        steps.push(rng.random_range(0..=journal.len()));
+    }
+    let mut points: Vec<_> = steps
+        .into_iter()
+        .map(|steps| {
+            let torn = match journal.get(steps).map(|s| &**s) {
+                Some(Step::Write { bytes, .. }) if rng.random() => Some(rng.random_range(0..=bytes.len())),
+                _ => None,
+            };
+            Point { steps, torn, power_cut: rng.random::<bool>().then(|| rng.random()) }
+        })
+        .collect();
+    points.sort_unstable();
+    points
+}
+
+/// What is on disk after a crash.
+struct Rewind<'a> {
+    journal: &'a [Arc<Step>],
+    image: Image,
+    steps: usize,
+}
+
+impl<'a> Rewind<'a> {
+    fn new(start: Image, journal: &'a [Arc<Step>]) -> Self {
+        Self { journal, image: start, steps: 0 }
+    }
+
+    /// Puts the directory as it was at `point` into `into`; points must come in order.
+    fn materialise(&mut self, point: Point, into: &Path) {
+        for step in &self.journal[self.steps..point.steps] {
+            self.image.apply(step, usize::MAX).unwrap();
+        }
+        self.steps = point.steps;
+        let cut = point.power_cut.map_or(Cut::Killed, |seed| Cut::Power { seed });
+        match point.torn {
+            None => self.image.write(cut, into).unwrap(),
+            Some(bytes) => {
+                let mut torn = self.image.clone();
+                torn.apply(&self.journal[point.steps], bytes).unwrap();
+                torn.write(cut, into).unwrap();
+            }
+        }
+    }
+}
+
+impl Point {
+    fn moment(self, journal: &[Arc<Step>], history: &History) -> Moment {
+        match self.power_cut {
+            None => Moment::killed(self.steps),
+            Some(_) => Moment::power_cut(self.steps, journal, history),
+        }
+    }
+}
+
+/// Opens what a crash left, compares, goes on with it, and opens it once more.
+fn survive(dir: &Path, history: &History, at: Moment, maintain: bool) -> Verdict {
+    let db = Db::open(options(dir)).unwrap();
+    let mut expected = read(&*db);
+    let verdict = history.check(at, &expected);
+    let labels = Labels::from_pairs([("__name__", "after")]);
+    let from = db.time_bounds().map_or(0, |(_, maxt)| maxt) + 1;
+    for t in from..from + 3 {
+        let mut appender = db.appender();
+        appender.append(SeriesRef(0), &labels, t, t as f64).unwrap();
+        appender.commit().unwrap();
+        expected.entry(labels.clone()).or_default().push((t, (t as f64).to_bits()));
+    }
+    if maintain {
+        db.maintain().unwrap();
+    }
+    assert!(read(&*db) == expected, "wrong after going on");
+    db.close().unwrap();
+    drop(db);
+    let db = Db::open(options(dir)).unwrap();
+    assert!(read(&*db) == expected, "wrong after another restart");
+    verdict
+}
+
+/// A crash while what an earlier crash left is being opened.
+fn crash_again(dir: &Path, history: &History, at: Moment, rng: &mut StdRng) -> Verdict {
+    let journal = Journal::record(dir).unwrap();
+    drop(Db::open(options(dir)).unwrap());
+    let steps = journal.steps();
+    let point = Point { steps: rng.random_range(0..=steps.len()), torn: None, power_cut: None };
+    let again = temporary();
+    Rewind::new(journal.start(), &steps).materialise(point, again.path());
+    survive(again.path(), history, at, true)
+}
+
+#[test]
+fn no_crash_loses_what_was_acknowledged() {
+    let seed = setting("CRASH_SEED", 1);
+    let count = setting("CRASH_POINTS", 200) as usize;
+    let only = std::env::var("CRASH_AT").ok();
+    let dir = temporary();
+    let mut world = World::new(dir.path(), seed);
+    world.run(450);
+    world.verify();
+    let journal = world.journal.steps();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let points = points(&journal, &mut rng, count);
+    println!(
+        "seed {seed}: {:?}, {} samples, {} steps",
+        world.done,
+        world.history.acknowledged(),
+        journal.len()
+    );
+    let mut rewind = Rewind::new(world.journal.start(), &journal);
+    let (mut checked, mut expected, mut bad) = (0, 0, Vec::new());
+    for (i, point) in points.into_iter().enumerate() {
+        let (maintain, again) = (rng.random_ratio(1, 4), rng.random_ratio(1, 8));
+        let again_seed = rng.random();
+        if only.as_ref().is_some_and(|only| *only != i.to_string()) {
+            continue;
+        }
+        let image = temporary();
+        rewind.materialise(point, image.path());
+        let at = point.moment(&journal, &world.history);
+        let step = journal.get(point.steps).map_or("the end".to_owned(), ToString::to_string);
+        let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if again {
+                crash_again(image.path(), &world.history, at, &mut StdRng::seed_from_u64(again_seed))
+            } else {
+                survive(image.path(), &world.history, at, maintain)
+            }
+        }));
+        checked += 1;
+        match attempt {
+            Ok(verdict) if verdict.is_good() => expected += verdict.expected,
+            Ok(verdict) => bad.push(format!("CRASH_AT={i} before {step} ({point:?}): {verdict:?}")),
+            Err(_) => bad.push(format!("CRASH_AT={i} before {step} ({point:?}): panicked, see above")),
+        }
+    }
+    println!("{checked} points, {expected} samples compared, {} with losses", bad.len());
+    assert!(bad.is_empty(), "CRASH_SEED={seed} CRASH_POINTS={count}\n{}", bad.join("\n"));
+}

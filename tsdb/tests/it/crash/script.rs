@@ -1,0 +1,158 @@
+//! What happens to a database before it crashes, drawn from a seed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use promontory_tsdb::fs::{Journal, Recording};
+use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, SeriesRef, stale_nan, wal};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::history::{History, Span, read};
+
+pub(crate) const BLOCK_MS: i64 = 5 * 60_000;
+const SCRAPE_MS: i64 = 15_000;
+
+pub(crate) fn options(dir: &Path) -> DbOptions {
+    let mut options = DbOptions::new(dir);
+    options.clock = Arc::new(ManualClock::new(4_000_000_000_000));
+    options.block_range_ms = BLOCK_MS;
+    options.wal_segment_bytes = wal::PAGE_BYTES;
+    options.retention_ms = None;
+    options
+}
+
+/// A temporary directory in memory where there is one: what a sync costs is not the question here.
+pub(crate) fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// A database that is used, with everything that happens to its directory.
+pub(crate) struct World {
+    pub(crate) dir: PathBuf,
+    pub(crate) journal: Recording,
+    pub(crate) history: History,
+    db: Option<Arc<Db>>,
+    rng: StdRng,
+    round: i64,
+    /// What happened how often.
+    pub(crate) done: Done,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) batches: usize,
+    pub(crate) cuts: usize,
+    pub(crate) checkpoints: usize,
+    pub(crate) syncs: usize,
+    pub(crate) restarts: usize,
+}
+
+fn labels(name: &str, i: i64) -> Labels {
+    Labels::from_pairs([("__name__", name.to_owned()), ("i", i.to_string())])
+}
+
+impl World {
+    pub(crate) fn new(dir: &Path, seed: u64) -> Self {
+        let journal = Journal::record(dir).unwrap();
+        let db = Db::open(options(dir)).unwrap();
+        Self {
+            dir: dir.to_path_buf(),
+            journal,
+            history: History::default(),
+            db: Some(db),
+            rng: StdRng::seed_from_u64(seed),
+            round: 0,
+            done: Done::default(),
+        }
+    }
+
+    fn db(&self) -> &Arc<Db> {
+        self.db.as_ref().unwrap()
+    }
+
+    pub(crate) fn run(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            self.round += 1;
+            let mut writers = [0, 1, 2];
+            let first = self.rng.random_range(0..writers.len());
+            writers.rotate_left(first);
+            for writer in writers {
+                let batch = self.batch(writer);
+                self.commit(batch);
+            }
+            self.upkeep();
+        }
+    }
+
+    /// What a writer appends in this round.
+    fn batch(&mut self, writer: i64) -> Vec<(Labels, i64, f64)> {
+        let t = self.round * SCRAPE_MS + writer;
+        match writer {
+            // A target that is always there.
+            0 => (0..8).map(|i| (labels("steady", i), t, (self.round * i) as f64)).collect(),
+            // Series come and go, the old ones with a stale marker.
+            1 => {
+                let mut out: Vec<_> = (0..6)
+                    .map(|i| (labels("churn", self.round / 25 + i), t, self.rng.random::<f64>()))
+                    .collect();
+                if self.round % 25 == 0 {
+                    out.push((labels("churn", self.round / 25 - 1), t, stale_nan()));
+                }
+                out
+            }
+            // Many series now and then, of long names, which fill more than a page.
+            _ if self.round % 60 == 7 => {
+                let name = "long_".repeat(40);
+                (0..60).map(|i| (labels(&name, i + self.round), t, i as f64)).collect()
+            }
+            _ => vec![(labels("lone", 0), t, self.round as f64)],
+        }
+    }
+
+    fn commit(&mut self, samples: Vec<(Labels, i64, f64)>) {
+        let mut appender = self.db().appender();
+        for (labels, t, v) in &samples {
+            appender.append(SeriesRef(0), labels, *t, *v).unwrap();
+        }
+        let samples = samples.into_iter().map(|(labels, t, v)| (labels, t, v.to_bits(), false));
+        let batch = self.history.begin(self.journal.len(), samples);
+        appender.commit().unwrap();
+        self.history.acknowledge(batch, self.journal.len());
+        self.done.batches += 1;
+    }
+
+    fn upkeep(&mut self) {
+        if self.rng.random_ratio(1, 12) {
+            let done = self.db().maintain().unwrap();
+            self.done.cuts += done.blocks_cut.len();
+            self.done.checkpoints += usize::from(done.checkpoint.is_some());
+        }
+        if self.rng.random_ratio(1, 30) {
+            let begin = self.journal.len();
+            self.db().sync().unwrap();
+            self.history.sync(Span { begin, end: Some(self.journal.len()) });
+            self.done.syncs += 1;
+        }
+        if self.rng.random_ratio(1, 90) {
+            self.restart();
+        }
+    }
+
+    fn restart(&mut self) {
+        let close = self.rng.random();
+        let db = self.db.take().unwrap();
+        if close {
+            db.close().unwrap();
+        }
+        drop(db);
+        self.db = Some(Db::open(options(&self.dir)).unwrap());
+        self.done.restarts += 1;
+    }
+
+    /// The database has what was acknowledged.
+    pub(crate) fn verify(&self) {
+        assert!(read(&**self.db()) == self.history.contents(), "wrong before any crash");
+    }
+}
