@@ -140,11 +140,6 @@ impl History {
         self.samples.values().flat_map(|s| s.values()).filter(|s| self.batches[s.batch].end.is_some()).count()
     }
 
-    /// Whether a series has a sample at `t`, acknowledged or not.
-    pub(crate) fn has(&self, labels: &Labels, t: i64) -> bool {
-        self.samples.get(labels).is_some_and(|s| s.contains_key(&t))
-    }
-
     /// All that was acknowledged, less what was deleted.
     pub(crate) fn contents(&self) -> Contents {
         let end = Moment::killed(usize::MAX);

@@ -68,6 +68,10 @@ fn points(journal: &[Arc<Step>], rng: &mut StdRng, count: usize) -> Vec<Point> {
     for (i, step) in journal.iter().enumerate() {
         kinds.entry(kind(step)).or_default().push(i);
     }
+    println!(
+        "{}",
+        kinds.iter().map(|(kind, of)| format!("{} × {kind}", of.len())).collect::<Vec<_>>().join(", ")
+    );
     let each = (count / 3).div_ceil(kinds.len()).max(1);
     let mut steps: Vec<usize> = Vec::new();
     for of_kind in kinds.values() {

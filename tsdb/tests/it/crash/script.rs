@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use promontory_tsdb::fs::{Journal, Recording};
-use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, SeriesRef, stale_nan, wal};
+use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, Matcher, SeriesRef, stale_nan, wal};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -19,6 +19,7 @@ pub(crate) fn options(dir: &Path) -> DbOptions {
     options.block_range_ms = BLOCK_MS;
     options.wal_segment_bytes = wal::PAGE_BYTES;
     options.retention_ms = None;
+    options.max_block_range_ms = Some(9 * BLOCK_MS);
     options
 }
 
@@ -44,6 +45,9 @@ pub(crate) struct World {
 pub(crate) struct Done {
     pub(crate) batches: usize,
     pub(crate) cuts: usize,
+    pub(crate) merges: usize,
+    pub(crate) deletes: usize,
+    pub(crate) cleanings: usize,
     pub(crate) checkpoints: usize,
     pub(crate) syncs: usize,
     pub(crate) restarts: usize,
@@ -127,6 +131,7 @@ impl World {
         if self.rng.random_ratio(1, 12) {
             let done = self.db().maintain().unwrap();
             self.done.cuts += done.blocks_cut.len();
+            self.done.merges += done.blocks_merged.len();
             self.done.checkpoints += usize::from(done.checkpoint.is_some());
         }
         if self.rng.random_ratio(1, 30) {
@@ -135,9 +140,37 @@ impl World {
             self.history.sync(Span { begin, end: Some(self.journal.len()) });
             self.done.syncs += 1;
         }
+        if self.rng.random_ratio(1, 20) {
+            self.delete();
+        }
+        if self.rng.random_ratio(1, 100) {
+            self.done.cleanings += self.db().clean_tombstones().unwrap().len();
+        }
         if self.rng.random_ratio(1, 90) {
             self.restart();
         }
+    }
+
+    /// Deletes a stretch of one series, in blocks or the head or both.
+    fn delete(&mut self) {
+        let labels = match self.rng.random_range(0..3) {
+            0 => labels("lone", 0),
+            1 => labels("churn", self.rng.random_range(0..=self.round / 25 + 5)),
+            _ => labels("steady", self.rng.random_range(0..8)),
+        };
+        let now = self.round * SCRAPE_MS;
+        let mint = self.rng.random_range(0..=now);
+        let maxt = if self.rng.random_ratio(1, 4) {
+            i64::MAX
+        } else {
+            mint + self.rng.random_range(0..2 * BLOCK_MS)
+        };
+        let matchers: Vec<_> = labels.iter().map(|(name, value)| Matcher::eq(name, value)).collect();
+        let begin = self.journal.len();
+        self.db().delete(&matchers, mint, maxt).unwrap();
+        let span = Span { begin, end: Some(self.journal.len()) };
+        self.history.delete(span, labels, mint, maxt);
+        self.done.deletes += 1;
     }
 
     fn restart(&mut self) {
