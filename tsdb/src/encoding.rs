@@ -295,6 +295,11 @@ pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     ::crc32c::crc32c_append(crc, bytes)
 }
 
+/// CRC-32C of two runs of bytes, the second `len` long, from that of each.
+pub fn crc32c_combine(first: u32, second: u32, len: usize) -> u32 {
+    ::crc32c::crc32c_combine(first, second, len)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -44,6 +44,17 @@ impl Postings<'_> {
         self.len() == 0
     }
 
+    /// The reference at place `i`, counted from 0.
+    #[inline]
+    pub fn get(&self, i: usize) -> Option<u64> {
+        match self {
+            Self::Be32(bytes) => bytes.as_chunks::<4>().0.get(i).map(|w| u64::from(u32::from_be_bytes(*w))),
+            Self::Refs(refs) => refs.get(i).copied(),
+            Self::Small(refs) => refs.get(i).map(|r| u64::from(*r)),
+            Self::Owned(refs) => refs.get(i).copied(),
+        }
+    }
+
     /// Appends all references to `out`.
     pub fn append_to(&self, out: &mut Vec<u64>) {
         match self {

@@ -1,5 +1,9 @@
 //! Merges blocks into one.
+//!
+//! Series and chunks are streamed: memory holds one series at a time, and 4 bytes for each symbol of each
+//! block.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::path::Path;
@@ -7,24 +11,22 @@ use std::sync::Arc;
 
 use ulid::Ulid;
 
+use super::recode::Recoder;
 use super::{Block, BlockSpec, BlockWriter};
-use crate::chunkenc::{self, ChunkError, Encoding, xor};
-use crate::chunks::{ChunkData, ChunkMeta};
+use crate::chunkenc::Encoding;
+use crate::chunks::{ChunkMeta, ChunkView};
 use crate::error::{Error, Result};
 use crate::index::SeriesEntry;
 use crate::labels::Labels;
 use crate::meta::{HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES, Meta, Parent};
-use crate::postings::PostingsSource as _;
-use crate::sample::{Sample, TimestampMs};
-use crate::tombstones::Tombstones;
-
-/// Samples of a chunk that is encoded anew, as Prometheus' head cuts them.
-const CHUNK_SAMPLES: usize = 120;
+use crate::postings::{Postings, PostingsSource as _};
+use crate::sample::TimestampMs;
+use crate::tombstones::{Interval, Tombstones};
 
 /// Merges `blocks` into a new block in `dir` and gives its meta; `None` if nothing is left.
 ///
-/// Chunks that neither overlap another of their series nor are touched by a tombstone are copied as
-/// they are. The rest is decoded, merged and encoded anew; of two samples at one time, the one from
+/// Chunks that neither overlap another of their series (but for copies of themselves) nor are touched by a
+/// tombstone are copied as they are. The rest is decoded, merged and encoded anew; of two samples at one time, the one from
 /// the block that comes first counts. Deleted samples do not come along. The merged blocks stay as
 /// they are.
 ///
@@ -52,14 +54,24 @@ pub fn rewrite(dir: &Path, ulid: Ulid, block: &Arc<Block>) -> Result<Option<Meta
 }
 
 fn write_merged(dir: &Path, spec: BlockSpec, blocks: &[Arc<Block>]) -> Result<Option<Meta>> {
-    let mut writer = BlockWriter::create(dir, spec)?;
-    let mut sources = blocks.iter().map(|b| Source::new(b)).collect::<Result<Vec<_>>>()?;
+    let range = Interval { mint: spec.mint, maxt: spec.maxt - 1 };
+    let mut writer = BlockWriter::with_symbols(dir, spec)?;
+    let numbers = merge_symbols(blocks, |text| writer.put_symbol(text))?;
+    let mut sources = Vec::with_capacity(blocks.len());
+    for (block, numbers) in blocks.iter().zip(numbers) {
+        sources.push(Source::new(block, range, numbers)?);
+    }
     let mut heads = BinaryHeap::new();
     for (i, source) in sources.iter_mut().enumerate() {
         heads.extend(source.advance()?.map(|labels| Reverse((labels, i))));
     }
+    // All four are made once and used for every series.
+    let (mut pieces, mut pairs, mut chunks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut recoder = Recoder::default();
     while let Some(Reverse((labels, first))) = heads.pop() {
-        let mut pieces = Vec::new();
+        sources[first].symbol_numbers(&mut pairs)?;
+        pieces.clear();
+        chunks.clear();
         let mut next = Some(first);
         while let Some(i) = next {
             sources[i].take_chunks(i, &mut pieces);
@@ -69,9 +81,35 @@ fn write_merged(dir: &Path, spec: BlockSpec, blocks: &[Arc<Block>]) -> Result<Op
                 _ => None,
             };
         }
-        writer.add(&labels, &merge_chunks(&sources, pieces)?)?;
+        merge_chunks(&sources, &mut pieces, &mut recoder, &mut chunks)?;
+        writer.add_numbered(&labels, &pairs, chunks.iter().map(MergedChunk::view))?;
     }
     writer.finish()
+}
+
+/// Puts all symbols of all blocks once each, in order; gives the new number of each symbol by block.
+fn merge_symbols(blocks: &[Arc<Block>], mut put: impl FnMut(&str) -> Result<()>) -> Result<Vec<Vec<u32>>> {
+    let count = |b: &Arc<Block>| b.index().symbol_count() as usize;
+    let mut numbers: Vec<Vec<u32>> = blocks.iter().map(|b| Vec::with_capacity(count(b))).collect();
+    let mut iterators: Vec<_> = blocks.iter().map(|b| b.index().symbols()).collect();
+    let mut heads = BinaryHeap::new();
+    for (i, symbols) in iterators.iter_mut().enumerate() {
+        heads.extend(symbols.next().map(|text| Reverse((text, i))));
+    }
+    let mut last: Option<(&str, u32)> = None;
+    while let Some(Reverse((text, i))) = heads.pop() {
+        let number = match last {
+            Some((known, number)) if known == text => number,
+            _ => {
+                put(text)?;
+                last.map_or(0, |(_, number)| number + 1)
+            }
+        };
+        last = Some((text, number));
+        numbers[i].push(number);
+        heads.extend(iterators[i].next().map(|text| Reverse((text, i))));
+    }
+    Ok(numbers)
 }
 
 /// What the merged block is called and covers, as Prometheus has it.
@@ -106,34 +144,73 @@ fn parent(meta: &Meta) -> Parent {
 }
 
 /// A block whose series are read in order.
-struct Source<'b> {
-    block: &'b Block,
+pub(super) struct Source<'b> {
+    pub(super) block: &'b Block,
     tombstones: Arc<Tombstones>,
-    references: std::vec::IntoIter<u64>,
+    /// What the new block covers.
+    range: Interval,
+    /// New numbers of the block's symbols.
+    numbers: Vec<u32>,
+    postings: Postings<'b>,
+    /// Place of the next series in `postings`.
+    at: usize,
     reference: u64,
     entry: SeriesEntry,
 }
 
 /// A chunk of the series being merged.
-struct Piece {
-    meta: ChunkMeta,
-    source: usize,
+pub(super) struct Piece {
+    pub(super) meta: ChunkMeta,
+    pub(super) source: usize,
     reference: u64,
 }
 
+/// A chunk of the new block.
+pub(super) struct MergedChunk<'b> {
+    pub(super) mint: TimestampMs,
+    pub(super) maxt: TimestampMs,
+    pub(super) encoding: Encoding,
+    pub(super) bytes: Cow<'b, [u8]>,
+}
+
+impl MergedChunk<'_> {
+    fn view(&self) -> ChunkView<'_> {
+        ChunkView { mint: self.mint, maxt: self.maxt, encoding: self.encoding, bytes: &self.bytes }
+    }
+}
+
 impl<'b> Source<'b> {
-    fn new(block: &'b Block) -> Result<Self> {
-        let references = block.index().all()?.into_vec().into_iter();
+    fn new(block: &'b Block, range: Interval, numbers: Vec<u32>) -> Result<Self> {
+        let postings = block.index().all()?;
         let tombstones = block.tombstones();
-        Ok(Self { block, tombstones, references, reference: 0, entry: SeriesEntry::default() })
+        let entry = SeriesEntry::default();
+        Ok(Self { block, tombstones, range, numbers, postings, at: 0, reference: 0, entry })
     }
 
     /// Reads the next series; `None` at the end.
     fn advance(&mut self) -> Result<Option<Labels>> {
-        let Some(reference) = self.references.next() else { return Ok(None) };
+        let Some(reference) = self.postings.get(self.at) else { return Ok(None) };
+        self.at += 1;
         self.reference = reference;
-        self.block.index().series(reference, TimestampMs::MIN, TimestampMs::MAX, &mut self.entry)?;
+        self.block.index().series(reference, self.range.mint, self.range.maxt, &mut self.entry)?;
         Ok(Some(self.entry.labels()))
+    }
+
+    /// New symbol numbers of the labels of the series just read.
+    fn symbol_numbers(&self, out: &mut Vec<(u32, u32)>) -> Result<()> {
+        out.clear();
+        let index = self.block.index();
+        let mut known = true;
+        index.for_each_label(self.reference, |name, value| {
+            match (self.numbers.get(name as usize), self.numbers.get(value as usize)) {
+                (Some(name), Some(value)) => out.push((*name, *value)),
+                _ => known = false,
+            }
+        })?;
+        known.then_some(()).ok_or_else(|| {
+            let offset = index.series_offset(self.reference);
+            Error::corrupt(index.path(), offset, "series refers to a symbol that is not there")
+        })
     }
 
     /// Chunks of the series just read, without those that are deleted as a whole.
@@ -144,21 +221,37 @@ impl<'b> Source<'b> {
         let pieces = self.entry.chunks.drain(..).filter(kept);
         out.extend(pieces.map(|meta| Piece { meta, source, reference }));
     }
-}
 
-impl Piece {
-    fn is_partly_deleted(&self, sources: &[Source<'_>]) -> bool {
-        let deleted = sources[self.source].tombstones.of(self.reference);
-        deleted.iter().any(|d| self.meta.overlaps(d.mint, d.maxt))
+    /// Whether the sample at `t` of the piece's series goes to the new block.
+    pub(super) fn keeps(&self, piece: &Piece, t: TimestampMs) -> bool {
+        let deleted = self.tombstones.of(piece.reference);
+        self.range.mint <= t && t <= self.range.maxt && !deleted.iter().any(|d| d.mint <= t && t <= d.maxt)
+    }
+
+    /// Whether all samples of the chunk go to the new block.
+    fn keeps_all(&self, piece: &Piece) -> bool {
+        let deleted = self.tombstones.of(piece.reference);
+        self.range.mint <= piece.meta.mint
+            && piece.meta.maxt <= self.range.maxt
+            && !deleted.iter().any(|d| piece.meta.overlaps(d.mint, d.maxt))
+    }
+
+    /// Encoding and data of a chunk.
+    pub(super) fn chunk(&self, piece: &Piece) -> Result<(Encoding, &'b [u8])> {
+        self.block.chunks().chunk(piece.meta.reference)
     }
 }
 
 /// Chunks of one series from all sources, made to ascend.
-fn merge_chunks(sources: &[Source<'_>], mut pieces: Vec<Piece>) -> Result<Vec<ChunkData>> {
+fn merge_chunks<'b>(
+    sources: &[Source<'b>],
+    pieces: &mut [Piece],
+    recoder: &mut Recoder,
+    out: &mut Vec<MergedChunk<'b>>,
+) -> Result<()> {
     // Stable: of chunks that begin together, the one of the first block stays first.
     pieces.sort_by_key(|p| p.meta.mint);
-    let mut out = Vec::with_capacity(pieces.len());
-    let mut rest = pieces.as_slice();
+    let mut rest = &*pieces;
     while let Some(first) = rest.first() {
         // A run of chunks in which each overlaps one before it.
         let mut end = first.meta.maxt;
@@ -169,50 +262,28 @@ fn merge_chunks(sources: &[Source<'_>], mut pieces: Vec<Piece>) -> Result<Vec<Ch
         }
         let (run, tail) = rest.split_at(n);
         rest = tail;
-        match run {
-            [only] if !only.is_partly_deleted(sources) => out.push(copy(sources, only)?),
-            run => encode_again(sources, run, &mut out)?,
+        if run.iter().all(|p| sources[p.source].keeps_all(p)) && all_same(sources, run)? {
+            let ChunkMeta { mint, maxt, .. } = first.meta;
+            let (encoding, data) = sources[first.source].chunk(first)?;
+            out.push(MergedChunk { mint, maxt, encoding, bytes: Cow::Borrowed(data) });
+        } else {
+            recoder.recode(sources, run, out)?;
         }
     }
-    Ok(out)
-}
-
-fn copy(sources: &[Source<'_>], piece: &Piece) -> Result<ChunkData> {
-    let ChunkMeta { mint, maxt, reference } = piece.meta;
-    let (encoding, data) = sources[piece.source].block.chunks().chunk(reference)?;
-    Ok(ChunkData { mint, maxt, encoding, bytes: data.to_vec() })
-}
-
-fn encode_again(sources: &[Source<'_>], run: &[Piece], out: &mut Vec<ChunkData>) -> Result<()> {
-    // (time, source, value): sorted by time, then by trust.
-    let mut samples: Vec<(TimestampMs, usize, f64)> = Vec::new();
-    let (mut times, mut values) = (Vec::new(), Vec::new());
-    for piece in run {
-        let source = &sources[piece.source];
-        let chunks = source.block.chunks();
-        let (encoding, data) = chunks.chunk(piece.meta.reference)?;
-        times.clear();
-        values.clear();
-        chunkenc::decode_into(encoding, data, &mut times, &mut values).map_err(|e| match e {
-            ChunkError::Unsupported(_) => {
-                Error::Unsupported("merging histogram chunks that overlap or are partly deleted".to_owned())
-            }
-            e => match chunks.file(piece.meta.reference) {
-                Ok(file) => Error::corrupt(file, u64::from(piece.meta.reference.offset()), e.to_string()),
-                Err(e) => e,
-            },
-        })?;
-        let deleted = source.tombstones.of(piece.reference);
-        let kept = |t: TimestampMs| !deleted.iter().any(|d| d.mint <= t && t <= d.maxt);
-        let pairs = times.iter().zip(&values).filter(|(t, _)| kept(**t));
-        samples.extend(pairs.map(|(t, v)| (*t, piece.source, *v)));
-    }
-    samples.sort_by_key(|(t, source, _)| (*t, *source));
-    samples.dedup_by_key(|(t, ..)| *t);
-    for chunk in samples.chunks(CHUNK_SAMPLES) {
-        let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
-        let bytes = xor::encode(chunk.iter().map(|&(t, _, v)| Sample { t, v }));
-        out.push(ChunkData { mint: first.0, maxt: last.0, encoding: Encoding::Xor, bytes });
-    }
     Ok(())
+}
+
+/// Whether all chunks of `run` are copies of one.
+fn all_same(sources: &[Source<'_>], run: &[Piece]) -> Result<bool> {
+    let Some((first, others)) = run.split_first() else { return Ok(true) };
+    if others.iter().any(|p| (p.meta.mint, p.meta.maxt) != (first.meta.mint, first.meta.maxt)) {
+        return Ok(false);
+    }
+    let data = sources[first.source].chunk(first)?;
+    for other in others {
+        if sources[other.source].chunk(other)? != data {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -21,6 +21,7 @@
 
 mod compact;
 mod plan;
+mod recode;
 mod select;
 #[cfg(test)]
 mod tests;

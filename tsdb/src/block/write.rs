@@ -7,7 +7,7 @@ use ulid::Ulid;
 
 use super::TMP_FOR_CREATION;
 use crate::chunkenc::num_samples;
-use crate::chunks::{self, ChunkData};
+use crate::chunks::{self, ChunkData, ChunkMeta, ChunkView};
 use crate::error::{Error, Result};
 use crate::labels::Labels;
 use crate::meta::{Meta, Parent};
@@ -88,7 +88,13 @@ pub struct BlockWriter {
     meta: Meta,
     index: Option<index::Writer>,
     chunks: Option<chunks::Writer>,
+    /// Chunks of the series being added; kept to reuse its memory.
+    metas: Vec<ChunkMeta>,
     tmp: TmpDir,
+}
+
+fn finished() -> Error {
+    Error::Invalid("the block is finished".to_owned())
 }
 
 /// A directory that goes away unless it was renamed.
@@ -105,19 +111,44 @@ impl Drop for TmpDir {
 }
 
 impl BlockWriter {
-    /// Begins a block in `dir`.
+    /// Begins a block in `dir`, of series that are added by their texts.
     ///
     /// # Errors
     /// If the operating system refuses.
     pub fn create(dir: &Path, spec: BlockSpec) -> Result<Self> {
+        Self::begin(dir, spec, index::Writer::create)
+    }
+
+    /// Begins a block in `dir`, of which all symbols are put first.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(super) fn with_symbols(dir: &Path, spec: BlockSpec) -> Result<Self> {
+        Self::begin(dir, spec, index::Writer::with_symbols)
+    }
+
+    fn begin(
+        dir: &Path,
+        spec: BlockSpec,
+        index: impl FnOnce(&Path) -> Result<index::Writer>,
+    ) -> Result<Self> {
         let target = dir.join(spec.ulid.to_string());
         let tmp = dir.join(format!("{}{TMP_FOR_CREATION}", spec.ulid));
         fs::create_dir_all(&tmp)?;
         let tmp = TmpDir(tmp);
-        let index = index::Writer::create(&tmp.0)?;
+        let index = index(&tmp.0)?;
         let chunks = chunks::Writer::create(&tmp.0.join("chunks"), spec.segment_bytes)?;
         let meta = Meta::new(spec.ulid, spec.mint, spec.maxt);
-        Ok(Self { target, spec, meta, index: Some(index), chunks: Some(chunks), tmp })
+        let metas = Vec::new();
+        Ok(Self { target, spec, meta, metas, index: Some(index), chunks: Some(chunks), tmp })
+    }
+
+    /// Puts the next symbol; see [`index::Writer::put_symbol`].
+    ///
+    /// # Errors
+    /// As [`index::Writer::put_symbol`].
+    pub(super) fn put_symbol(&mut self, text: &str) -> Result<()> {
+        self.index.as_mut().ok_or_else(finished)?.put_symbol(text)
     }
 
     /// Adds a series with its chunks; a series without chunks is left out.
@@ -125,21 +156,45 @@ impl BlockWriter {
     /// # Errors
     /// As [`write()`].
     pub fn add(&mut self, labels: &Labels, data: &[ChunkData]) -> Result<()> {
-        let (Some(index), Some(chunks)) = (&mut self.index, &mut self.chunks) else {
-            return Err(Error::Invalid("the block is finished".to_owned()));
-        };
         if data.is_empty() {
             return Ok(());
         }
-        let mut metas = Vec::with_capacity(data.len());
-        for chunk in data {
+        self.write_chunks(labels, data.iter().map(ChunkData::view))?;
+        self.index.as_mut().ok_or_else(finished)?.add(labels, &self.metas)
+    }
+
+    /// As [`BlockWriter::add`], where `pairs` are the numbers of the symbols of `labels`.
+    ///
+    /// # Errors
+    /// As [`write()`].
+    pub(super) fn add_numbered<'c>(
+        &mut self,
+        labels: &Labels,
+        pairs: &[(u32, u32)],
+        chunks: impl ExactSizeIterator<Item = ChunkView<'c>>,
+    ) -> Result<()> {
+        if chunks.len() == 0 {
+            return Ok(());
+        }
+        self.write_chunks(labels, chunks)?;
+        self.index.as_mut().ok_or_else(finished)?.add_numbered(labels, pairs, &self.metas)
+    }
+
+    fn write_chunks<'c>(
+        &mut self,
+        labels: &Labels,
+        chunks: impl Iterator<Item = ChunkView<'c>>,
+    ) -> Result<()> {
+        let writer = self.chunks.as_mut().ok_or_else(finished)?;
+        self.metas.clear();
+        for chunk in chunks {
             if chunk.mint < self.spec.mint || chunk.maxt >= self.spec.maxt {
                 let (mint, maxt) = (chunk.mint, chunk.maxt);
                 let reason = format!("a chunk of {labels} over [{mint}, {maxt}] is outside the block");
                 return Err(Error::Invalid(reason));
             }
-            metas.push(chunks.write(chunk)?);
-            let samples = u64::from(num_samples(chunk.encoding, &chunk.bytes));
+            self.metas.push(writer.write(chunk)?);
+            let samples = u64::from(num_samples(chunk.encoding, chunk.bytes));
             let stats = &mut self.meta.stats;
             stats.num_chunks += 1;
             stats.num_samples += samples;
@@ -150,7 +205,7 @@ impl BlockWriter {
             }
         }
         self.meta.stats.num_series += 1;
-        index.add(labels, &metas)
+        Ok(())
     }
 
     /// Syncs everything and gives the block its name; `None` if it would be empty.

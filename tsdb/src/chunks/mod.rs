@@ -64,6 +64,19 @@ impl ChunkMeta {
     }
 }
 
+/// A chunk whose data lies elsewhere. Both times are included: `[mint, maxt]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkView<'a> {
+    /// Oldest sample, ms.
+    pub mint: TimestampMs,
+    /// Newest sample, ms.
+    pub maxt: TimestampMs,
+    /// How `bytes` is encoded.
+    pub encoding: Encoding,
+    /// The encoded samples.
+    pub bytes: &'a [u8],
+}
+
 /// A chunk with its data. Both times are included: `[mint, maxt]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkData {
@@ -75,6 +88,14 @@ pub struct ChunkData {
     pub encoding: Encoding,
     /// The encoded samples.
     pub bytes: Vec<u8>,
+}
+
+impl ChunkData {
+    /// The same without its own data.
+    pub fn view(&self) -> ChunkView<'_> {
+        let Self { mint, maxt, encoding, ref bytes } = *self;
+        ChunkView { mint, maxt, encoding, bytes }
+    }
 }
 
 #[cfg(test)]
@@ -91,7 +112,7 @@ mod tests {
 
     fn write(dir: &std::path::Path, segment_bytes: u64) -> Vec<ChunkMeta> {
         let mut writer = Writer::create(dir, segment_bytes).unwrap();
-        let metas = (0..50).map(|i| writer.write(&chunk(i)).unwrap()).collect();
+        let metas = (0..50).map(|i| writer.write(chunk(i).view()).unwrap()).collect();
         writer.finish().unwrap();
         metas
     }

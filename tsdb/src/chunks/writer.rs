@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ChunkData, ChunkMeta, ChunkRef, HEADER_LEN, MAGIC, VERSION};
+use super::{ChunkMeta, ChunkRef, ChunkView, HEADER_LEN, MAGIC, VERSION};
 use crate::encoding::{MAX_VARINT_LEN, crc32c, put_be32, put_uvarint};
 use crate::error::{Error, Result};
 use crate::fs::{self, FileWriter};
@@ -42,12 +42,12 @@ impl Writer {
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub fn write(&mut self, chunk: &ChunkData) -> Result<ChunkMeta> {
+    pub fn write(&mut self, chunk: ChunkView<'_>) -> Result<ChunkMeta> {
         self.buffer.clear();
         put_uvarint(&mut self.buffer, chunk.bytes.len() as u64);
         let start = self.buffer.len();
         self.buffer.push(chunk.encoding.code());
-        self.buffer.extend_from_slice(&chunk.bytes);
+        self.buffer.extend_from_slice(chunk.bytes);
         let crc = crc32c(&self.buffer[start..]);
         put_be32(&mut self.buffer, crc);
         if self.buffer.len() as u64 + HEADER_LEN + MAX_VARINT_LEN as u64 > u64::from(u32::MAX) {

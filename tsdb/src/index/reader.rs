@@ -123,6 +123,11 @@ impl Reader {
         self.symbols.len()
     }
 
+    /// All symbols, ascending.
+    pub fn symbols(&self) -> impl Iterator<Item = &str> {
+        self.symbols.iter(&self.bytes[self.symbol_bytes.clone()])
+    }
+
     /// All label names, ascending.
     pub fn label_names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(|n| &**n)
@@ -242,9 +247,14 @@ impl Reader {
         })
     }
 
+    /// Where the entry of a series begins, bytes from the start of the file.
+    pub fn series_offset(&self, reference: u64) -> u64 {
+        reference.saturating_mul(SERIES_ALIGN)
+    }
+
     /// File offset and body of a series entry, after its checksum was verified.
     fn series_body(&self, reference: u64) -> Result<(u64, Cursor<'_>)> {
-        let start = reference.saturating_mul(SERIES_ALIGN);
+        let start = self.series_offset(reference);
         let corrupt = |reason| Error::corrupt(&self.path, start, reason);
         if start < self.toc.series || start >= self.toc.label_indices.max(self.toc.postings) {
             return Err(corrupt("reference points outside the series"));

@@ -60,6 +60,17 @@ impl Symbols {
         rest.get(..entry_len(rest)?)
     }
 
+    /// All symbols in order.
+    pub(super) fn iter<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut cursor = Cursor::at(bytes, 4);
+        std::iter::from_fn(move || {
+            let text = cursor.prefixed().ok()?;
+            // SAFETY: `open` read the same entries of the same immutable bytes with `Cursor::string`,
+            // which checks that each is UTF-8.
+            Some(unsafe { std::str::from_utf8_unchecked(text) })
+        })
+    }
+
     /// Symbol `number`.
     pub(super) fn get<'a>(&self, bytes: &'a [u8], number: u32) -> Option<&'a str> {
         let text = Cursor::new(self.raw(bytes, number)?).prefixed().ok()?;
