@@ -75,6 +75,9 @@ pub struct DbOptions {
     pub wal_compression: wal::Compression,
     /// How many exemplars are kept in memory, of all series together; 0 keeps none.
     pub exemplars_max: usize,
+    /// Whether to write a snapshot of the head at [`Db::close`], and to start from one, so that not all of
+    /// the log is replayed.
+    pub memory_snapshot: bool,
     /// Whether to take the lock file, so that two servers never share the directory.
     pub lockfile: bool,
     /// Whether to only read: takes no lock and changes nothing on disk, so that it works beside a server
@@ -97,6 +100,7 @@ impl DbOptions {
             wal_segment_bytes: wal::DEFAULT_SEGMENT_BYTES,
             wal_compression: wal::Compression::default(),
             exemplars_max: 0,
+            memory_snapshot: false,
             lockfile: true,
             read_only: false,
             clock: Arc::new(SystemClock),
@@ -246,10 +250,29 @@ impl Db {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = log.as_mut().map_or(Ok(()), |log| log.writer.close());
-        let result = result.and(self.head.close_chunks());
+        let mut result = log.as_mut().map_or(Ok(()), |log| log.writer.close());
+        let end = log.as_ref().map(|log| log.writer.end());
+        // A snapshot holds open chunks only.
+        let mapped =
+            if self.options.memory_snapshot { self.head.map_finished_chunks().map(drop) } else { Ok(()) };
+        result = result.and(self.head.close_chunks());
+        if let (true, Some(end), Ok(())) = (self.options.memory_snapshot, end, &result) {
+            let written = mapped.and_then(|()| self.write_snapshot(end));
+            if let Err(error) = written {
+                // The log has it all.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no snapshot of the head was written"
+                );
+            }
+        }
         self.lock.lock().take();
         result
+    }
+
+    fn write_snapshot(&self, end: (u32, u64)) -> Result<()> {
+        let DbOptions { path, wal_segment_bytes, wal_compression, .. } = &self.options;
+        self.head.write_snapshot(path, end, *wal_segment_bytes, *wal_compression)
     }
 
     /// Whether a failed write stopped the log: nothing more is stored until a restart. Waits for a

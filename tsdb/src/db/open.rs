@@ -20,9 +20,10 @@ use super::{Counters, Db, DbOptions, Expiry, Log, keep, read_only};
 use crate::error::{Error, Result};
 use crate::exemplar::ExemplarStorage;
 use crate::fs::Lock;
+use crate::head::snapshot::{self, Snapshot};
 use crate::head::{self, Head, ReplayStats, Replayer};
 use crate::head_chunks::HeadChunks;
-use crate::wal::{self, ReadError, Writer, read_records, repair, segment};
+use crate::wal::{self, ReadError, Writer, read_records, read_segment_from, repair, segment};
 
 pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     if options.block_range_ms <= 0 {
@@ -44,9 +45,16 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
     let counters = Counters::default();
     let (chunks, loaded) = HeadChunks::open(&dir.join("chunks_head"), head.min_valid_time())?;
+    let loaded_whole = loaded.damage.is_none();
     head.use_chunks(chunks, loaded);
+    let snapshot = read_snapshot(&options, &wal_dir, loaded_whole);
     let (result, replay, aliases) = head::replay(&head, |replayer| {
-        replay_wal(&wal_dir, &options, replayer, &counters)?;
+        let from = snapshot.map(|snapshot| {
+            let from = (snapshot.segment, snapshot.offset);
+            replayer.apply_snapshot(snapshot);
+            from
+        });
+        replay_wal(&wal_dir, from, &options, replayer, &counters)?;
         replay_wbl(&wal::wbl_dir(dir), &options, replayer, &counters)
     });
     result?;
@@ -124,24 +132,49 @@ fn undo_half_made_repair(dir: &Path) -> Result<()> {
     crate::fs::replace(&aside, &segment::path(dir, number))
 }
 
+/// The snapshot of the head to start from. One that cannot be used is no loss: the log has it all.
+fn read_snapshot(options: &DbOptions, wal_dir: &Path, chunks_whole: bool) -> Option<Snapshot> {
+    if !options.memory_snapshot {
+        return None;
+    }
+    if !chunks_whole {
+        tracing::warn!("head chunks were damaged: their samples come from the log, not from a snapshot");
+        return None;
+    }
+    snapshot::read(&options.path, wal_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the snapshot of the head cannot be used; replaying the whole log");
+        None
+    })
+}
+
 /// Replays the newest checkpoint; gives the first segment that comes after it.
 pub(super) fn replay_checkpoint(dir: &Path, replayer: &mut Replayer<'_>) -> Result<u32> {
+    replay_checkpoint_from(dir, 0, replayer)
+}
+
+/// As [`replay_checkpoint`], but leaves out a checkpoint that ends before segment `from`.
+fn replay_checkpoint_from(dir: &Path, from: u32, replayer: &mut Replayer<'_>) -> Result<u32> {
     let Some((checkpoint, last)) = segment::last_checkpoint(dir)? else { return Ok(0) };
-    // Damage here is fatal: what it held exists nowhere else.
-    read_records(&checkpoint, 0..=u32::MAX, |record| replayer.apply(record))
-        .map_err(|e| e.into_error(&checkpoint))?;
+    if last >= from {
+        // Damage here is fatal: what it held exists nowhere else.
+        read_records(&checkpoint, 0..=u32::MAX, |record| replayer.apply(record))
+            .map_err(|e| e.into_error(&checkpoint))?;
+    }
     Ok(last + 1)
 }
 
+/// Replays checkpoint and log, from segment and offset `from` on if there is a snapshot.
 fn replay_wal(
     dir: &Path,
+    from: Option<(u32, u64)>,
     options: &DbOptions,
     replayer: &mut Replayer<'_>,
     counters: &Counters,
 ) -> Result<()> {
-    let from = replay_checkpoint(dir, replayer)?;
-    segment::list_all_from(dir, from)?;
-    match read_records(dir, from..=u32::MAX, |record| replayer.apply(record)) {
+    let (number, offset) = from.unwrap_or_default();
+    let first = replay_checkpoint_from(dir, number, replayer)?;
+    segment::list_all_from(dir, first)?;
+    match replay_segments(dir, first.max(number), if first > number { 0 } else { offset }, replayer) {
         Ok(()) => Ok(()),
         Err(ReadError::Corrupt(damage)) => {
             counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +182,21 @@ fn replay_wal(
         }
         Err(ReadError::Other(error)) => Err(error),
     }
+}
+
+/// Replays segments from the page at `offset` of `first` on.
+fn replay_segments(
+    dir: &Path,
+    first: u32,
+    offset: u64,
+    replayer: &mut Replayer<'_>,
+) -> Result<(), ReadError> {
+    let path = segment::path(dir, first);
+    if offset > 0 && path.exists() {
+        read_segment_from(&path, first, offset, |record| replayer.apply(record))?;
+        return read_records(dir, first + 1..=u32::MAX, |record| replayer.apply(record));
+    }
+    read_records(dir, first..=u32::MAX, |record| replayer.apply(record))
 }
 
 /// Out-of-order samples. Damage ends the replay; what is behind it is set aside, as in the log.

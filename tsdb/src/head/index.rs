@@ -114,6 +114,11 @@ impl Index {
         self.ref_stripe(series.0).read().get(&series.0).map(|found| Arc::clone(&found.0))
     }
 
+    /// The series with these labels.
+    pub(crate) fn get_by_labels(&self, labels: &Labels) -> Option<Arc<MemSeries>> {
+        self.by_labels[labels.partition(STRIPES)].read().get(labels).map(|found| Arc::clone(&found.0))
+    }
+
     /// The series with these labels, made if there is none; the flag says whether it was made.
     ///
     /// `wanted` is the reference for a new series (from the log); `None` takes the next free one.

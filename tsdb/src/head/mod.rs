@@ -28,6 +28,7 @@ mod postings;
 mod read;
 mod replay;
 mod series;
+pub(crate) mod snapshot;
 mod tombstones;
 
 use std::sync::Arc;

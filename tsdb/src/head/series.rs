@@ -229,6 +229,16 @@ impl SeriesState {
         self.mapped.len() - before
     }
 
+    /// Takes over a chunk that was open when a snapshot was taken; it takes no more samples. Says whether
+    /// it is newer than what is there.
+    pub(crate) fn restore(&mut self, chunk: ClosedChunk) -> bool {
+        let newer = self.max_time().is_none_or(|newest| chunk.mint > newest);
+        if newer {
+            self.rare.get_or_insert_default().closed.push(chunk);
+        }
+        newer
+    }
+
     /// Replaces finished chunks in memory by those on disk; `chunks` are some of the oldest ones.
     pub(crate) fn set_mapped(&mut self, chunks: &[MappedChunk]) {
         let Some(rare) = &mut self.rare else { return };

@@ -21,6 +21,11 @@ impl HeadTombstones {
         self.0.get(&series.0).cloned()
     }
 
+    /// Series with their deleted intervals, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SeriesRef, &Intervals)> {
+        self.0.iter().map(|(series, intervals)| (SeriesRef(*series), intervals))
+    }
+
     /// Adds `[mint, maxt]`, joining it with what it touches.
     pub(crate) fn add(&mut self, series: SeriesRef, mint: TimestampMs, maxt: TimestampMs) {
         let old = self.0.entry(series.0).or_default();

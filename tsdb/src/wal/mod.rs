@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-pub use reader::{SegmentReader, read_records, read_segment};
+pub use reader::{SegmentReader, read_records, read_segment, read_segment_from};
 pub use record::{
     RecordKind, RefExemplar, RefHistogramSample, RefMetadata, RefMmapMarker, RefSample, RefSeries,
     RefTombstone,

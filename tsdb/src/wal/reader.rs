@@ -1,7 +1,7 @@
 //! Reads records back: joins fragments, checks sums, names the place of damage.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -54,6 +54,11 @@ impl<R: Read> SegmentReader<R> {
             good: 0,
             done: false,
         }
+    }
+
+    /// As [`SegmentReader::new`], for a source that stands at `offset` of the segment, where a page starts.
+    pub fn at_page(source: R, number: u32, offset: u64) -> Self {
+        Self { page_offset: offset, good: offset, ..Self::new(source, number) }
     }
 
     /// Number of the segment.
@@ -247,10 +252,24 @@ pub fn read_records(
 pub fn read_segment(
     path: &Path,
     number: u32,
+    visit: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), ReadError> {
+    read_segment_from(path, number, 0, visit)
+}
+
+/// As [`read_segment`], from the page at `offset` on; past the end there is nothing.
+///
+/// # Errors
+/// As [`read_records`].
+pub fn read_segment_from(
+    path: &Path,
+    number: u32,
+    offset: u64,
     mut visit: impl FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<(), ReadError> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let mut reader = SegmentReader::new(file, number);
+    let mut file = File::open(path).map_err(Error::io("open", path))?;
+    file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", path))?;
+    let mut reader = SegmentReader::at_page(file, number, offset);
     loop {
         let offset = reader.offset();
         match reader.next_record() {

@@ -16,4 +16,5 @@ mod prometheus_fixtures;
 mod prometheus_logs;
 mod prometheus_reads_ours;
 mod read_only;
+mod snapshots;
 mod support;

@@ -13,10 +13,10 @@ use promontory_tsdb::{Db, DbOptions, Labels, SeriesRef, is_stale, stale_nan};
 use crate::prometheus_fixtures::{assert_same, fixtures, parse_dump, unpack};
 use crate::support::{Contents, options, read_all};
 
-const START: i64 = 1_700_000_000_000;
-const HOUR: i64 = 3_600_000;
+pub(crate) const START: i64 = 1_700_000_000_000;
+pub(crate) const HOUR: i64 = 3_600_000;
 
-fn installed(binary: &str) -> bool {
+pub(crate) fn installed(binary: &str) -> bool {
     let found =
         Command::new(binary).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
@@ -26,18 +26,18 @@ fn installed(binary: &str) -> bool {
 }
 
 /// The server to test against: `PROMONTORY_PEER_PROMETHEUS`, or what is in the path.
-fn peer() -> String {
+pub(crate) fn peer() -> String {
     std::env::var("PROMONTORY_PEER_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned())
 }
 
-fn small_segments(dir: &Path) -> DbOptions {
+pub(crate) fn small_segments(dir: &Path) -> DbOptions {
     let mut options = options(dir);
     options.wal_segment_bytes = 32 * 1024;
     options.retention_ms = None;
     options
 }
 
-fn fill(db: &Arc<Db>, from: i64, to: i64) {
+pub(crate) fn fill(db: &Arc<Db>, from: i64, to: i64) {
     let sets = (0..40)
         .map(|i| {
             Labels::from_pairs([
@@ -98,7 +98,7 @@ fn promtool_dumps_a_log_and_then_blocks() {
 }
 
 /// A server on a data directory; killed when dropped.
-struct Prometheus {
+pub(crate) struct Prometheus {
     child: Child,
     port: u16,
     _config: tempfile::TempDir,
@@ -111,6 +111,15 @@ impl Prometheus {
 
     /// `config` is told the port that the server will listen on.
     fn start_with(data: &Path, block_duration: &str, config_for: impl FnOnce(u16) -> String) -> Self {
+        Self::start_as(data, block_duration, &[], config_for)
+    }
+
+    pub(crate) fn start_as(
+        data: &Path,
+        block_duration: &str,
+        flags: &[&str],
+        config_for: impl FnOnce(u16) -> String,
+    ) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = tempfile::tempdir().unwrap();
         let file = config.path().join("prometheus.yml");
@@ -122,6 +131,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.min-block-duration={block_duration}"))
             .arg(format!("--storage.tsdb.max-block-duration={block_duration}"))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(config.path().join("log")).unwrap())
             .spawn()
@@ -141,8 +151,12 @@ impl Prometheus {
         server
     }
 
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self._config.path().join("log")).unwrap()
+    }
+
     /// Body of the answer.
-    fn get(&self, path: &str) -> Option<String> {
+    pub(crate) fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
         let mut answer = Vec::new();
@@ -152,7 +166,7 @@ impl Prometheus {
     }
 
     /// All samples in the 10 hours up to `end`.
-    fn read(&self, end: i64) -> Contents {
+    pub(crate) fn read(&self, end: i64) -> Contents {
         self.query(&format!("%7B__name__%3D~%22.%2B%22%7D%5B10h%5D&time={}", end / 1000 + 1))
     }
 
@@ -175,7 +189,7 @@ impl Prometheus {
         out
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(status.success());
         self.child.wait().unwrap();
@@ -190,7 +204,7 @@ impl Drop for Prometheus {
 }
 
 /// What the API gives of `contents`: without stale markers; any NaN is one NaN.
-fn as_served(contents: &Contents) -> Contents {
+pub(crate) fn as_served(contents: &Contents) -> Contents {
     let served = contents.iter().map(|(labels, samples)| {
         let samples = samples.iter().filter(|s| !is_stale(f64::from_bits(s.1)));
         let plain = |bits: u64| if f64::from_bits(bits).is_nan() { f64::NAN.to_bits() } else { bits };

@@ -11,13 +11,16 @@
 mod worker;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::{Head, NO_MAX, NO_MIN};
+use super::snapshot::{Snapshot, SnapshotSeries};
+use super::{Head, MemSeries, NO_MAX, NO_MIN};
 use crate::exemplar::{Exemplar, ExemplarError};
+use crate::labels::Labels;
 use crate::sample::{Sample, SeriesRef, TimestampMs};
-use crate::wal::record::{self, RecordKind, RefSample, RefSeries};
+use crate::wal::record::{self, RecordKind, RefExemplar, RefSample, RefSeries, RefTombstone};
 use worker::Workers;
 
 /// What a replay met.
@@ -35,6 +38,8 @@ pub struct ReplayStats {
     pub unknown_series: u64,
     /// Histogram records, which this build does not read.
     pub histogram_records: u64,
+    /// Chunks that came from a snapshot.
+    pub snapshot_chunks: u64,
     /// Exemplars that were taken.
     pub exemplars: u64,
     /// Metadata entries that were taken.
@@ -145,6 +150,26 @@ impl<'a> Replayer<'a> {
         Ok(())
     }
 
+    /// Applies a snapshot of the head, before anything else.
+    pub(crate) fn apply_snapshot(&mut self, snapshot: Snapshot) {
+        let min_valid_time = self.head.min_valid_time();
+        let mut restored = Vec::new();
+        for SnapshotSeries { series, labels, chunk } in snapshot.series {
+            let found = self.enter(series, &labels);
+            let Some(chunk) = chunk.filter(|c| c.maxt >= min_valid_time) else { continue };
+            let (mint, maxt) = (chunk.mint.max(min_valid_time), chunk.maxt);
+            if found.lock().restore(chunk) {
+                self.head.extend_bounds(mint, maxt);
+                restored.push(found.series);
+            }
+        }
+        self.stats.snapshot_chunks = restored.len() as u64;
+        self.head.counters.chunks_created.fetch_add(restored.len() as u64, Ordering::Relaxed);
+        self.head.note_finished(restored);
+        self.delete(snapshot.tombstones);
+        self.take_exemplars(snapshot.exemplars);
+    }
+
     /// Waits for the workers and tells the head which window it now holds.
     fn finish(mut self) -> (ReplayStats, Vec<SeriesRef>) {
         let done = self.workers.finish();
@@ -167,17 +192,23 @@ impl<'a> Replayer<'a> {
     fn apply_series(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.series.clear();
         record::decode_series(bytes, &mut self.series).map_err(|e| format!("decode series: {e}"))?;
-        for RefSeries { series, labels } in self.series.drain(..) {
-            self.head.index.reserve_ref(series);
-            let (found, created) = self.head.index.get_or_create(&labels, Some(series));
-            if !created && found.series != series {
-                self.aliases.insert(series.0, found.series);
-                // What was replayed counts before chunks that were written for the other reference.
-                self.workers.wait();
-            }
-            self.head.attach_chunks(&found, series);
+        for RefSeries { series, labels } in std::mem::take(&mut self.series) {
+            self.enter(series, &labels);
         }
         Ok(())
+    }
+
+    /// Makes a series known by a reference, with its chunks on disk.
+    fn enter(&mut self, series: SeriesRef, labels: &Labels) -> Arc<MemSeries> {
+        self.head.index.reserve_ref(series);
+        let (found, created) = self.head.index.get_or_create(labels, Some(series));
+        if !created && found.series != series {
+            self.aliases.insert(series.0, found.series);
+            // What was replayed counts before chunks that were written for the other reference.
+            self.workers.wait();
+        }
+        self.head.attach_chunks(&found, series);
+        found
     }
 
     fn apply_samples(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -202,6 +233,11 @@ impl<'a> Replayer<'a> {
     fn apply_tombstones(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut tombstones = Vec::new();
         record::decode_tombstones(bytes, &mut tombstones).map_err(|e| format!("decode tombstones: {e}"))?;
+        self.delete(tombstones);
+        Ok(())
+    }
+
+    fn delete(&mut self, tombstones: Vec<RefTombstone>) {
         for tombstone in tombstones {
             self.head.index.reserve_ref(tombstone.series);
             if tombstone.maxt < self.head.min_valid_time() {
@@ -223,12 +259,16 @@ impl<'a> Replayer<'a> {
                 self.head.tombstones.write().add(series.series, tombstone.mint, tombstone.maxt);
             }
         }
-        Ok(())
     }
 
     fn apply_exemplars(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut exemplars = Vec::new();
         record::decode_exemplars(bytes, &mut exemplars).map_err(|e| format!("decode exemplars: {e}"))?;
+        self.take_exemplars(exemplars);
+        Ok(())
+    }
+
+    fn take_exemplars(&mut self, exemplars: Vec<RefExemplar>) {
         let min_valid_time = self.head.min_valid_time();
         for entry in exemplars {
             if entry.t < min_valid_time {
@@ -250,7 +290,6 @@ impl<'a> Replayer<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     fn apply_metadata(&mut self, bytes: &[u8]) -> Result<(), String> {

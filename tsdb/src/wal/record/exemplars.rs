@@ -34,7 +34,7 @@ pub fn encode_exemplars(out: &mut Vec<u8>, exemplars: &[RefExemplar]) {
 }
 
 /// Appends what follows the type byte; nothing if there are no exemplars.
-pub(super) fn encode_exemplars_body(out: &mut Vec<u8>, exemplars: &[RefExemplar]) {
+pub(crate) fn encode_exemplars_body(out: &mut Vec<u8>, exemplars: &[RefExemplar]) {
     let Some(first) = exemplars.first() else { return };
     put_be64(out, first.series.0);
     put_be64(out, first.t as u64);
@@ -55,7 +55,7 @@ pub fn decode_exemplars(record: &[u8], out: &mut Vec<RefExemplar>) -> Result<(),
 }
 
 /// Appends the exemplars of all that is left of `cursor`.
-pub(super) fn decode_exemplars_body(
+pub(crate) fn decode_exemplars_body(
     mut cursor: Cursor<'_>,
     out: &mut Vec<RefExemplar>,
 ) -> Result<(), DecodeError> {

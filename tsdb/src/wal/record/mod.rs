@@ -22,6 +22,7 @@ use crate::encoding::{Cursor, DecodeError, put_varint};
 use crate::sample::TimestampMs;
 
 pub use exemplars::{RefExemplar, decode_exemplars, encode_exemplars};
+pub(crate) use exemplars::{decode_exemplars_body, encode_exemplars_body};
 pub use histograms::{
     HistogramRecord, RefHistogramSample, decode_histograms, encode_histograms, histogram_records,
 };
@@ -31,7 +32,7 @@ pub use series::{
     RefMmapMarker, RefSeries, RefTombstone, begin_series, decode_mmap_markers, decode_series,
     decode_tombstones, encode_mmap_markers, encode_tombstones, put_series,
 };
-use series::{decode_labels, put_labels};
+pub(crate) use series::{decode_labels, put_labels};
 
 /// Type bytes.
 pub(crate) mod kind {

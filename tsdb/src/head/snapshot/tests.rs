@@ -1,0 +1,34 @@
+//! Tests of reading and writing snapshots; restarts are in `tests/it/snapshots.rs`.
+
+use proptest::prelude::*;
+
+use super::*;
+
+proptest! {
+    #[test]
+    fn any_record_is_no_danger(kind in 0u8..5, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut record = vec![kind];
+        record.extend(bytes);
+        let _ = Snapshot::default().take(&record);
+    }
+}
+
+#[test]
+fn a_series_record_comes_back() {
+    let mut bytes = vec![SERIES];
+    let labels = Labels::from_pairs([("__name__", "up")]);
+    put_be64(&mut bytes, 7);
+    record::put_labels(&mut bytes, &labels);
+    put_be64(&mut bytes, 0);
+    let samples = [1000, 2000].map(|t| crate::Sample { t, v: 2.5 });
+    let data = Arc::from(chunkenc::xor::encode(samples));
+    let chunk = ClosedChunk { mint: 1000, maxt: 2000, encoding: Encoding::Xor, data };
+    put_chunk(&mut bytes, Some(&chunk)).unwrap();
+    assert_eq!(bytes[bytes.len() - 8..], 2.5f64.to_be_bytes());
+    let mut snapshot = Snapshot::default();
+    snapshot.take(&bytes).unwrap();
+    let found = &snapshot.series[0];
+    assert_eq!((found.series, &found.labels), (SeriesRef(7), &labels));
+    let found = found.chunk.as_ref().unwrap();
+    assert_eq!((found.mint, found.maxt, &found.data), (1000, 2000, &chunk.data));
+}

@@ -1,0 +1,147 @@
+//! Snapshots of the head: written at shutdown, read at start, by us and by Prometheus.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use promontory_tsdb::exemplar::Exemplar;
+use promontory_tsdb::{Db, DbOptions, Labels, Matcher};
+
+use crate::prometheus_reads_ours::{
+    HOUR, Prometheus, START, as_served, fill, installed, peer, small_segments,
+};
+use crate::support::read_all;
+
+fn with_snapshots(dir: &Path) -> DbOptions {
+    let mut options = small_segments(dir);
+    options.memory_snapshot = true;
+    options.exemplars_max = 100;
+    options
+}
+
+fn snapshots(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    entries.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("chunk_snapshot.")).collect()
+}
+
+fn exemplar(t: i64) -> Exemplar {
+    let labels = Labels::from_pairs([("trace_id", t.to_string())]);
+    Exemplar { labels, value: 0.5, timestamp: t, has_timestamp: true }
+}
+
+fn add_exemplars(db: &Arc<Db>) -> Labels {
+    let series = read_all(&**db).into_keys().next().unwrap();
+    for t in 0..5 {
+        db.exemplars().add(&series, exemplar(START + t)).unwrap();
+    }
+    series
+}
+
+fn exemplar_times(db: &Db) -> Vec<i64> {
+    let all = [Matcher::eq("__name__", "m0")];
+    let found = db.exemplars().select(i64::MIN, i64::MAX, &[&all]);
+    found.into_iter().flat_map(|(_, list)| list.into_iter().map(|e| e.timestamp)).collect()
+}
+
+#[test]
+fn a_start_from_a_snapshot_replays_only_what_came_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(with_snapshots(dir.path())).unwrap();
+    fill(&db, START, START + HOUR);
+    add_exemplars(&db);
+    db.delete(&[Matcher::eq("i", "5")], START, START + HOUR / 2).unwrap();
+    let before = read_all(&*db);
+    let series = db.head_stats().series;
+    db.close().unwrap();
+    drop(db);
+    assert_eq!(snapshots(dir.path()).len(), 1);
+
+    // Twice: the second snapshot is written by a head that came from the first.
+    let mut options = with_snapshots(dir.path());
+    for _ in 0..2 {
+        let db = Db::open(options.clone()).unwrap();
+        assert_eq!((db.replay_stats().samples, db.replay_stats().records), (0, 0));
+        assert_eq!((read_all(&*db), db.head_stats().series), (before.clone(), series));
+        assert_eq!(exemplar_times(&db), (0..5).map(|t| START + t).collect::<Vec<_>>());
+        db.close().unwrap();
+    }
+    assert_eq!(snapshots(dir.path()).len(), 1);
+
+    // After a crash the snapshot is followed by the log.
+    options.lockfile = false;
+    let db = Db::open(options.clone()).unwrap();
+    fill(&db, START + HOUR, START + HOUR + HOUR / 4);
+    let before = read_all(&*db);
+    std::mem::forget(db);
+    let db = Db::open(options.clone()).unwrap();
+    assert_eq!(read_all(&*db), before);
+    let replayed = db.replay_stats();
+    // Its chunks were on disk by then.
+    assert!(replayed.exemplars == 5 && replayed.samples < 40 * 61, "{replayed:?}");
+    db.close().unwrap();
+    drop(db);
+
+    // A damaged one is passed over.
+    let file = snapshots(dir.path())[0].join("00000000");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let db = Db::open(options.clone()).unwrap();
+    assert_eq!(db.replay_stats().snapshot_chunks, 0);
+    assert_eq!(read_all(&*db), before);
+    db.close().unwrap();
+    drop(db);
+
+    // So is one that stands for a log that is gone.
+    let lost = dir.path().join("chunk_snapshot.000999.0000000000");
+    std::fs::rename(&snapshots(dir.path())[0], &lost).unwrap();
+    let db = Db::open(options).unwrap();
+    assert_eq!((db.replay_stats().snapshot_chunks, read_all(&*db)), (0, before));
+}
+
+#[test]
+fn without_the_option_no_snapshot_is_written_or_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(with_snapshots(dir.path())).unwrap();
+    fill(&db, START, START + HOUR / 10);
+    let before = read_all(&*db);
+    db.close().unwrap();
+    drop(db);
+    let db = Db::open(small_segments(dir.path())).unwrap();
+    assert_eq!((db.replay_stats().snapshot_chunks, read_all(&*db)), (0, before));
+    db.close().unwrap();
+    drop(db);
+    let db = Db::open(with_snapshots(tempfile::tempdir().unwrap().path())).unwrap();
+    assert_eq!(db.replay_stats().snapshot_chunks, 0);
+}
+
+/// Our snapshot is what Prometheus starts from, and its is what we start from.
+#[test]
+fn prometheus_and_we_start_from_each_others_snapshots() {
+    if !installed(&peer()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(with_snapshots(dir.path())).unwrap();
+    fill(&db, START, START + HOUR + HOUR / 4);
+    let with_exemplars = add_exemplars(&db);
+    let ours = read_all(&*db);
+    db.close().unwrap();
+    drop(db);
+    let flags = ["--enable-feature=memory-snapshot-on-shutdown,exemplar-storage"];
+    let server = Prometheus::start_as(dir.path(), "2h", &flags, |_| "scrape_configs: []\n".to_owned());
+    assert!(server.log().contains("chunk snapshot loaded"), "{}", server.log());
+    assert_eq!(as_served(&server.read(START + 2 * HOUR)), as_served(&ours));
+    let url =
+        format!("/api/v1/query_exemplars?query={}&start={}&end={}", "m0", START / 1000, START / 1000 + 1);
+    let answer: serde_json::Value = serde_json::from_str(&server.get(&url).unwrap()).unwrap();
+    assert_eq!(with_exemplars.metric_name(), "m0");
+    assert_eq!(answer["data"][0]["exemplars"].as_array().map(Vec::len), Some(5), "{answer}");
+    server.stop();
+    let db = Db::open(with_snapshots(dir.path())).unwrap();
+    let replayed = db.replay_stats();
+    assert!(replayed.snapshot_chunks > 0 && replayed.samples == 0, "{replayed:?}");
+    assert_eq!(read_all(&*db), ours);
+    assert_eq!(exemplar_times(&db).len(), 5);
+    println!("{} chunks from a snapshot of Prometheus", replayed.snapshot_chunks);
+}
