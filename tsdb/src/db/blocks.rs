@@ -111,7 +111,8 @@ impl Blocks {
         if self.read_only {
             return Ok(());
         }
-        replaced.into_iter().try_for_each(|ulid| self.delete_dir(ulid))
+        // One that cannot be removed does not keep the others.
+        replaced.into_iter().fold(Ok(()), |result, ulid| result.and(self.delete_dir(ulid)))
     }
 
     /// Takes blocks out of the list and deletes them.
@@ -122,7 +123,7 @@ impl Blocks {
         let kept = self.loaded().iter().filter(|b| !ulids.contains(&b.ulid())).cloned().collect();
         self.replace(kept);
         self.damaged.lock().retain(|ulid, _| !ulids.contains(ulid));
-        ulids.iter().try_for_each(|ulid| self.delete_dir(*ulid))
+        ulids.iter().fold(Ok(()), |result, ulid| result.and(self.delete_dir(*ulid)))
     }
 
     /// End of the newest block of in-order samples: the head takes nothing before.

@@ -104,7 +104,12 @@ fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) ->
 /// Crash safety: never truncate the head on the word of a block that cannot be read back, nor delete blocks.
 pub(super) fn load_cut(db: &Db, ulid: Ulid) -> Result<()> {
     let reloaded = db.blocks.reload();
-    if reloaded.is_ok() && db.blocks.loaded().iter().any(|b| b.ulid() == ulid) {
+    if db.blocks.loaded().iter().any(|b| b.ulid() == ulid) {
+        // Crash safety: from here on it is needed. Blocks that it replaces may be gone already, even if
+        // others of them could not be removed; a later pass, or the next start, sees to those.
+        if let Err(error) = &reloaded {
+            tracing::warn!(block = %ulid, %error, "a block that was replaced could not be removed");
+        }
         return Ok(());
     }
     db.blocks.delete(&[ulid])?;

@@ -196,9 +196,11 @@ impl History {
             }
         }
         let halved = counts.iter().filter(|(present, all)| *present != 0 && present != all).count();
-        let telling = counts.iter().filter(|(_, all)| *all > 0);
-        let overtaking =
-            telling.skip_while(|(present, _)| *present > 0).filter(|(present, _)| *present > 0).count();
+        // A batch that was refused may be missing between others.
+        let acknowledged = counts.iter().zip(&self.batches).filter(|(_, batch)| batch.end.is_some());
+        let telling = acknowledged.map(|(count, _)| count).filter(|(_, all)| *all > 0);
+        let after_a_gap = telling.skip_while(|(present, _)| *present > 0);
+        let overtaking = after_a_gap.filter(|(present, _)| *present > 0).count();
         (halved, overtaking)
     }
 }

@@ -6,6 +6,7 @@
 //! `CRASH_SEED` draws another script and other points, `CRASH_POINTS` says how many points (200), `CRASH_AT`
 //! replays one of them.
 
+mod faults;
 mod history;
 mod script;
 

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use promontory_tsdb::fs::{Journal, Recording};
-use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, Matcher, SeriesRef, stale_nan, wal};
+use promontory_tsdb::{Db, DbOptions, Labels, ManualClock, Matcher, Result, SeriesRef, stale_nan, wal};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::history::{History, Span, read};
+use crate::support::Contents;
 
 pub(crate) const BLOCK_MS: i64 = 5 * 60_000;
 const SCRAPE_MS: i64 = 15_000;
@@ -37,6 +38,8 @@ pub(crate) struct World {
     db: Option<Arc<Db>>,
     rng: StdRng,
     round: i64,
+    /// Whether calls may fail: what failed is not acknowledged.
+    pub(crate) tolerant: bool,
     /// What happened how often.
     pub(crate) done: Done,
 }
@@ -51,6 +54,8 @@ pub(crate) struct Done {
     pub(crate) checkpoints: usize,
     pub(crate) syncs: usize,
     pub(crate) restarts: usize,
+    /// Calls that gave an error.
+    pub(crate) failed: usize,
 }
 
 fn labels(name: &str, i: i64) -> Labels {
@@ -68,6 +73,7 @@ impl World {
             db: Some(db),
             rng: StdRng::seed_from_u64(seed),
             round: 0,
+            tolerant: false,
             done: Done::default(),
         }
     }
@@ -122,29 +128,36 @@ impl World {
         }
         let samples = samples.into_iter().map(|(labels, t, v)| (labels, t, v.to_bits(), false));
         let batch = self.history.begin(self.journal.len(), samples);
-        appender.commit().unwrap();
-        self.history.acknowledge(batch, self.journal.len());
-        self.done.batches += 1;
+        let result = appender.commit();
+        if self.ok(result).is_some() {
+            self.history.acknowledge(batch, self.journal.len());
+            self.done.batches += 1;
+        }
     }
 
     fn upkeep(&mut self) {
         if self.rng.random_ratio(1, 12) {
-            let done = self.db().maintain().unwrap();
-            self.done.cuts += done.blocks_cut.len();
-            self.done.merges += done.blocks_merged.len();
-            self.done.checkpoints += usize::from(done.checkpoint.is_some());
+            let done = self.db().maintain();
+            if let Some(done) = self.ok(done) {
+                self.done.cuts += done.blocks_cut.len();
+                self.done.merges += done.blocks_merged.len();
+                self.done.checkpoints += usize::from(done.checkpoint.is_some());
+            }
         }
         if self.rng.random_ratio(1, 30) {
             let begin = self.journal.len();
-            self.db().sync().unwrap();
-            self.history.sync(Span { begin, end: Some(self.journal.len()) });
-            self.done.syncs += 1;
+            let result = self.db().sync();
+            if self.ok(result).is_some() {
+                self.history.sync(Span { begin, end: Some(self.journal.len()) });
+                self.done.syncs += 1;
+            }
         }
         if self.rng.random_ratio(1, 20) {
             self.delete();
         }
         if self.rng.random_ratio(1, 100) {
-            self.done.cleanings += self.db().clean_tombstones().unwrap().len();
+            let cleaned = self.db().clean_tombstones();
+            self.done.cleanings += self.ok(cleaned).map_or(0, |blocks| blocks.len());
         }
         if self.rng.random_ratio(1, 90) {
             self.restart();
@@ -167,25 +180,51 @@ impl World {
         };
         let matchers: Vec<_> = labels.iter().map(|(name, value)| Matcher::eq(name, value)).collect();
         let begin = self.journal.len();
-        self.db().delete(&matchers, mint, maxt).unwrap();
-        let span = Span { begin, end: Some(self.journal.len()) };
-        self.history.delete(span, labels, mint, maxt);
+        let result = self.db().delete(&matchers, mint, maxt);
+        let end = self.ok(result).map(|_| self.journal.len());
+        self.history.delete(Span { begin, end }, labels, mint, maxt);
         self.done.deletes += 1;
     }
 
-    fn restart(&mut self) {
+    /// Stops, with or without a close, and starts again.
+    pub(crate) fn restart(&mut self) {
         let close = self.rng.random();
         let db = self.db.take().unwrap();
         if close {
-            db.close().unwrap();
+            let result = db.close();
+            self.ok(result);
         }
         drop(db);
-        self.db = Some(Db::open(options(&self.dir)).unwrap());
+        let mut opened = Db::open(options(&self.dir));
+        if self.tolerant && opened.is_err() {
+            self.done.failed += 1;
+            // Whoever looks after the machine puts it right.
+            self.journal.heal();
+            opened = Db::open(options(&self.dir));
+        }
+        self.db = Some(opened.unwrap());
         self.done.restarts += 1;
+    }
+
+    fn ok<T>(&mut self, result: Result<T>) -> Option<T> {
+        if self.tolerant && result.is_err() {
+            self.done.failed += 1;
+            return None;
+        }
+        Some(result.unwrap())
+    }
+
+    /// Whether the database takes nothing more until a restart.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.db().is_log_poisoned()
+    }
+
+    pub(crate) fn contents(&self) -> Contents {
+        read(&**self.db())
     }
 
     /// The database has what was acknowledged.
     pub(crate) fn verify(&self) {
-        assert!(read(&**self.db()) == self.history.contents(), "wrong before any crash");
+        assert!(self.contents() == self.history.contents(), "wrong before any crash");
     }
 }
