@@ -89,11 +89,13 @@ fn list(dir: &Path) -> Result<Vec<((u32, u64), PathBuf)>> {
 pub(crate) fn read(dir: &Path, wal_dir: &Path) -> Result<Option<Snapshot>> {
     let Some(((number, offset), path)) = list(dir)?.pop() else { return Ok(None) };
     let log_path = segment::path(wal_dir, number);
-    let log_len = fs::metadata(&log_path).map_or(0, |m| m.len());
+    let log_len = fs::metadata(&log_path).ok().map(|m| m.len());
     let covered = segment::last_checkpoint(wal_dir)?.is_some_and(|(_, last)| last >= number);
     // Prometheus pads the last page before it takes a snapshot. What is beyond the end of the log stands
     // for a log that is gone.
-    if !covered && (offset > log_len || offset % crate::wal::PAGE_BYTES as u64 != 0) {
+    let fits =
+        log_len.is_some_and(|len| offset <= len) && offset.is_multiple_of(crate::wal::PAGE_BYTES as u64);
+    if !covered && !fits {
         tracing::warn!(snapshot = %path.display(), "the snapshot of the head does not fit the log and is not used");
         return Ok(None);
     }
