@@ -31,6 +31,11 @@ impl<'a> BitReader<'a> {
         self.pos
     }
 
+    /// Bits that are left; 0 past the end.
+    pub(super) fn left(&self) -> usize {
+        (self.data.len() * 8).saturating_sub(self.pos)
+    }
+
     /// The next 64 bits.
     #[inline(always)]
     pub(super) fn peek(&self) -> u64 {

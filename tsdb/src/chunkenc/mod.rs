@@ -1,7 +1,7 @@
 //! Chunk encodings: compressed runs of samples of one series.
 //!
-//! [`xor`] is read and written, [`xor2`] is read. The histogram encodings are recognised, so that a
-//! reader can say what it skips, but give [`ChunkError::Unsupported`].
+//! [`xor`] and [`xor2`] hold floats, [`histogram`] holds native histograms; all are read and written.
+//! [`decode_into`] is the fast way to floats, [`histogram::Iter`] to histograms, [`decode`] to either.
 //!
 //! # Errors
 //! Decoding never panics on damaged bytes, and allocates no more than the bytes can hold samples.
@@ -10,11 +10,14 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/chunk.go>
 
 mod bits;
+pub mod histogram;
 #[cfg(test)]
 mod tests;
+mod varbit;
 pub mod xor;
 pub mod xor2;
 
+use crate::histogram::HistogramValue;
 use crate::sample::TimestampMs;
 
 /// How the samples of a chunk are encoded; the discriminant is the byte on disk.
@@ -58,6 +61,23 @@ impl Encoding {
     pub fn is_histogram(self) -> bool {
         !matches!(self, Self::Xor | Self::Xor2)
     }
+
+    /// Whether there is room for start timestamps.
+    pub fn has_start_timestamps(self) -> bool {
+        matches!(self, Self::Xor2 | Self::HistogramSt | Self::FloatHistogramSt)
+    }
+
+    /// The name that Prometheus gives it, as in `promtool tsdb analyze`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xor => "XOR",
+            Self::Histogram => "histogram",
+            Self::FloatHistogram => "floathistogram",
+            Self::Xor2 => "XOR2",
+            Self::HistogramSt => "histogramST",
+            Self::FloatHistogramSt => "floathistogramST",
+        }
+    }
 }
 
 /// Why a chunk cannot be decoded.
@@ -72,8 +92,8 @@ pub enum ChunkError {
         /// What was found.
         reason: &'static str,
     },
-    /// The encoding is known but not decoded by this build.
-    #[error("chunk encoding {0:?} is not supported yet")]
+    /// The chunk holds histograms where floats were asked for, or the other way around.
+    #[error("chunk encoding {} does not hold what is read", .0.name())]
     Unsupported(Encoding),
 }
 
@@ -87,7 +107,81 @@ pub fn num_samples(encoding: Encoding, data: &[u8]) -> u16 {
     }
 }
 
-/// Appends all float samples of a chunk to `timestamps` and `values`.
+/// The samples of some chunks of one series.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decoded {
+    /// Times of float samples, ms.
+    pub timestamps: Vec<TimestampMs>,
+    /// Float samples.
+    pub values: Vec<f64>,
+    /// Start timestamps of float samples, ms, 0 where there is none. As long as `values`, or empty: no
+    /// sample has one.
+    pub start_timestamps: Vec<TimestampMs>,
+    /// Histogram samples.
+    pub histograms: Vec<DecodedHistogram>,
+}
+
+/// A histogram out of a chunk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodedHistogram {
+    /// ms since the epoch.
+    pub timestamp: TimestampMs,
+    /// When what it counts began, ms; 0 if not known.
+    pub start_timestamp: TimestampMs,
+    /// The value as it was appended.
+    pub histogram: HistogramValue,
+}
+
+/// Appends all samples of a chunk of any encoding to `out`.
+///
+/// # Errors
+/// If the chunk is damaged; `out` is then as it was.
+pub fn decode(encoding: Encoding, data: &[u8], out: &mut Decoded) -> Result<(), ChunkError> {
+    if !encoding.is_histogram() {
+        let Decoded { timestamps, values, start_timestamps, .. } = out;
+        return decode_with_start_into(encoding, data, timestamps, values, start_timestamps);
+    }
+    let before = out.histograms.len();
+    let mut samples = histogram::Iter::new(encoding, data)?;
+    loop {
+        match samples.advance() {
+            Ok(true) => out.histograms.push(DecodedHistogram {
+                timestamp: samples.timestamp(),
+                start_timestamp: samples.start_timestamp(),
+                histogram: samples.value(),
+            }),
+            Ok(false) => return Ok(()),
+            Err(e) => {
+                out.histograms.truncate(before);
+                return Err(e);
+            }
+        }
+    }
+}
+
+/// Appends all float samples of a chunk to `timestamps` and `values`, and their start timestamps to
+/// `start_timestamps`, which is as long as `values` or, while no sample has one, empty.
+///
+/// # Errors
+/// If the chunk is damaged or holds histograms; the vectors are then as they were.
+pub fn decode_with_start_into(
+    encoding: Encoding,
+    data: &[u8],
+    timestamps: &mut Vec<TimestampMs>,
+    values: &mut Vec<f64>,
+    start_timestamps: &mut Vec<TimestampMs>,
+) -> Result<(), ChunkError> {
+    if encoding == Encoding::Xor2 {
+        return xor2::decode_with_start_into(data, timestamps, values, start_timestamps);
+    }
+    decode_into(encoding, data, timestamps, values)?;
+    if !start_timestamps.is_empty() {
+        start_timestamps.resize(values.len(), 0);
+    }
+    Ok(())
+}
+
+/// Appends all float samples of a chunk to `timestamps` and `values`; start timestamps are passed over.
 ///
 /// # Errors
 /// If the chunk is damaged or holds histograms; the vectors are then as they were.

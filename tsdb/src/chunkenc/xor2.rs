@@ -1,22 +1,199 @@
-//! XOR2 chunks, read only: floats with joint timestamp and value control bits.
+//! XOR2 chunks: floats with joint timestamp and value control bits, and start timestamps.
 //!
 //! # Format
 //! `docs/format/chunks.md`. As [`super::xor`], with a header byte for start timestamps, byte-friendly
 //! delta-of-delta widths, and a short code for the stale marker, which never becomes the value that
-//! the next one is XORed with. Start timestamps are decoded only to be skipped.
+//! the next one is XORed with.
 //!
 //! # Source
-//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/xor2.go>
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/xor2.go>; bytes written here
+//! equal those that Prometheus writes for the same samples.
 
-use super::bits::{BitReader, Window, lopsided};
+use super::bits::{BitReader, BitWriter, Window};
+use super::varbit::StartTimestamps;
 use super::{ChunkError, fill_samples};
-use crate::sample::{STALE_NAN_BITS, TimestampMs};
+use crate::encoding::zigzag;
+use crate::sample::{STALE_NAN_BITS, Sample, TimestampMs};
 
 const HEADER: usize = 3;
-/// Payload widths of a start timestamp change by the number of leading ones of its prefix.
-const VARBIT_BITS: [u32; 9] = [0, 3, 6, 9, 12, 18, 25, 56, 64];
 
-/// Appends all samples of a chunk to `timestamps` and `values`.
+/// Appends samples to a chunk.
+///
+/// Timestamps may be any `i64`; keeping them ascending is up to the caller.
+#[derive(Debug, Clone)]
+pub struct Appender {
+    out: BitWriter,
+    last: Sample,
+    t_delta: u64,
+    /// The newest value that is not a stale marker.
+    base: u64,
+    /// `None` before the first window is written.
+    window: Option<Window>,
+    start: StartTimestamps,
+    count: u16,
+}
+
+impl Default for Appender {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Appender {
+    /// An empty chunk.
+    pub fn new() -> Self {
+        Self::with_capacity(128)
+    }
+
+    /// An empty chunk with room for `bytes` bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        let mut buffer = Vec::with_capacity(bytes.max(HEADER));
+        buffer.extend_from_slice(&[0; HEADER]);
+        Self {
+            out: BitWriter { bytes: buffer, free: 0 },
+            last: Sample { t: 0, v: 0.0 },
+            t_delta: 0,
+            base: 0,
+            window: None,
+            start: StartTimestamps::default(),
+            count: 0,
+        }
+    }
+
+    /// Continues a chunk that [`Appender::bytes`] (or Prometheus) gave.
+    ///
+    /// # Errors
+    /// If the chunk is damaged.
+    pub fn resume(mut data: Vec<u8>) -> Result<Self, ChunkError> {
+        let mut iter = Iter::new(&data)?;
+        while iter.next().transpose()?.is_some() {}
+        let Iter { state, start, count, .. } = iter;
+        let bits = state.bits.pos();
+        let last = Sample { t: state.t, v: f64::from_bits(state.v) };
+        let (t_delta, base) = (state.t_delta as u64, state.base);
+        let window = state.saw_window.then_some(state.window);
+        data.truncate(bits.div_ceil(8));
+        let free = (data.len() * 8 - bits) as u32;
+        Ok(Self { out: BitWriter { bytes: data, free }, last, t_delta, base, window, start, count })
+    }
+
+    /// Appends one sample. `start` is when what it counts began, ms; 0 if not known.
+    ///
+    /// # Panics
+    /// If the chunk already holds `u16::MAX` samples.
+    pub fn append(&mut self, start: TimestampMs, t: TimestampMs, v: f64) {
+        let before = self.last.t;
+        let delta = t.wrapping_sub(before) as u64;
+        let bits = v.to_bits();
+        match self.count {
+            0 => {
+                self.out.put_uvarint(zigzag(t));
+                self.out.put(bits, 64);
+            }
+            1 => {
+                self.out.put_uvarint(delta);
+                self.put_value(bits);
+                self.t_delta = delta;
+            }
+            _ => {
+                self.put_joint(delta.wrapping_sub(self.t_delta) as i64, bits);
+                self.t_delta = delta;
+            }
+        }
+        if bits != STALE_NAN_BITS {
+            self.base = bits;
+        }
+        self.start.write(&mut self.out, self.count, before, t, start);
+        self.last = Sample { t, v };
+        self.count = self.count.checked_add(1).expect("a chunk is cut before it holds 2^16 samples");
+        self.out.bytes[..2].copy_from_slice(&self.count.to_be_bytes());
+    }
+
+    /// The change of distance and the value.
+    fn put_joint(&mut self, dod: i64, v: u64) {
+        match dod {
+            0 if v == self.base => return self.out.put(0, 1),
+            0 if v == STALE_NAN_BITS => return self.out.put(0b11111, 5),
+            0 => return self.put_changed(v, (0b100, 3), (0b101, 3)),
+            -4096..=4095 => self.out.put(0b110 << 13 | dod as u64 & 0x1fff, 16),
+            -524_288..=524_287 => self.out.put(0b1110 << 20 | dod as u64 & 0xf_ffff, 24),
+            _ => {
+                self.out.put(0b11110, 5);
+                self.out.put(dod as u64, 64);
+            }
+        }
+        self.put_value(v);
+    }
+
+    /// The four-way value code.
+    fn put_value(&mut self, v: u64) {
+        if v == STALE_NAN_BITS {
+            self.out.put(0b111, 3);
+        } else if v == self.base {
+            self.out.put(0, 1);
+        } else {
+            self.put_changed(v, (0b10, 2), (0b110, 3));
+        }
+    }
+
+    /// A value that is not the one before, behind the code for the same window or for another.
+    fn put_changed(&mut self, v: u64, same: (u64, u32), other: (u64, u32)) {
+        let xor = v ^ self.base;
+        let leading = xor.leading_zeros().min(31);
+        let trailing = xor.trailing_zeros();
+        if let Some(w) = self.window
+            && leading >= 64 - w.significant - w.trailing
+            && trailing >= w.trailing
+        {
+            self.out.put(same.0, same.1);
+            return self.out.put(xor >> w.trailing, w.significant);
+        }
+        let significant = 64 - leading - trailing;
+        self.window = Some(Window { significant, trailing });
+        let code = other.0 << 11 | u64::from(leading) << 6 | u64::from(significant & 63);
+        self.out.put(code, other.1 + 11);
+        self.out.put(xor >> trailing, significant);
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The newest sample; meaningless while the chunk is empty.
+    pub fn last(&self) -> Sample {
+        self.last
+    }
+
+    /// The chunk so far, valid after every append.
+    pub fn bytes(&self) -> &[u8] {
+        &self.out.bytes
+    }
+
+    /// The finished chunk.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.out.bytes
+    }
+}
+
+/// Encodes samples without start timestamps in one go.
+///
+/// # Panics
+/// If there are more than `u16::MAX`.
+pub fn encode(samples: impl IntoIterator<Item = Sample>) -> Vec<u8> {
+    let mut appender = Appender::new();
+    for s in samples {
+        appender.append(0, s.t, s.v);
+    }
+    appender.into_bytes()
+}
+
+/// Appends all samples of a chunk to `timestamps` and `values`; start timestamps are passed over.
 ///
 /// # Errors
 /// If the chunk is damaged; the vectors are then as they were.
@@ -25,11 +202,53 @@ pub fn decode_into(
     timestamps: &mut Vec<TimestampMs>,
     values: &mut Vec<f64>,
 ) -> Result<(), ChunkError> {
-    let Some([hi, lo, start_times]) = data.first_chunk::<HEADER>().copied() else {
+    let (mut state, mut start, count) = open(data)?;
+    fill_samples(timestamps, values, usize::from(count), |ts, vs| {
+        if start.any() {
+            fill(&mut state, &mut start, ts, vs, |_| {})
+        } else {
+            fill_without_start(&mut state, ts, vs)
+        }
+    })
+}
+
+/// Appends all samples of a chunk to `timestamps` and `values`, and their start timestamps to
+/// `start_timestamps`, which is as long as `values` or, while no sample has one, empty.
+///
+/// # Errors
+/// If the chunk is damaged; the vectors are then as they were.
+pub fn decode_with_start_into(
+    data: &[u8],
+    timestamps: &mut Vec<TimestampMs>,
+    values: &mut Vec<f64>,
+    start_timestamps: &mut Vec<TimestampMs>,
+) -> Result<(), ChunkError> {
+    let (mut state, mut start, count) = open(data)?;
+    let (before, had) = (values.len(), start_timestamps.len());
+    if !start.any() {
+        decode_into(data, timestamps, values)?;
+        if had > 0 {
+            start_timestamps.resize(values.len(), 0);
+        }
+        return Ok(());
+    }
+    start_timestamps.resize(before, 0);
+    let result = fill_samples(timestamps, values, usize::from(count), |ts, vs| {
+        start_timestamps.reserve(ts.len());
+        fill(&mut state, &mut start, ts, vs, |st| start_timestamps.push(st))
+    });
+    if result.is_err() {
+        start_timestamps.truncate(had);
+    }
+    result
+}
+
+fn open(data: &[u8]) -> Result<(State<'_>, StartTimestamps, u16), ChunkError> {
+    let Some([hi, lo, header]) = data.first_chunk::<HEADER>().copied() else {
         return Err(ChunkError::Corrupt { bit: 0, reason: "chunk has no header" });
     };
-    let count = usize::from(u16::from_be_bytes([hi, lo]));
-    let least = match count {
+    let count = u16::from_be_bytes([hi, lo]);
+    let least = match usize::from(count) {
         0 => 0,
         1 => 72,
         n => 72 + 9 + (n - 2),
@@ -37,31 +256,105 @@ pub fn decode_into(
     if least > (data.len() - HEADER) * 8 {
         return Err(ChunkError::Corrupt { bit: 0, reason: "sample count is more than the chunk can hold" });
     }
-    let first_known = start_times & 0x80 != 0;
-    // Index of the first sample that carries a start timestamp; from there on every sample does.
-    let from = match usize::from(start_times & 0x7f) {
-        0 => usize::MAX,
-        n => n,
+    let state = State {
+        bits: BitReader::new(data, HEADER),
+        t: 0,
+        t_delta: 0,
+        v: 0,
+        base: 0,
+        window: Window::WHOLE,
+        saw_window: false,
     };
-    let mut state =
-        State { bits: BitReader::new(data, HEADER), t: 0, t_delta: 0, v: 0, base: 0, window: Window::WHOLE };
-    fill_samples(timestamps, values, count, |ts, vs| {
-        for (i, (t, v)) in ts.iter_mut().zip(vs).enumerate() {
-            match i {
-                0 => state.first(first_known)?,
-                1 => state.second()?,
-                _ => state.next()?,
-            }
-            if i >= from {
-                // Decoded only to know its length.
-                varbit(&mut state.bits);
-            }
-            (*t, *v) = (state.t, f64::from_bits(state.v));
-        }
-        state.bits.check()
-    })
+    Ok((state, StartTimestamps::open(header), count))
 }
 
+fn fill_without_start(
+    state: &mut State<'_>,
+    timestamps: &mut [TimestampMs],
+    values: &mut [f64],
+) -> Result<(), ChunkError> {
+    let mut out = timestamps.iter_mut().zip(values);
+    for (step, (t, v)) in [State::first, State::second].into_iter().zip(out.by_ref()) {
+        step(state)?;
+        (*t, *v) = (state.t, f64::from_bits(state.v));
+    }
+    for (t, v) in out {
+        state.next()?;
+        (*t, *v) = (state.t, f64::from_bits(state.v));
+    }
+    state.bits.check()
+}
+
+fn fill(
+    state: &mut State<'_>,
+    start: &mut StartTimestamps,
+    timestamps: &mut [TimestampMs],
+    values: &mut [f64],
+    mut see: impl FnMut(TimestampMs),
+) -> Result<(), ChunkError> {
+    for (i, (t, v)) in timestamps.iter_mut().zip(values).enumerate() {
+        let before = state.t;
+        state.step(i)?;
+        start.read(&mut state.bits, i, before, state.t)?;
+        (*t, *v) = (state.t, f64::from_bits(state.v));
+        see(start.newest);
+    }
+    state.bits.check()
+}
+
+/// Samples of a chunk, one by one, each with its start timestamp (ms, 0 if not known). Ends after an
+/// error.
+#[derive(Debug, Clone)]
+pub struct Iter<'a> {
+    state: State<'a>,
+    start: StartTimestamps,
+    count: u16,
+    done: u16,
+}
+
+impl<'a> Iter<'a> {
+    /// Starts at the first sample.
+    ///
+    /// # Errors
+    /// If the header is damaged.
+    pub fn new(data: &'a [u8]) -> Result<Self, ChunkError> {
+        let (state, start, count) = open(data)?;
+        Ok(Self { state, start, count, done: 0 })
+    }
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Result<(TimestampMs, Sample), ChunkError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done == self.count {
+            return None;
+        }
+        let (index, before) = (usize::from(self.done), self.state.t);
+        let step = self.state.step(index);
+        let Self { state, start, .. } = self;
+        let step = step
+            .and_then(|()| start.read(&mut state.bits, index, before, state.t))
+            .and_then(|()| state.bits.check());
+        self.done += 1;
+        match step {
+            Ok(()) => {
+                let sample = Sample { t: self.state.t, v: f64::from_bits(self.state.v) };
+                Some(Ok((self.start.newest, sample)))
+            }
+            Err(e) => {
+                self.done = self.count;
+                Some(Err(e))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(usize::from(self.count - self.done)))
+    }
+}
+
+#[derive(Debug, Clone)]
 struct State<'a> {
     bits: BitReader<'a>,
     t: TimestampMs,
@@ -70,17 +363,25 @@ struct State<'a> {
     /// The newest value that is not a stale marker: what the next one is XORed with.
     base: u64,
     window: Window,
+    saw_window: bool,
 }
 
 impl State<'_> {
-    fn first(&mut self, start_time_known: bool) -> Result<(), ChunkError> {
+    /// Sample `index`, without its start timestamp.
+    #[inline(always)]
+    fn step(&mut self, index: usize) -> Result<(), ChunkError> {
+        match index {
+            0 => self.first(),
+            1 => self.second(),
+            _ => self.next(),
+        }
+    }
+
+    fn first(&mut self) -> Result<(), ChunkError> {
         self.t = self.bits.varint()?;
         self.v = self.bits.take(64);
         if self.v != STALE_NAN_BITS {
             self.base = self.v;
-        }
-        if start_time_known {
-            self.bits.varint()?;
         }
         Ok(())
     }
@@ -158,26 +459,11 @@ impl State<'_> {
                 return Err(self.bits.error("value window is wider than a value"));
             };
             self.window = window;
+            self.saw_window = true;
             self.bits.skip(11);
         }
         self.base ^= self.window.read(&mut self.bits);
         self.v = self.base;
         Ok(())
-    }
-}
-
-/// A number in Prometheus' "varbit" code.
-fn varbit(bits: &mut BitReader<'_>) -> i64 {
-    let word = bits.peek();
-    let ones = (!word).leading_zeros().min(8);
-    bits.skip((ones + 1).min(8) as usize);
-    match VARBIT_BITS[ones as usize] {
-        0 => 0,
-        64 => bits.take(64) as i64,
-        n => {
-            let word = bits.peek();
-            bits.skip(n as usize);
-            lopsided(word, n)
-        }
     }
 }

@@ -31,6 +31,7 @@ pub use bounds::{
 };
 pub use buckets::{Bucket, Buckets, Indexed, indexed};
 pub use text::Count;
+pub(crate) use validate::check_spans;
 pub use validate::{InvalidHistogram, InvalidKind};
 
 /// A run of `length` populated buckets, `offset` buckets after the end of the previous run.
@@ -308,6 +309,18 @@ impl From<Histogram> for HistogramValue {
 impl From<FloatHistogram> for HistogramValue {
     fn from(h: FloatHistogram) -> Self {
         Self::Float(Arc::new(h))
+    }
+}
+
+impl From<Arc<Histogram>> for HistogramValue {
+    fn from(h: Arc<Histogram>) -> Self {
+        Self::Integer(h)
+    }
+}
+
+impl From<Arc<FloatHistogram>> for HistogramValue {
+    fn from(h: Arc<FloatHistogram>) -> Self {
+        Self::Float(h)
     }
 }
 

@@ -163,7 +163,7 @@ impl Shape<'_> {
 const POSITIVE: &str = "positive side";
 const NEGATIVE: &str = "negative side";
 
-pub(super) fn check_spans(spans: &[Span], buckets: usize) -> Result {
+pub(crate) fn check_spans(spans: &[Span], buckets: usize) -> Result {
     for (n, span) in spans.iter().enumerate().skip(1) {
         check_offset(n, span)?;
     }

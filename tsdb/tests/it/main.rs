@@ -18,3 +18,4 @@ mod prometheus_reads_ours;
 mod read_only;
 mod snapshots;
 mod support;
+mod vectors;
