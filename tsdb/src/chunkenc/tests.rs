@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
-use super::bits::BitWriter;
+use super::histogram::{Appended, ChunkAppender, Coder, FloatCoder, IntegerCoder, Iter};
 use super::*;
-use crate::encoding::zigzag;
+use crate::histogram::{CUSTOM_SCHEMA, CounterResetHint, FloatHistogram, Histogram, Span};
 use crate::sample::{STALE_NAN_BITS, Sample};
 
 type Bits = Vec<(TimestampMs, u64)>;
@@ -47,109 +47,6 @@ fn series(max: usize) -> impl Strategy<Value = Bits> {
     })
 }
 
-/// Writes XOR2 from the description of the format, to have something to read.
-fn encode_xor2(samples: &Bits, start_times: Option<(bool, usize)>) -> Vec<u8> {
-    let mut w = BitWriter { bytes: vec![0; 3], free: 0 };
-    let (mut base, mut delta, mut window) = (0u64, 0i64, None::<(u32, u32)>);
-    w.bytes[..2].copy_from_slice(&(samples.len() as u16).to_be_bytes());
-    let (first, from) = start_times.unwrap_or((false, 0));
-    w.bytes[2] = u8::from(first) << 7 | from as u8;
-    for (i, &(t, v)) in samples.iter().enumerate() {
-        let stale = v == STALE_NAN_BITS;
-        let previous = if i > 0 { samples[i - 1].0 } else { 0 };
-        let mut value = |w: &mut BitWriter, known_changed: bool| {
-            let xor = v ^ base;
-            match (known_changed, stale, xor) {
-                (false, true, _) => return w.put(0b111, 3),
-                (false, false, 0) => return w.put(0, 1),
-                _ => {}
-            }
-            let (lead, trail) = (xor.leading_zeros().min(31), xor.trailing_zeros());
-            match window {
-                Some((l, t)) if lead >= l && trail >= t => {
-                    if known_changed {
-                        w.put(0, 1)
-                    } else {
-                        w.put(0b10, 2)
-                    }
-                    w.put(xor >> t, 64 - l - t);
-                }
-                _ => {
-                    window = Some((lead, trail));
-                    if known_changed {
-                        w.put(1, 1)
-                    } else {
-                        w.put(0b110, 3)
-                    }
-                    w.put(u64::from(lead), 5);
-                    w.put(u64::from((64 - lead - trail) & 63), 6);
-                    w.put(xor >> trail, 64 - lead - trail);
-                }
-            }
-        };
-        match i {
-            0 => {
-                w.put_uvarint(zigzag(t));
-                w.put(v, 64);
-                if first {
-                    w.put_uvarint(zigzag(12_345));
-                }
-            }
-            1 => {
-                delta = t.wrapping_sub(previous);
-                w.put_uvarint(delta as u64);
-                value(&mut w, false);
-            }
-            _ => {
-                let d = t.wrapping_sub(previous);
-                let dod = d.wrapping_sub(delta);
-                delta = d;
-                match dod {
-                    0 if stale => w.put(0b11111, 5),
-                    0 if v == base => w.put(0, 1),
-                    0 => {
-                        w.put(0b10, 2);
-                        value(&mut w, true);
-                    }
-                    _ => {
-                        match dod {
-                            -4096..=4095 => w.put(0b110 << 13 | dod as u64 & 0x1fff, 16),
-                            -524_288..=524_287 => w.put(0b1110 << 20 | dod as u64 & 0xf_ffff, 24),
-                            _ => {
-                                w.put(0b11110, 5);
-                                w.put(dod as u64, 64);
-                            }
-                        }
-                        value(&mut w, false);
-                    }
-                }
-            }
-        }
-        if from > 0 && i >= from {
-            // Every class of the code in turn.
-            let (prefix, bits, n) = [
-                (0, 1, 0u32),
-                (0b10, 2, 3),
-                (0b110, 3, 6),
-                (0b1110, 4, 9),
-                (0b11110, 5, 12),
-                (0b11_1110, 6, 18),
-                (0b111_1110, 7, 25),
-                (0xfe, 8, 56),
-                (0xff, 8, 64),
-            ][i % 9];
-            w.put(prefix, bits);
-            if n > 0 {
-                w.put(0x5555_5555_5555_5555, n);
-            }
-        }
-        if !stale {
-            base = v;
-        }
-    }
-    w.bytes
-}
-
 /// What the fuzz targets run: any bytes give samples or an error, both readers the same.
 fn check_any_bytes(data: &[u8]) {
     let bulk = decode(Encoding::Xor, data);
@@ -160,7 +57,32 @@ fn check_any_bytes(data: &[u8]) {
         assert_eq!(a, b);
         assert!(xor::Appender::resume(data.to_vec()).is_ok());
     }
-    drop(decode(Encoding::Xor2, data));
+    let bulk = decode(Encoding::Xor2, data);
+    let one_by_one: Result<Bits, ChunkError> =
+        xor2::Iter::new(data).and_then(|it| it.map(|s| s.map(|(_, s)| (s.t, s.v.to_bits()))).collect());
+    assert_eq!(bulk.ok(), one_by_one.ok(), "where the error is noticed may differ");
+    for code in 1..=6 {
+        let encoding = Encoding::from_code(code).unwrap();
+        let mut decoded = Decoded::default();
+        let result = super::decode(encoding, data, &mut decoded);
+        let found = decoded.values.len() + decoded.histograms.len();
+        assert_eq!(found, if result.is_ok() { num_samples(encoding, data).into() } else { 0 });
+        assert!([0, decoded.values.len()].contains(&decoded.start_timestamps.len()));
+        if result.is_ok() {
+            for h in decoded.histograms {
+                std::hint::black_box(h.histogram.to_float().detect_reset(&h.histogram.to_float()));
+                std::hint::black_box(h.histogram.to_string());
+            }
+            match encoding {
+                Encoding::Xor => drop(xor::Appender::resume(data.to_vec()).unwrap()),
+                Encoding::Xor2 => drop(xor2::Appender::resume(data.to_vec()).unwrap()),
+                e if IntegerCoder::ENCODINGS.contains(&e) => {
+                    drop(ChunkAppender::<IntegerCoder>::resume(e, data.to_vec()).unwrap());
+                }
+                e => drop(ChunkAppender::<FloatCoder>::resume(e, data.to_vec()).unwrap()),
+            }
+        }
+    }
 }
 
 #[test]
@@ -193,10 +115,164 @@ fn a_chunk_cut_short_is_an_error_at_every_length() {
 }
 
 #[test]
-fn histogram_chunks_are_named_in_the_error() {
+fn a_chunk_of_the_other_sort_is_an_error() {
     let e = decode_into(Encoding::FloatHistogram, &[0, 1, 0], &mut vec![], &mut vec![]).unwrap_err();
-    assert_eq!(e.to_string(), "chunk encoding FloatHistogram is not supported yet");
+    assert_eq!(e.to_string(), "chunk encoding floathistogram does not hold what is read");
+    assert!(matches!(Iter::new(Encoding::Xor, &[0; 3]), Err(ChunkError::Unsupported(Encoding::Xor))));
     assert_eq!(num_samples(Encoding::HistogramSt, &[0xc0, 5, 0]), 5);
+}
+
+#[test]
+fn buckets_that_the_bits_cannot_hold_are_refused_before_allocation() {
+    // One sample, no threshold, schema 0, a span of 2^32 − 1 buckets.
+    let mut w = bits::BitWriter { bytes: vec![0, 1, 0], free: 0 };
+    w.put(0, 9);
+    w.put_uvarbit(1);
+    w.put_uvarbit(u64::from(u32::MAX));
+    w.put_varbit(0);
+    w.bytes.resize(100, 0);
+    let e = decode_histograms(Encoding::Histogram, &w.bytes).unwrap_err();
+    assert!(e.to_string().ends_with("more buckets than the chunk can hold"), "{e}");
+    // As many samples as there may be, each of which would have its copy of many bounds.
+    let mut w = bits::BitWriter { bytes: vec![0xff, 0xff, 0], free: 0 };
+    w.put(0, 8);
+    w.put_varbit(i64::from(CUSTOM_SCHEMA));
+    w.put(0, 2);
+    w.put_uvarbit(10_000);
+    w.bytes.resize(1 << 20, 0);
+    let e = decode_histograms(Encoding::Histogram, &w.bytes).unwrap_err();
+    assert!(e.to_string().ends_with("more custom bounds than the chunk can hold"), "{e}");
+}
+
+fn decode_histograms(encoding: Encoding, data: &[u8]) -> Result<Vec<DecodedHistogram>, ChunkError> {
+    let mut decoded = Decoded::default();
+    super::decode(encoding, data, &mut decoded).map(|()| decoded.histograms)
+}
+
+fn growing(hint: CounterResetHint, counts: &[i64], offset: i32) -> Histogram {
+    Histogram {
+        counter_reset_hint: hint,
+        count: counts.iter().sum::<i64>() as u64,
+        positive_spans: vec![Span { offset, length: counts.len() as u32 }],
+        positive_buckets: crate::histogram::deltas(counts.iter().copied()).collect(),
+        ..Histogram::default()
+    }
+}
+
+#[test]
+fn what_does_not_fit_starts_a_chunk_that_says_why() {
+    use CounterResetHint::{Gauge, NotReset, Reset, Unknown};
+    let first = growing(Unknown, &[3, 0, 4], 0);
+    let append = |h: &Histogram| {
+        let mut open = histogram::Appender::new(false);
+        assert!(matches!(open.append(None, 1, 0, &first), Ok(Appended::InPlace)));
+        match open.append(None, 2, 0, h).unwrap() {
+            Appended::NewChunk(next) => (true, next.counter_reset_header(), next.len()),
+            _ => (false, open.counter_reset_header(), open.len()),
+        }
+    };
+    assert_eq!(append(&growing(Unknown, &[3, 1, 4], 0)), (false, Unknown, 2));
+    assert_eq!(append(&growing(Unknown, &[3, 0, 4, 1], 0)), (false, Unknown, 2), "recoded");
+    assert_eq!(append(&growing(Unknown, &[3, 1, 3], 0)), (true, Reset, 1));
+    assert_eq!(append(&growing(Unknown, &[5, 5], 1)), (true, Reset, 1), "a bucket is gone");
+    assert_eq!(append(&growing(Reset, &[9, 9, 9], 0)), (true, Reset, 1));
+    assert_eq!(append(&growing(Gauge, &[9, 9, 9], 0)), (true, Gauge, 1));
+    assert_eq!(append(&Histogram { schema: 1, ..growing(Unknown, &[9, 9, 9], 0) }), (true, Unknown, 1));
+    assert_eq!(append(&Histogram::stale()), (false, Unknown, 2));
+    let lost = Histogram { positive_spans: vec![], ..growing(Unknown, &[9], 0) };
+    assert!(histogram::Appender::new(false).append(None, 1, 0, &lost).is_err());
+
+    // A chunk that is begun because the one before is long enough.
+    let mut before = histogram::Appender::new(true);
+    before.append(None, 1, 0, &first).unwrap();
+    for (h, header) in [(growing(Unknown, &[4, 0, 4], 0), NotReset), (growing(Unknown, &[4], 0), Reset)] {
+        let mut next = histogram::Appender::new(true);
+        next.append(Some(&before), 2, 0, &h).unwrap();
+        assert_eq!(next.counter_reset_header(), header);
+        assert_eq!(histogram::counter_reset_header(Encoding::HistogramSt, next.bytes()), header);
+    }
+}
+
+#[test]
+fn hints_of_samples_are_what_the_chunk_alone_can_tell() {
+    let mut open = histogram::Appender::new(false);
+    for (t, hint) in [CounterResetHint::Reset, CounterResetHint::Unknown, CounterResetHint::NotReset]
+        .into_iter()
+        .enumerate()
+    {
+        open.append(None, t as i64, 0, &growing(hint, &[1, 2], 0)).unwrap();
+    }
+    assert_eq!(open.counter_reset_header(), CounterResetHint::Reset);
+    let read = decode_histograms(Encoding::Histogram, open.bytes()).unwrap();
+    let hints: Vec<_> = read.iter().map(|h| h.histogram.counter_reset_hint()).collect();
+    use CounterResetHint::{NotReset, Unknown};
+    assert_eq!(hints, [Unknown, NotReset, NotReset], "the chunk before may not be there");
+}
+
+/// Any valid histogram: a schema, gaps and counts on both sides.
+fn any_histogram() -> impl Strategy<Value = Histogram> {
+    let side = || prop::collection::vec((0u32..3, prop_oneof![0i64..5, 0i64..1_000_000]), 0..8);
+    let hint = prop::sample::select(vec![
+        CounterResetHint::Unknown,
+        CounterResetHint::Unknown,
+        CounterResetHint::Gauge,
+        CounterResetHint::Reset,
+    ]);
+    let zero = prop_oneof![3 => Just(0.0), 1 => Just(1e-3), 1 => Just(0.5), 1 => Just(3.3)];
+    (side(), side(), 0i32..3, zero, 0u64..9, any::<f64>(), hint).prop_map(
+        |(positive, negative, schema, zero_threshold, zero_count, sum, counter_reset_hint)| {
+            let spans = |side: &[(u32, i64)]| {
+                side.iter().map(|s| Span { offset: s.0 as i32, length: 1 }).collect::<Vec<_>>()
+            };
+            let buckets =
+                |side: &[(u32, i64)]| crate::histogram::deltas(side.iter().map(|s| s.1)).collect::<Vec<_>>();
+            let all = positive.iter().chain(&negative).map(|s| s.1 as u64).sum::<u64>();
+            Histogram {
+                counter_reset_hint,
+                schema: if schema == 2 { CUSTOM_SCHEMA } else { schema },
+                zero_threshold: if schema == 2 { 0.0 } else { zero_threshold },
+                zero_count: if schema == 2 { 0 } else { zero_count },
+                count: all + zero_count,
+                sum,
+                positive_spans: spans(&positive),
+                positive_buckets: buckets(&positive),
+                negative_spans: if schema == 2 { vec![] } else { spans(&negative) },
+                negative_buckets: if schema == 2 { vec![] } else { buckets(&negative) },
+                custom_values: if schema == 2 {
+                    (0..30).map(|i| f64::from(i) / 7.0).collect()
+                } else {
+                    vec![]
+                },
+            }
+        },
+    )
+}
+
+/// Appends all samples, and checks that they are read back, empty buckets aside.
+fn check_round_trip<C: Coder>(
+    samples: &[(i64, i64, C::Value)],
+    with_start: bool,
+    float: impl Fn(&C::Value) -> FloatHistogram,
+) {
+    let mut done = vec![ChunkAppender::<C>::new(with_start)];
+    for (t, start, h) in samples {
+        if let Appended::NewChunk(next) = done.last_mut().unwrap().append(None, *t, *start, h).unwrap() {
+            done.push(*next);
+        }
+    }
+    let mut read = Vec::new();
+    for chunk in &done {
+        check_any_bytes(chunk.bytes());
+        read.extend(decode_histograms(chunk.encoding(), chunk.bytes()).unwrap());
+    }
+    assert_eq!(read.len(), samples.len());
+    for (got, (t, start, want)) in read.iter().zip(samples) {
+        assert_eq!((got.timestamp, got.start_timestamp), (*t, if with_start { *start } else { 0 }));
+        let (mut got, mut want) = ((*got.histogram.to_float()).clone(), float(want));
+        got.compact(0);
+        want.compact(0);
+        assert!(got.equals(&want), "{got:?} is not {want:?}");
+    }
 }
 
 proptest! {
@@ -219,9 +295,46 @@ proptest! {
     }
 
     #[test]
-    fn xor2_is_read(series in series(200), st in prop::option::of((any::<bool>(), 0usize..128))) {
-        let data = encode_xor2(&series, st);
-        prop_assert_eq!(decode(Encoding::Xor2, &data), Ok(series));
+    fn xor2_gives_back_what_was_appended(
+        series in series(200),
+        starts in prop::collection::vec(prop_oneof![9 => Just(0i64), 1 => any::<i64>(), 1 => -9i64..9], 200),
+        cut in 0usize..200,
+    ) {
+        let mut appender = xor2::Appender::new();
+        for (i, (s, start)) in samples(&series).zip(&starts).enumerate() {
+            if i == cut {
+                appender = xor2::Appender::resume(appender.into_bytes()).unwrap();
+            }
+            appender.append(*start, s.t, s.v);
+        }
+        let data = appender.into_bytes();
+        prop_assert_eq!(decode(Encoding::Xor2, &data), Ok(series.clone()));
+        let mut decoded = Decoded::default();
+        super::decode(Encoding::Xor2, &data, &mut decoded).unwrap();
+        decoded.start_timestamps.resize(series.len(), 0);
+        prop_assert_eq!(&decoded.start_timestamps[..], &starts[..series.len()]);
+    }
+
+    #[test]
+    fn histograms_come_back_as_they_were_appended(
+        samples in prop::collection::vec((any::<i32>(), any::<i32>(), any_histogram()), 0..40),
+        with_start in any::<bool>(),
+        steady in any::<bool>(),
+    ) {
+        let mut samples: Vec<_> =
+            samples.into_iter().map(|(t, st, h)| (i64::from(t), i64::from(st), h)).collect();
+        if steady {
+            // One layout, so that there are long chunks; some stale markers.
+            let first = samples.first().map(|s| s.2.clone()).unwrap_or_default();
+            for (i, s) in samples.iter_mut().enumerate() {
+                let sum = s.2.sum;
+                s.2 = if i % 20 == 19 { Histogram::stale() } else { first.clone() };
+                s.2.sum = if i % 20 == 19 { s.2.sum } else { sum };
+            }
+        }
+        check_round_trip::<IntegerCoder>(&samples, with_start, Histogram::to_float);
+        let floats: Vec<_> = samples.into_iter().map(|(t, st, h)| (t, st, h.to_float())).collect();
+        check_round_trip::<FloatCoder>(&floats, with_start, FloatHistogram::clone);
     }
 
     #[test]
