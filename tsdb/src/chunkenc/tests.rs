@@ -195,17 +195,14 @@ fn what_does_not_fit_starts_a_chunk_that_says_why() {
 
 #[test]
 fn hints_of_samples_are_what_the_chunk_alone_can_tell() {
+    use CounterResetHint::{NotReset, Reset, Unknown};
     let mut open = histogram::Appender::new(false);
-    for (t, hint) in [CounterResetHint::Reset, CounterResetHint::Unknown, CounterResetHint::NotReset]
-        .into_iter()
-        .enumerate()
-    {
+    for (t, hint) in [Reset, Unknown, NotReset].into_iter().enumerate() {
         open.append(None, t as i64, 0, &growing(hint, &[1, 2], 0)).unwrap();
     }
-    assert_eq!(open.counter_reset_header(), CounterResetHint::Reset);
+    assert_eq!(open.counter_reset_header(), Reset);
     let read = decode_histograms(Encoding::Histogram, open.bytes()).unwrap();
     let hints: Vec<_> = read.iter().map(|h| h.histogram.counter_reset_hint()).collect();
-    use CounterResetHint::{NotReset, Unknown};
     assert_eq!(hints, [Unknown, NotReset, NotReset], "the chunk before may not be there");
 }
 

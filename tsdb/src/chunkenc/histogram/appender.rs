@@ -108,7 +108,7 @@ impl<C: Coder> ChunkAppender<C> {
         let fit = if gauge { self.fit_gauge(&shape) } else { self.fit_counter(&shape, value) };
         match fit {
             Fit::Fits { positive, negative } if self.count < max_samples(self.encoding) => {
-                Ok(self.append_fitting(t, start, value, gauge, [positive, negative]))
+                Ok(self.append_fitting(t, start, value, gauge, &[positive, negative]))
             }
             Fit::Fits { .. } => Ok(self.next_chunk(CounterResetHint::NotReset, t, start, value)),
             Fit::Not(header) => Ok(self.next_chunk(C::header_after_cut(header), t, start, value)),
@@ -206,7 +206,7 @@ impl<C: Coder> ChunkAppender<C> {
         start: TimestampMs,
         value: &C::Value,
         gauge: bool,
-        unions: [Option<Union>; 2],
+        unions: &[Option<Union>; 2],
     ) -> Appended<Self> {
         let sides = [true, false];
         let chunk_lacks = unions.iter().flatten().any(|u| u.chunk_lacks);
@@ -214,7 +214,7 @@ impl<C: Coder> ChunkAppender<C> {
         let mut sample = Cow::Borrowed(value);
         if sample_lacks {
             let sample = sample.to_mut();
-            for (positive, union) in sides.into_iter().zip(&unions) {
+            for (positive, union) in sides.into_iter().zip(unions) {
                 let shape = C::shape(value);
                 let spans = if positive { shape.positive.0 } else { shape.negative.0 };
                 let lacking = union.as_ref().filter(|u| u.sample_lacks);
@@ -231,7 +231,7 @@ impl<C: Coder> ChunkAppender<C> {
             }
         }
         if chunk_lacks {
-            self.recode(C::shape(&sample), &unions);
+            self.recode(&C::shape(&sample), unions);
         }
         self.write_next(t, start, &sample);
         if chunk_lacks { Appended::Recoded } else { Appended::InPlace }
@@ -242,7 +242,7 @@ impl<C: Coder> ChunkAppender<C> {
     }
 
     /// Writes the whole chunk anew with the layout of `like`.
-    fn recode(&mut self, like: Shape<'_>, unions: &[Option<Union>; 2]) {
+    fn recode(&mut self, like: &Shape<'_>, unions: &[Option<Union>; 2]) {
         let mut wide = Self::new(self.encoding.has_start_timestamps());
         let Ok(mut cursor) = Cursor::<C>::new(self.encoding, &self.out.bytes) else {
             return;

@@ -30,15 +30,12 @@ pub(super) fn compare_counters<C: Copy + PartialOrd + Default>(
     }
     let (before, now): (Vec<C>, Vec<C>) = (chunk.1.collect(), sample.1.collect());
     let mut reset = false;
-    let union = unite(
-        indexed(chunk.0, &before).map(|(i, c)| (i, c)),
-        indexed(sample.0, &now).map(|(i, c)| (i, c)),
-        |before, now| match (before, now) {
+    let union =
+        unite(indexed(chunk.0, &before), indexed(sample.0, &now), |before, now| match (before, now) {
             (Some(before), Some(now)) => reset |= before > now,
             (Some(before), None) => reset |= before != C::default(),
             _ => {}
-        },
-    );
+        });
     if reset { Err(Reset) } else { Ok(union) }
 }
 

@@ -120,7 +120,6 @@ pub struct Iter<'a> {
 }
 
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "both are large")]
 enum Either<'a> {
     Integer(Cursor<'a, IntegerCoder>),
     Float(Cursor<'a, FloatCoder>),
