@@ -6,6 +6,7 @@
 //!
 //! - [`parser`] knows the language and nothing of its execution.
 //! - [`logical`] describes leaves, windows and aggregates; [`physical`] runs them; [`kernels`] computes.
+//! - [`histogram`] is the arithmetic of native histograms; [`notes`] what is told about them.
 //! - [`tile`] is the column contract that every operator between leaf and result obeys.
 //! - [`value`] is what a query gives: scalars, vectors, matrices, annotations.
 //! - [`EngineOptions`] and [`QueryParams`] carry what a query may use and over which steps it runs.
@@ -15,10 +16,12 @@
 pub mod context;
 mod engine;
 mod error;
+pub mod histogram;
 pub mod kernels;
 pub mod keys;
 pub mod logical;
 pub mod operators;
+pub mod notes;
 mod params;
 pub mod parser;
 pub mod physical;

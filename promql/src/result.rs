@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
@@ -10,6 +11,7 @@ use promontory_tsdb::{Labels, Queryable, SelectHints, TimestampMs};
 
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::histogram::weight;
 use crate::operators::final_labels;
 use crate::operators::rows::{Held, lanes, same_labelset};
 use crate::params::Grid;
@@ -40,7 +42,7 @@ pub(crate) enum ResultOrder {
 /// Reads all of `stream`.
 pub(crate) async fn collect(
     mut stream: SendableRecordBatchStream,
-    context: &std::sync::Arc<QueryContext>,
+    context: &Arc<QueryContext>,
 ) -> Result<Held, QueryError> {
     let mut held = Held::new(context);
     loop {
@@ -68,10 +70,16 @@ pub(crate) fn constant_matrix(value: f64, grid: &Grid) -> QueryValue {
 /// A vector on one step.
 pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<QueryValue, QueryError> {
     let rows = held.rows().map_err(QueryError::from_datafusion)?;
-    let mut elements: Vec<(Labels, f64)> = rows
+    let mut elements: Vec<(Labels, SampleValue)> = rows
         .iter()
-        .filter(|row| row.mask & 1 == 1)
-        .map(|row| (final_labels(row.key), row.values[0]))
+        .filter_map(|row| {
+            let value = if row.mask & 1 == 1 {
+                SampleValue::Float(row.values[0])
+            } else {
+                SampleValue::Histogram(Arc::new(row.histograms.get(0)?))
+            };
+            Some((final_labels(row.key), value))
+        })
         .collect();
     let mut sorted: Vec<&Labels> = elements.iter().map(|(labels, _)| labels).collect();
     sorted.sort_unstable();
@@ -83,7 +91,11 @@ pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<Qu
     }
     match order {
         ResultOrder::Labels | ResultOrder::AsComputed => {}
-        ResultOrder::ByValue { descending } => elements.sort_by(|a, b| by_value(a.1, b.1, *descending)),
+        ResultOrder::ByValue { descending } => {
+            // Histograms have no place in an order of values.
+            elements.retain(|(_, value)| matches!(value, SampleValue::Float(_)));
+            elements.sort_by(|a, b| by_value(&a.1, &b.1, *descending));
+        }
         ResultOrder::ByLabels { labels, descending } => {
             elements.sort_by(|a, b| by_labels(&a.0, &b.0, labels));
             if *descending {
@@ -91,12 +103,18 @@ pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<Qu
             }
         }
     }
-    let sample =
-        |(labels, value)| InstantSample { labels, timestamp: grid.start, value: SampleValue::Float(value) };
+    let sample = |(labels, value)| InstantSample { labels, timestamp: grid.start, value };
     Ok(QueryValue::Vector(elements.into_iter().map(sample).collect()))
 }
 
-fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
+fn by_value(a: &SampleValue, b: &SampleValue, descending: bool) -> Ordering {
+    match (a, b) {
+        (SampleValue::Float(a), SampleValue::Float(b)) => by_float(*a, *b, descending),
+        _ => Ordering::Equal,
+    }
+}
+
+fn by_float(a: f64, b: f64, descending: bool) -> Ordering {
     let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
     a.is_nan().cmp(&b.is_nan()).then(if descending { order.reverse() } else { order })
 }
@@ -148,11 +166,13 @@ pub(crate) fn matrix(held: &Held, grid: &Grid) -> Result<QueryValue, QueryError>
             parts.sort_unstable_by_key(|i| rows[*i].tile);
             let count = parts.iter().map(|i| rows[*i].mask.count_ones() as usize).sum();
             let mut floats = Vec::with_capacity(count);
+            let mut histograms = Vec::new();
             for row in parts.into_iter().map(|i| &rows[i]) {
                 let first = row.tile as usize * grid.tile_steps;
                 floats.extend(lanes(row.mask).map(|lane| (grid.at(first + lane), row.values[lane])));
+                histograms.extend(row.histograms.iter().map(|(lane, h)| (grid.at(first + lane), h)));
             }
-            RangeSeries { labels: final_labels(key), floats, ..RangeSeries::default() }
+            RangeSeries { labels: final_labels(key), floats, histograms }
         })
         .collect();
     series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
@@ -168,7 +188,12 @@ fn merge_equal(series: Vec<RangeSeries>) -> Result<Vec<RangeSeries>, QueryError>
             Some(last) => {
                 last.floats.extend(next.floats);
                 last.floats.sort_unstable_by_key(|(t, _)| *t);
-                if last.floats.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+                last.histograms.extend(next.histograms);
+                last.histograms.sort_by_key(|(t, _)| *t);
+                let mut times: Vec<_> = last.floats.iter().map(|(t, _)| *t).collect();
+                times.extend(last.histograms.iter().map(|(t, _)| *t));
+                times.sort_unstable();
+                if times.windows(2).any(|pair| pair[0] == pair[1]) {
                     return Err(same_labelset());
                 }
             }
@@ -193,15 +218,20 @@ pub(crate) async fn raw(
             context.check()?;
             let batch = batch?;
             context.hold_samples(batch.values.len())?;
-            if !batch.histograms.is_empty() {
-                return Err(QueryError::Unsupported("native histograms".into()));
-            }
+            context.hold_samples(batch.histograms.iter().map(|h| weight(&h.histogram)).sum())?;
+            let mut histograms = batch.histograms.iter().peekable();
             for i in 0..batch.len() {
                 let (labels, timestamps, values) = batch.series(i);
                 let samples = timestamps.iter().copied().zip(values.iter().copied());
                 let floats: Vec<(TimestampMs, f64)> = samples.filter(|(_, v)| !is_stale(*v)).collect();
-                if !floats.is_empty() {
-                    series.push(RangeSeries { labels: labels.clone(), floats, ..RangeSeries::default() });
+                let mut own = Vec::new();
+                while let Some(h) = histograms.next_if(|h| h.series as usize <= i) {
+                    if !is_stale(h.histogram.sum) {
+                        own.push((h.timestamp, Arc::clone(&h.histogram)));
+                    }
+                }
+                if !floats.is_empty() || !own.is_empty() {
+                    series.push(RangeSeries { labels: labels.clone(), floats, histograms: own });
                 }
             }
         }
@@ -224,7 +254,7 @@ mod tests {
     #[test]
     fn sorting_by_value_puts_nan_last_in_both_directions() {
         for descending in [false, true] {
-            assert_eq!(by_value(f64::NAN, 1.0, descending), Ordering::Greater);
+            assert_eq!(by_float(f64::NAN, 1.0, descending), Ordering::Greater);
         }
     }
 }

@@ -1,11 +1,18 @@
 //! [`StepRow`]: the result of one series, one slot per step.
 
-/// Values of one series over the steps of a grid. A slot without its bit in `present` is absent,
-/// whatever its value.
+use std::sync::Arc;
+
+use promontory_tsdb::histogram::FloatHistogram;
+
+use crate::histogram::weight;
+
+/// Values of one series over the steps of a grid. A slot without its bit in `present` has no float,
+/// whatever its value. Histograms are kept aside, by step, ascending.
 #[derive(Debug, Clone, Default)]
 pub struct StepRow {
     values: Vec<f64>,
     present: Vec<u64>,
+    histograms: Vec<(usize, Arc<FloatHistogram>)>,
 }
 
 impl StepRow {
@@ -14,6 +21,7 @@ impl StepRow {
         self.values.resize(steps, 0.0);
         self.present.clear();
         self.present.resize(steps.div_ceil(64), 0);
+        self.histograms.clear();
     }
 
     /// Puts `v` at step `i`.
@@ -41,6 +49,31 @@ impl StepRow {
         }
     }
 
+    /// Leaves step `i` without a float.
+    pub fn unset(&mut self, i: usize) {
+        self.present[i / 64] &= !(1 << (i % 64));
+    }
+
+    /// Puts a histogram at step `i`, in the place of a float. Steps must come in ascending order.
+    pub fn set_histogram(&mut self, i: usize, histogram: Arc<FloatHistogram>) {
+        debug_assert!(self.histograms.last().is_none_or(|(last, _)| *last < i), "steps ascend");
+        self.unset(i);
+        self.histograms.push((i, histogram));
+    }
+
+    /// Histograms by step, ascending.
+    pub fn histograms(&self) -> &[(usize, Arc<FloatHistogram>)] {
+        &self.histograms
+    }
+
+    /// Puts what `one` has at its first step at all of `steps` steps.
+    pub fn repeat(&mut self, steps: usize, one: &Self) {
+        self.fill(steps, one.get(0));
+        if let Some((0, histogram)) = one.histograms.first() {
+            self.histograms.extend((0..steps).map(|i| (i, Arc::clone(histogram))));
+        }
+    }
+
     /// The value at step `i`.
     pub fn get(&self, i: usize) -> Option<f64> {
         (self.present[i / 64] >> (i % 64) & 1 == 1).then(|| self.values[i])
@@ -56,12 +89,13 @@ impl StepRow {
         &mut self.values
     }
 
-    /// Number of steps that have a value.
+    /// Number of samples: a float is one, a histogram counts for several.
     pub fn count(&self) -> usize {
-        self.present.iter().map(|w| w.count_ones() as usize).sum()
+        let floats: usize = self.present.iter().map(|w| w.count_ones() as usize).sum();
+        floats + self.histograms.iter().map(|(_, h)| weight(h)).sum::<usize>()
     }
 
-    /// Presence of the run of `lanes <= 128` steps that starts at `tile * lanes`, a power of two;
+    /// Presence of floats in the run of `lanes <= 128` steps that starts at `tile * lanes`, a power of two;
     /// bit `j` is lane `j`. Bits behind the last step are 0.
     pub fn mask(&self, tile: usize, lanes: usize) -> u128 {
         let word = |i: usize| u128::from(self.present.get(i).copied().unwrap_or(0));

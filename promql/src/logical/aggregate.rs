@@ -17,8 +17,19 @@ use crate::error::QueryError;
 use crate::keys::GroupKey;
 use crate::params::Grid;
 use crate::parser::ast::AggregateOp;
-use crate::physical::aggregate::vector_aggregate;
-use crate::tile::{FLOATS, LABELS_KEY, TILE};
+use crate::operators::{FloatsOnly, Totals, operator_plan};
+use crate::physical::aggregate::{counts, vector_aggregate};
+use crate::physical::histograms::{HistogramAggregation, histogram_aggregate};
+use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE};
+
+/// What is aggregated, for annotations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The metric name; empty if it is not known.
+    pub name: String,
+    /// ` (line:col)` of the expression.
+    pub position: String,
+}
 
 /// Plans `sum`, `avg`, `count`, `min`, `max`, `group`, `stddev`, `stdvar` or `quantile` over
 /// `input`, tiles on `grid`. `param` is φ: a plan of scalar type on `grid`.
@@ -33,18 +44,47 @@ pub fn aggregate_plan(
     op: AggregateOp,
     grouping: Grouping,
     param: Option<LogicalPlan>,
+    subject: &Subject,
 ) -> Result<LogicalPlan, QueryError> {
-    let grouped = group_input(input, &grouping).map_err(QueryError::from_datafusion)?;
+    let mut grouped = group_input(input, &grouping).map_err(QueryError::from_datafusion)?;
+    if !counts(op) && !matches!(op, AggregateOp::Sum | AggregateOp::Avg) {
+        let floats = FloatsOnly { aggregation: Some(op.name()), position: subject.position.clone() };
+        grouped = operator_plan(floats, grid, vec![grouped]);
+    }
     if op == AggregateOp::Quantile {
         let phi = param.ok_or_else(|| QueryError::Internal("quantile without its parameter".into()))?;
         return Ok(QuantileNode::plan(grouped, phi, grid));
     }
     let function = vector_aggregate(op)
         .ok_or_else(|| QueryError::Unsupported(format!("{} as a vector aggregate", op.name())))?;
-    let lanes = function.call(vec![col(FLOATS.1)]).alias(FLOATS.1);
-    Aggregate::try_new(Arc::new(grouped), vec![col(LABELS_KEY.1), col(TILE.1)], vec![lanes])
-        .map(LogicalPlan::Aggregate)
-        .map_err(QueryError::from_datafusion)
+    let of_histograms = match op {
+        AggregateOp::Sum => HistogramAggregation::Sum,
+        AggregateOp::Avg => HistogramAggregation::Mean,
+        _ => HistogramAggregation::Nothing,
+    };
+    let mut arguments = vec![col(FLOATS.1)];
+    if counts(op) {
+        arguments.push(col(HISTOGRAMS.1));
+    }
+    let lanes = function.call(arguments).alias(FLOATS.1);
+    let histograms =
+        histogram_aggregate(of_histograms).call(vec![col(HISTOGRAMS.1)]).alias(HISTOGRAMS.1);
+    let plan = Aggregate::try_new(
+        Arc::new(grouped),
+        vec![col(LABELS_KEY.1), col(TILE.1)],
+        vec![lanes, histograms],
+    )
+    .map(LogicalPlan::Aggregate)
+    .map_err(QueryError::from_datafusion)?;
+    if of_histograms == HistogramAggregation::Nothing {
+        return Ok(plan);
+    }
+    let totals = Totals {
+        mean: op == AggregateOp::Avg,
+        name: subject.name.clone(),
+        position: subject.position.clone(),
+    };
+    Ok(operator_plan(totals, grid, vec![plan]))
 }
 
 /// `input` with group keys in place of label keys.
@@ -60,6 +100,6 @@ pub fn group_input(input: LogicalPlan, grouping: &Grouping) -> DfResult<LogicalP
     }
     let key = ScalarUDF::new_from_impl(GroupKey::new(grouping.clone()));
     let key = Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(key), vec![col(LABELS_KEY.1)]));
-    let columns = vec![key.alias(LABELS_KEY.1), col(TILE.1), col(FLOATS.1)];
+    let columns = vec![key.alias(LABELS_KEY.1), col(TILE.1), col(FLOATS.1), col(HISTOGRAMS.1)];
     Projection::try_new(columns, Arc::new(input)).map(LogicalPlan::Projection)
 }

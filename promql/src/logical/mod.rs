@@ -17,7 +17,7 @@ use datafusion::common::{DFSchema, DFSchemaRef};
 use crate::params::Grid;
 use crate::tile::tile_schema;
 
-pub use aggregate::aggregate_plan;
+pub use aggregate::{Subject, aggregate_plan};
 pub use selector::selector_plan;
 pub use subquery::subquery_plan;
 

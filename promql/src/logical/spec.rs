@@ -17,6 +17,10 @@ pub struct SelectorSpec {
     pub window: Window,
     /// What the `labels_key` of the tiles holds.
     pub output: KeyOutput,
+    /// ` (line:col)` of the range function's first argument, for annotations.
+    pub position: String,
+    /// Of histograms only count and sum are looked at: they come without buckets, with hints instead.
+    pub without_buckets: bool,
 }
 
 /// Maps the evaluation timestamp of a step to the time at which data is looked at.
@@ -165,4 +169,6 @@ pub struct SubquerySpec {
     pub function: RangeFunction,
     /// `Full` or `DropName`.
     pub output: KeyOutput,
+    /// ` (line:col)` of the range function's first argument, for annotations.
+    pub position: String,
 }

@@ -35,7 +35,7 @@ impl Evaluate for Absent {
         let grid = scope.grid;
         let mut any = vec![0u128; grid.tiles()];
         for row in &vectors[0] {
-            any[row.tile as usize] |= row.mask;
+            any[row.tile as usize] |= row.any();
         }
         let ones = vec![1.0; out.width()];
         for (tile, any) in any.into_iter().enumerate() {

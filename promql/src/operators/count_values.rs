@@ -6,9 +6,10 @@ use datafusion::error::DataFusionError;
 
 use super::format::go_f;
 use super::key::{group_of, labels};
-use super::rows::{Merger, Row, TileWriter, lanes};
+use super::rows::{MergedRow, Merger, Row, TileWriter, lanes};
 use super::{Evaluate, Scope};
 use crate::context::Pace;
+use crate::histogram::buckets::text;
 use crate::logical::spec::Grouping;
 
 /// Counts equal values of each group, a series per value.
@@ -49,9 +50,7 @@ impl Evaluate for CountValues {
                 let slot = match last {
                     Some((b, slot)) if b == bits => slot,
                     _ => {
-                        let mut builder = labels(row.key).to_builder();
-                        builder.set(&self.label, &go_f(row.values[lane]));
-                        let key = group_of(builder.build().as_bytes(), &self.grouping);
+                        let key = self.key(row.key, &go_f(row.values[lane]));
                         let (slot, old) = counts.slot(&key, row.tile);
                         if !old {
                             // A slot takes the place of a whole tile, however few lanes it fills.
@@ -63,9 +62,17 @@ impl Evaluate for CountValues {
                     }
                 };
                 last = Some((bits, slot));
-                let (mask, values) = counts.row(slot);
-                *mask |= 1 << lane;
-                values[lane] += 1.0;
+                count(counts.row(slot), lane);
+            }
+            for (lane, histogram) in row.histograms.iter() {
+                pace.step(1)?;
+                let key = self.key(row.key, &text(&histogram));
+                let (slot, old) = counts.slot(&key, row.tile);
+                if !old {
+                    held += values_per_slot;
+                    scope.context.hold_samples(values_per_slot)?;
+                }
+                count(counts.row(slot), lane);
             }
         }
         // From here on the writer counts what is there.
@@ -73,4 +80,18 @@ impl Evaluate for CountValues {
         counts.write(out)?;
         Ok(())
     }
+}
+
+impl CountValues {
+    /// The group of a series whose value is `value`.
+    fn key(&self, series: &[u8], value: &str) -> Vec<u8> {
+        let mut builder = labels(series).to_builder();
+        builder.set(&self.label, value);
+        group_of(builder.build().as_bytes(), &self.grouping)
+    }
+}
+
+fn count(row: &mut MergedRow, lane: usize) {
+    row.mask |= 1 << lane;
+    row.values[lane] += 1.0;
 }

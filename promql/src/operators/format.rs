@@ -11,7 +11,7 @@ pub(crate) fn go_f(v: f64) -> String {
     }
 }
 
-/// `%g` (and `%v`): shortest digits, an exponent below 1e-4 and from 1e21.
+/// `%g` (and `%v`): shortest digits, an exponent below 1e-4 and from 1e6 on.
 pub(crate) fn go_g(v: f64) -> String {
     if !v.is_finite() {
         return go_f(v);
@@ -19,7 +19,7 @@ pub(crate) fn go_g(v: f64) -> String {
     let scientific = format!("{v:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if v == 0.0 || (-4..21).contains(&exponent) {
+    if v == 0.0 || (-4..6).contains(&exponent) {
         format!("{v}")
     } else {
         format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
@@ -68,7 +68,9 @@ mod tests {
         for (v, g) in [
             (1.0, "1"),
             (1e21, "1e+21"),
-            (1e20, "100000000000000000000"),
+            (1e20, "1e+20"),
+            (1_234_567.5, "1.2345675e+06"),
+            (100_000.0, "100000"),
             (1.5e-5, "1.5e-05"),
             (0.0001, "0.0001"),
         ] {

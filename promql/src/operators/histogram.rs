@@ -1,8 +1,9 @@
-//! `Buckets`: `histogram_quantile` and `histogram_fraction` over classic buckets.
+//! `Buckets`: `histogram_quantile` and `histogram_fraction` over classic buckets and native histograms.
 //!
 //! Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/quantile.go>
 //! (`BucketQuantile`, `BucketFraction`). Differences: none intended.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -15,8 +16,11 @@ use super::notice::bad_quantile;
 use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
 use super::{Evaluate, ScalarArg, Scope};
 use crate::context::Pace;
+use crate::histogram::stats;
+use crate::notes::Notes;
 
-/// A function of the buckets that share all labels but `le`, step by step.
+/// A function of each native histogram, and of the classic buckets that share all labels but `le`,
+/// step by step. Where both have the same labels neither counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Buckets {
     /// Which one.
@@ -51,6 +55,14 @@ impl fmt::Display for Buckets {
     }
 }
 
+/// A series of native histograms.
+#[derive(Debug)]
+struct Native<'a> {
+    row: &'a Row<'a>,
+    /// Steps that count.
+    keep: u128,
+}
+
 /// A cumulative bucket.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Bucket {
@@ -72,8 +84,17 @@ impl Evaluate for Buckets {
         self.check_quantiles(scope);
         let mut pace = Pace::new(scope.context);
         let mut groups: HashMap<_, Vec<(f64, &Row<'_>)>> = HashMap::new();
+        let mut natives: BTreeMap<_, Native<'_>> = BTreeMap::new();
         for row in &vectors[0] {
             pace.step(1)?;
+            if !row.histograms.is_empty() {
+                let mut key = Vec::with_capacity(row.key.len());
+                retain_into(row.key, &mut key, |n| n != NAME_DROPPED.as_bytes());
+                natives.insert((row.tile, key), Native { row, keep: u128::MAX });
+            }
+            if row.mask == 0 {
+                continue;
+            }
             let Some(upper) = self.upper_bound(scope, row) else { continue };
             let mut key = Vec::with_capacity(row.key.len());
             retain_into(row.key, &mut key, |n| n != b"le" && n != NAME_DROPPED.as_bytes());
@@ -84,7 +105,12 @@ impl Evaluate for Buckets {
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for ((tile, key), buckets) in &groups {
-            self.group(scope, *tile, key, buckets, &mut fixed, &mut pace, &mut merger)?;
+            let native = natives.get_mut(&(*tile, key.clone()));
+            let twice = native.map_or(0, |native| self.both(scope, key, buckets, native));
+            self.group(scope, *tile, key, (buckets, twice), &mut fixed, &mut pace, &mut merger)?;
+        }
+        for ((tile, key), native) in &natives {
+            self.native(scope, *tile, key, native, &mut pace, &mut merger)?;
         }
         fixed.tell(scope, &self.position);
         merger.write(out)?;
@@ -131,22 +157,16 @@ impl Buckets {
         scope: Scope<'_>,
         tile: u32,
         key: &[u8],
-        rows: &[(f64, &Row<'_>)],
+        (rows, except): (&[(f64, &Row<'_>)], u128),
         fixed: &mut Fixes,
         pace: &mut Pace<'_>,
         merger: &mut Merger,
     ) -> Result<(), DataFusionError> {
         let mut rows = rows.to_vec();
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let any = rows.iter().fold(0, |mask, (_, row)| mask | row.mask);
+        let any = rows.iter().fold(0, |mask, (_, row)| mask | row.mask) & !except;
         let width = rows[0].1.values.len();
-        let outputs = match &self.function {
-            BucketFunction::Quantiles(label, quantiles) => {
-                quantiles.iter().map(|(q, _)| (Some((label, *q)), *q)).collect()
-            }
-            BucketFunction::Quantile(q, _) => vec![(None, *q)],
-            BucketFunction::Fraction(lower, _) => vec![(None, *lower)],
-        };
+        let outputs = self.outputs();
         let mut buckets = Vec::new();
         let mut values = vec![0.0; width];
         for (label, argument) in outputs {
@@ -174,8 +194,8 @@ impl Buckets {
                     }
                 };
                 // Only a quantile that is told in a label can change from step to step.
-                if let Some((label, _)) = label {
-                    let out_key = self.out_key(key, Some((label.as_str(), argument.at(step))));
+                if let Some(label) = label {
+                    let out_key = self.out_key(key, Some((label, argument.at(step))));
                     if merger.add(&out_key, tile, 1 << lane, &values) != 0 {
                         return Err(same_labelset().into());
                     }
@@ -183,6 +203,74 @@ impl Buckets {
             }
             if label.is_none() && merger.add(&self.out_key(key, None), tile, any, &values) != 0 {
                 return Err(same_labelset().into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Label and argument of each output series.
+    fn outputs(&self) -> Vec<(Option<&str>, ScalarArg)> {
+        match &self.function {
+            BucketFunction::Quantiles(label, quantiles) => {
+                quantiles.iter().map(|(q, _)| (Some(label.as_str()), *q)).collect()
+            }
+            BucketFunction::Quantile(q, _) => vec![(None, *q)],
+            BucketFunction::Fraction(lower, _) => vec![(None, *lower)],
+        }
+    }
+
+    /// Steps at which there are classic buckets and a native histogram: neither counts.
+    fn both(&self, scope: Scope<'_>, key: &[u8], rows: &[(f64, &Row<'_>)], native: &mut Native<'_>) -> u128 {
+        let classic = rows.iter().fold(0, |mask, (_, row)| mask | row.mask);
+        let both = classic & native.row.histograms.mask();
+        if both != 0 {
+            self.notes(scope, key).mixed_classic();
+            native.keep &= !both;
+        }
+        both
+    }
+
+    fn notes<'a>(&'a self, scope: Scope<'a>, key: &'a [u8]) -> Notes<'a> {
+        let name = get(key, METRIC_NAME).filter(|_| self.delayed_names);
+        let name = name.and_then(|n| std::str::from_utf8(n).ok()).unwrap_or_default();
+        Notes { context: scope.context, position: &self.position, name }
+    }
+
+    /// The function of the histograms of one series.
+    fn native(
+        &self,
+        scope: Scope<'_>,
+        tile: u32,
+        key: &[u8],
+        native: &Native<'_>,
+        pace: &mut Pace<'_>,
+        merger: &mut Merger,
+    ) -> Result<(), DataFusionError> {
+        let notes = self.notes(scope, key);
+        let plain = self.out_key(key, None);
+        let mut values = vec![0.0; native.row.values.len()];
+        for (lane, h) in native.row.histograms.iter().filter(|(lane, _)| native.keep >> lane & 1 == 1) {
+            let step = tile as usize * values.len() + lane;
+            for (label, argument) in self.outputs() {
+                pace.step(1 + h.positive_buckets.len() + h.negative_buckets.len())?;
+                let argument = argument.resolve(scope.scalars).at(step);
+                let (value, note) = match &self.function {
+                    BucketFunction::Fraction(_, upper) => {
+                        stats::fraction(argument, upper.resolve(scope.scalars).at(step), &h)
+                    }
+                    _ => stats::quantile(argument, &h),
+                };
+                if let Some(note) = note {
+                    notes.nan_observations(note);
+                }
+                values[lane] = value;
+                let key = match label {
+                    Some(label) => Cow::Owned(self.out_key(key, Some((label, argument)))),
+                    None => Cow::Borrowed(plain.as_slice()),
+                };
+                if merger.add(&key, tile, 1 << lane, &values) != 0 {
+                    return Err(same_labelset().into());
+                }
             }
         }
         Ok(())

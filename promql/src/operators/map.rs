@@ -1,14 +1,21 @@
 //! `Map`: a function of each sample, with scalar arguments.
 
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
+use promontory_tsdb::histogram::FloatHistogram;
 
 use super::key::KeyChange;
+use super::elements::{Element, binary};
 use super::math::{DateFunction, MathFunction, arithmetic, compare, go_max, go_min};
 use super::rows::{Row, TileWriter, lanes};
 use super::scalar::{Scalar, ScalarArg};
 use super::{Evaluate, Scope};
+use crate::histogram::lanes::LaneHistograms;
+use crate::histogram::layout::multiply;
+use crate::histogram::stats;
+use crate::notes::Notes;
 use crate::parser::BinaryOp;
 
 /// Applies a function to every sample, and changes the key.
@@ -20,9 +27,47 @@ pub struct Map {
     pub scalars: Vec<ScalarArg>,
     /// What happens to the metric name.
     pub key: KeyChange,
+    /// ` (line:col)` of a binary operator, for annotations.
+    pub position: String,
 }
 
-/// What a [`Map`] applies.
+/// Functions of one histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are PromQL's")]
+pub enum HistogramFunction {
+    Count,
+    Sum,
+    Avg,
+    Stddev,
+    Stdvar,
+}
+
+impl HistogramFunction {
+    /// The function of this PromQL name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "histogram_count" => Self::Count,
+            "histogram_sum" => Self::Sum,
+            "histogram_avg" => Self::Avg,
+            "histogram_stddev" => Self::Stddev,
+            "histogram_stdvar" => Self::Stdvar,
+            _ => return None,
+        })
+    }
+
+    fn apply(self, h: &FloatHistogram) -> f64 {
+        match self {
+            Self::Count => h.count,
+            Self::Sum => h.sum,
+            Self::Avg => h.sum / h.count,
+            Self::Stddev => stats::variance(h).sqrt(),
+            Self::Stdvar => stats::variance(h),
+        }
+    }
+}
+
+/// What a [`Map`] applies. Of histograms, operators scale and trim them, functions that are not
+/// about values pass them on, and the others leave them out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MapFunction {
     /// The sample itself: the node is there for the key.
@@ -33,6 +78,8 @@ pub enum MapFunction {
     Math(MathFunction),
     /// Part of the date that the value is.
     Date(DateFunction),
+    /// A number of each histogram.
+    Histogram(HistogramFunction),
     /// `v op s` or `s op v`, one scalar.
     Arithmetic {
         /// The operator.
@@ -65,6 +112,13 @@ pub enum MapFunction {
     Less,
 }
 
+impl Map {
+    /// A function without annotations.
+    pub fn new(function: MapFunction, scalars: Vec<ScalarArg>, key: KeyChange) -> Self {
+        Self { function, scalars, key, position: String::new() }
+    }
+}
+
 impl fmt::Display for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.function {
@@ -84,6 +138,7 @@ impl fmt::Display for Map {
             }
             MapFunction::Math(function) => write!(f, "{function:?}(v)")?,
             MapFunction::Date(function) => write!(f, "{function:?}(v)")?,
+            MapFunction::Histogram(function) => write!(f, "{function:?}(v)")?,
             function => {
                 write!(f, "{function:?}(v")?;
                 for scalar in &self.scalars {
@@ -119,10 +174,23 @@ impl Evaluate for Map {
         let mut values = vec![0.0; out.width()];
         for row in &vectors[0] {
             let first = row.tile as usize * out.width();
-            let mask = self.lanes(scope, row, first, &scalars, &mut values);
-            if mask != 0 {
-                out.push(&self.key.apply(row.key), row.tile, mask, &values)?;
+            let mut mask = self.lanes(scope, row, first, &scalars, &mut values);
+            if row.histograms.is_empty() && mask == 0 {
+                continue;
             }
+            let key = self.key.apply(row.key);
+            let mut histograms = LaneHistograms::default();
+            for (lane, histogram) in row.histograms.iter() {
+                match self.histogram(scope, first + lane, &histogram, &scalars) {
+                    None => {}
+                    Some(Element::Float(v)) => {
+                        values[lane] = v;
+                        mask |= 1 << lane;
+                    }
+                    Some(Element::Histogram(h)) => histograms.set(lane, h),
+                }
+            }
+            out.push_mixed(&key, row.tile, mask, &values, &histograms)?;
         }
         Ok(())
     }
@@ -152,6 +220,13 @@ impl Map {
             MapFunction::Timestamp => {
                 each(values, &|step, _| scope.grid.at(step) as f64 / 1000.0);
             }
+            MapFunction::Histogram(_) => return 0,
+            MapFunction::Arithmetic { op: op @ (BinaryOp::TrimLower | BinaryOp::TrimUpper), .. } => {
+                if row.mask != 0 {
+                    self.notes(scope).incompatible_types("float", op.symbol(), "float");
+                }
+                return 0;
+            }
             MapFunction::Arithmetic { op, scalar_left } => {
                 binary_lanes(op, scalar_left, row.values, scalars[0], first, values);
             }
@@ -174,6 +249,46 @@ impl Map {
             MapFunction::Less => each(values, &|step, v| go_min(v, scalars[0].at(step))),
         }
         row.mask
+    }
+}
+
+impl Map {
+    fn notes<'a>(&'a self, scope: Scope<'a>) -> Notes<'a> {
+        Notes { context: scope.context, position: &self.position, name: "" }
+    }
+
+    /// What becomes of a histogram.
+    fn histogram(
+        &self,
+        scope: Scope<'_>,
+        step: usize,
+        h: &Arc<FloatHistogram>,
+        scalars: &[Scalar<'_>],
+    ) -> Option<Element> {
+        match self.function {
+            MapFunction::Identity => Some(Element::Histogram(Arc::clone(h))),
+            MapFunction::Negate => {
+                let mut negative = h.as_ref().clone();
+                multiply(&mut negative, -1.0);
+                Some(Element::Histogram(Arc::new(negative)))
+            }
+            MapFunction::Histogram(function) => Some(Element::Float(function.apply(h))),
+            MapFunction::Timestamp => Some(Element::Float(scope.grid.at(step) as f64 / 1000.0)),
+            MapFunction::Arithmetic { op, scalar_left } | MapFunction::Compare { op, scalar_left, .. } => {
+                let (scalar, own) = (Element::Float(scalars[0].at(step)), Element::Histogram(Arc::clone(h)));
+                let (left, right) = if scalar_left { (scalar, own) } else { (own, scalar) };
+                // No comparison of a histogram with a float holds, nor fails.
+                binary(op, &left, &right, &self.notes(scope)).map(|combined| combined.value)
+            }
+            MapFunction::Math(_)
+            | MapFunction::Date(_)
+            | MapFunction::Clamp
+            | MapFunction::ClampMin
+            | MapFunction::ClampMax
+            | MapFunction::Round
+            | MapFunction::Greater
+            | MapFunction::Less => None,
+        }
     }
 }
 

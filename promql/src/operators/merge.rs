@@ -39,7 +39,7 @@ impl Evaluate for MergeDisjoint {
             if self.strict && merger.slot(row.key, row.tile).1 {
                 return Err(same_labelset().into());
             }
-            if merger.add(row.key, row.tile, row.mask, row.values) != 0 {
+            if merger.add_row(row, row.key, u128::MAX) != 0 {
                 return Err(same_labelset().into());
             }
         }

@@ -11,6 +11,7 @@
 mod absent;
 mod constant;
 mod count_values;
+mod elements;
 mod exec;
 pub(crate) mod format;
 mod histogram;
@@ -28,10 +29,12 @@ mod scalar;
 mod scalar_of;
 mod set_operator;
 mod spread_mark;
+mod totals;
 mod vector_binary;
 
 use std::fmt;
 
+use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 
 pub use absent::Absent;
@@ -40,8 +43,8 @@ pub use count_values::CountValues;
 pub use exec::OperatorExec;
 pub use histogram::{BucketFunction, Buckets};
 pub use key::{KeyChange, Signature};
-pub(crate) use key::{NAME_DROPPED, compare, final_labels, labels};
-pub use map::{Map, MapFunction};
+pub(crate) use key::{NAME_DROPPED, compare, get, final_labels, labels};
+pub use map::{HistogramFunction, Map, MapFunction};
 pub use math::{DateFunction, MathFunction, arithmetic, compare as compare_floats};
 pub(crate) use math::{go_max, go_min};
 pub use merge::MergeDisjoint;
@@ -57,6 +60,7 @@ pub use scalar::{Float, ScalarArg};
 pub use scalar_of::ScalarOf;
 pub use set_operator::SetOperator;
 pub use spread_mark::SpreadMark;
+pub use totals::{FloatsOnly, Totals};
 pub use vector_binary::VectorBinary;
 
 use crate::context::QueryContext;
@@ -86,6 +90,11 @@ pub(crate) trait Evaluate: fmt::Display {
 
     /// Whether [`Evaluate::run`] may be called batch by batch, in any partition.
     fn streams(&self) -> bool {
+        false
+    }
+
+    /// Whether a streaming operator would give just `batch` for `batch`.
+    fn passes(&self, _: &RecordBatch) -> bool {
         false
     }
 
@@ -136,6 +145,8 @@ operators! {
     CountValues(CountValues),
     /// `histogram_quantile`, `histogram_fraction` over classic buckets.
     Buckets(Buckets),
+    /// Histograms are left out.
+    FloatsOnly(FloatsOnly),
     /// A function of each sample.
     Map(Map),
     /// Series that may share their labels become one.
@@ -154,6 +165,8 @@ operators! {
     SetOperator(SetOperator),
     /// Groups agree on whether their name is dropped in the end.
     SpreadMark(SpreadMark),
+    /// Sums of histograms become histograms.
+    Totals(Totals),
     /// Arithmetic and comparison of two vectors.
     VectorBinary(VectorBinary),
 }

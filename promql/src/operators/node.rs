@@ -44,7 +44,7 @@ pub(crate) fn tile_df_schema(grid: &Grid) -> DFSchemaRef {
         (0..=MAX_TILE_STEPS.trailing_zeros())
             .map(|log2| {
                 let grid = Grid { tile_steps: 1 << log2, ..Grid::instant(0) };
-                Arc::new(DFSchema::try_from(tile_schema(&grid)).expect("three columns of different names"))
+                Arc::new(DFSchema::try_from(tile_schema(&grid)).expect("four columns of different names"))
             })
             .collect()
     });

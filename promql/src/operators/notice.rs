@@ -1,4 +1,4 @@
-//! `Notice`: passes rows on, and tells the user something if there are any.
+//! `Notice`: passes rows on, and tells the user something if there are any with floats.
 
 use std::fmt;
 
@@ -22,11 +22,11 @@ pub struct Notice {
 /// What a [`Notice`] looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NoticeKind {
-    /// Any row: this warning.
+    /// Any float: this warning.
     Warn(String),
-    /// Any row: this info.
+    /// Any float: this info.
     Info(String),
-    /// The metric name does not look like a counter's.
+    /// The metric name of floats does not look like a counter's.
     NonCounter,
     /// The value is no quantile.
     BadQuantile,
@@ -74,14 +74,15 @@ impl Evaluate for Notice {
     ) -> Result<(), DataFusionError> {
         let at = &self.position;
         for row in &vectors[0] {
-            out.push(row.key, row.tile, row.mask, row.values)?;
+            out.pass(row, row.key, u128::MAX)?;
         }
+        let floats = || vectors[0].iter().filter(|row| row.mask != 0);
         match &self.kind {
-            NoticeKind::Warn(text) if !vectors[0].is_empty() => scope.context.warn(&format!("{text}{at}")),
-            NoticeKind::Info(text) if !vectors[0].is_empty() => scope.context.info(&format!("{text}{at}")),
+            NoticeKind::Warn(text) if floats().next().is_some() => scope.context.warn(&format!("{text}{at}")),
+            NoticeKind::Info(text) if floats().next().is_some() => scope.context.info(&format!("{text}{at}")),
             NoticeKind::Warn(_) | NoticeKind::Info(_) => {}
             NoticeKind::NonCounter => {
-                for row in &vectors[0] {
+                for row in floats() {
                     let name = get(row.key, METRIC_NAME).and_then(|n| std::str::from_utf8(n).ok());
                     if let Some(text) = name.and_then(non_counter) {
                         scope.context.info(&format!("{text}{at}"));

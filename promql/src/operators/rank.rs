@@ -15,6 +15,7 @@ use super::{Evaluate, ScalarArg, Scope};
 use crate::context::Pace;
 use crate::error::QueryError;
 use crate::logical::spec::Grouping;
+use crate::notes::Notes;
 
 /// Keeps some samples of each group, chosen step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,6 +28,8 @@ pub struct Rank {
     pub param: ScalarArg,
     /// ` (line:col)` of the parameter, for annotations.
     pub position: String,
+    /// ` (line:col)` of the whole aggregation.
+    pub whole: String,
 }
 
 /// Which samples a [`Rank`] keeps.
@@ -132,12 +135,17 @@ impl Rank {
         let tile = rows[0].tile as usize;
         let mut masks = vec![0u128; rows.len()];
         let mut order: Vec<usize> = Vec::new();
-        let any = rows.iter().fold(0, |mask, row| mask | row.mask);
+        let ranks = matches!(self.kind, RankKind::Top | RankKind::Bottom);
+        let offered = |row: &Row<'_>| if ranks { row.mask } else { row.any() };
+        let any = rows.iter().fold(0, |mask, row| mask | offered(row));
+        if ranks {
+            self.ignore_histograms(rows, param, scope);
+        }
         for lane in lanes(any) {
             pace.step(rows.len())?;
             let param = param.at(tile * out.width() + lane);
             let mut heaps = vec![Heap::new(self.kind); ids.len()];
-            for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.mask >> lane & 1 == 1) {
+            for (i, row) in rows.iter().enumerate().filter(|(_, row)| offered(row) >> lane & 1 == 1) {
                 heaps[groups[i] as usize].offer(param, row.values[lane], i, row.key);
             }
             for i in heaps.into_iter().flat_map(Heap::into_order) {
@@ -151,9 +159,19 @@ impl Rank {
             order.dedup();
         }
         for i in order {
-            out.push(rows[i].key, rows[i].tile, masks[i], rows[i].values)?;
+            out.pass(rows[i], rows[i].key, masks[i])?;
         }
         Ok(())
+    }
+
+    /// Tells that histograms are not ranked, where anything is.
+    fn ignore_histograms(&self, rows: &[&Row<'_>], param: Scalar<'_>, scope: Scope<'_>) {
+        let notes = Notes { context: scope.context, position: &self.whole, name: "" };
+        let first = rows[0].tile as usize * scope.grid.tile_steps;
+        let histograms = rows.iter().fold(0, |mask, row| mask | row.histograms.mask());
+        if lanes(histograms).any(|lane| param.at(first + lane) >= 1.0) {
+            notes.ignored_in_aggregation(if self.kind == RankKind::Top { "topk" } else { "bottomk" });
+        }
     }
 }
 

@@ -80,7 +80,7 @@ impl Evaluate for Relabel {
         for row in &vectors[0] {
             pace.step(1)?;
             let key = known.get(row.key, |key| self.key(key, regex.as_ref()).into());
-            if merger.add(&key, row.tile, row.mask, row.values) != 0 {
+            if merger.add_row(row, &key, u128::MAX) != 0 {
                 return Err(same_labelset().into());
             }
         }

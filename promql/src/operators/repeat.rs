@@ -1,11 +1,13 @@
 //! `Repeat`: a step-invariant subtree, evaluated on one step, at every step.
 
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 
 use super::rows::{Row, TileWriter, lane_mask};
 use super::{Evaluate, Scope};
+use crate::histogram::lanes::LaneHistograms;
 use crate::params::Grid;
 
 /// Puts the only sample of each series at every step. The input's grid has one step.
@@ -42,8 +44,16 @@ impl Evaluate for Repeat {
         let mut values = vec![0.0; grid.tile_steps];
         for row in &vectors[0] {
             values.fill(row.values[0]);
+            let histogram = row.histograms.get(0).map(Arc::new);
             for tile in 0..grid.tiles() {
-                out.push(row.key, tile as u32, lane_mask(grid.steps_in_tile(tile)), &values)?;
+                let lanes = grid.steps_in_tile(tile);
+                let Some(histogram) = &histogram else {
+                    out.push(row.key, tile as u32, lane_mask(lanes), &values)?;
+                    continue;
+                };
+                let mut repeated = LaneHistograms::default();
+                (0..lanes).for_each(|lane| repeated.set(lane, Arc::clone(histogram)));
+                out.push_mixed(row.key, tile as u32, 0, &values, &repeated)?;
             }
         }
         Ok(())

@@ -10,19 +10,29 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::error::DataFusionError;
+use promontory_tsdb::histogram::FloatHistogram;
 
 use crate::context::{Pace, QueryContext};
 use crate::error::QueryError;
 use crate::params::Grid;
-use crate::tile::{FLOATS, LABELS_KEY, TILE, tile_schema};
+use crate::histogram::lanes::{Column, ColumnBuilder, LaneHistograms, Lanes};
+use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE, tile_schema};
 
-/// One row of a tile relation. Bit `j` of `mask` says that lane `j` of `values` is a sample.
+/// One row of a tile relation. Bit `j` of `mask` says that lane `j` of `values` is a float sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) tile: u32,
     pub(crate) mask: u128,
     pub(crate) values: &'a [f64],
+    pub(crate) histograms: Lanes<'a>,
+}
+
+impl Row<'_> {
+    /// Lanes that have a sample of either kind.
+    pub(crate) fn any(&self) -> u128 {
+        self.mask | self.histograms.mask()
+    }
 }
 
 /// The lowest `lanes` bits.
@@ -50,23 +60,31 @@ pub(crate) fn rows(batch: &RecordBatch) -> Result<Vec<Row<'_>>, DataFusionError>
     let child = floats.values().as_any().downcast_ref::<Float64Array>().ok_or_else(wrong)?;
     let width = usize::try_from(floats.value_length()).map_err(|_| wrong())?;
     let values = child.values();
+    let histograms = Column::of(batch.column(HISTOGRAMS.0))?;
     Ok((0..batch.num_rows())
         .map(|i| Row {
             key: keys.value(i),
             tile: tiles.value(i),
             mask: mask_of(child.nulls(), i * width, width),
             values: &values[i * width..(i + 1) * width],
+            histograms: histograms.row(i),
         })
         .collect())
 }
 
-/// Number of samples in `batch`.
+/// Number of samples in `batch`; a histogram counts for several.
 pub(crate) fn samples(batch: &RecordBatch) -> usize {
-    batch
+    let floats = batch
         .column(FLOATS.0)
         .as_any()
         .downcast_ref::<FixedSizeListArray>()
-        .map_or(0, |floats| floats.values().len() - floats.values().null_count())
+        .map_or(0, |floats| floats.values().len() - floats.values().null_count());
+    match Column::of(batch.column(HISTOGRAMS.0)) {
+        Ok(column) if !column.is_empty() => {
+            floats + (0..batch.num_rows()).map(|i| column.row(i).weight()).sum::<usize>()
+        }
+        _ => floats,
+    }
 }
 
 fn mask_of(nulls: Option<&NullBuffer>, first: usize, len: usize) -> u128 {
@@ -136,8 +154,12 @@ pub(crate) struct TileWriter<'a> {
     tiles: Vec<u32>,
     values: Vec<f64>,
     present: BooleanBufferBuilder,
+    histograms: ColumnBuilder,
     done: Vec<RecordBatch>,
 }
+
+/// Bytes of histograms after which a batch is full.
+const HISTOGRAM_BYTES: usize = 4 << 20;
 
 impl<'a> TileWriter<'a> {
     pub(crate) fn new(grid: &Grid, context: &'a QueryContext) -> Self {
@@ -153,6 +175,7 @@ impl<'a> TileWriter<'a> {
             tiles: Vec::new(),
             values: Vec::new(),
             present: BooleanBufferBuilder::new(0),
+            histograms: ColumnBuilder::default(),
             done: Vec::new(),
         }
     }
@@ -162,7 +185,7 @@ impl<'a> TileWriter<'a> {
         self.width
     }
 
-    /// Adds a row, unless it has no sample. Fails when the query is over or holds too much.
+    /// Adds a row of floats, unless it has no sample. Fails when the query is over or holds too much.
     pub(crate) fn push(
         &mut self,
         key: &[u8],
@@ -170,19 +193,52 @@ impl<'a> TileWriter<'a> {
         mask: u128,
         values: &[f64],
     ) -> Result<(), QueryError> {
+        self.push_encoded(key, tile, mask, values, |_| ())
+    }
+
+    /// Adds a row with histograms, in lanes that are not in `mask`.
+    pub(crate) fn push_mixed(
+        &mut self,
+        key: &[u8],
+        tile: u32,
+        mask: u128,
+        values: &[f64],
+        histograms: &LaneHistograms,
+    ) -> Result<(), QueryError> {
+        self.push_encoded(key, tile, mask, values, |bytes| histograms.encode(bytes))
+    }
+
+    /// Adds the samples of `row` in the lanes of `keep`, under `key`.
+    pub(crate) fn pass(&mut self, row: &Row<'_>, key: &[u8], keep: u128) -> Result<(), QueryError> {
+        self.push_encoded(key, row.tile, row.mask & keep, row.values, |bytes| {
+            row.histograms.select_into(keep, bytes);
+        })
+    }
+
+    fn push_encoded(
+        &mut self,
+        key: &[u8],
+        tile: u32,
+        mask: u128,
+        values: &[f64],
+        histograms: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), QueryError> {
         debug_assert_eq!(values.len(), self.width, "a row has one value per lane");
         self.pace.step(1)?;
-        if mask == 0 {
+        let before = self.histograms.len();
+        self.histograms.put(self.tiles.len(), histograms);
+        let bytes = self.histograms.len() - before;
+        if mask == 0 && bytes == 0 {
             return Ok(());
         }
-        let samples = mask.count_ones() as usize;
+        let samples = mask.count_ones() as usize + bytes / 16;
         self.held += samples;
         self.context.hold_samples(samples)?;
         self.keys.append_value(key);
         self.tiles.push(tile);
         self.values.extend_from_slice(values);
         self.present.append_packed_range(0..self.width, &mask.to_le_bytes());
-        if self.tiles.len() == self.batch_rows {
+        if self.tiles.len() == self.batch_rows || self.histograms.len() >= HISTOGRAM_BYTES {
             self.flush();
         }
         Ok(())
@@ -199,15 +255,17 @@ impl<'a> TileWriter<'a> {
         let item = Arc::new(Field::new("item", DataType::Float64, true));
         let lanes = i32::try_from(width).expect("a tile has at most 128 lanes");
         let floats = FixedSizeListArray::new(item, lanes, Arc::new(child), None);
+        let histograms = self.histograms.finish(self.tiles.len());
         let batch = RecordBatch::try_new(
             Arc::clone(&self.schema),
             vec![
                 Arc::new(self.keys.finish()),
                 Arc::new(UInt32Array::from(std::mem::take(&mut self.tiles))),
                 Arc::new(floats),
+                Arc::new(histograms),
             ],
         )
-        .expect("the three columns have the types of `tile_schema` and one length");
+        .expect("the four columns have the types of `tile_schema` and one length");
         self.done.push(batch);
     }
 
@@ -228,7 +286,16 @@ impl Drop for TileWriter<'_> {
 pub(crate) struct Merger {
     width: usize,
     index: HashMap<(Vec<u8>, u32), usize>,
-    rows: Vec<(u128, Vec<f64>)>,
+    rows: Vec<MergedRow>,
+}
+
+/// A row of a [`Merger`].
+#[derive(Debug)]
+pub(crate) struct MergedRow {
+    /// Lanes that have a float.
+    pub(crate) mask: u128,
+    pub(crate) values: Vec<f64>,
+    pub(crate) histograms: LaneHistograms,
 }
 
 impl Merger {
@@ -236,17 +303,49 @@ impl Merger {
         Self { width, index: HashMap::new(), rows: Vec::new() }
     }
 
-    /// Adds a row; gives the lanes that had a sample already.
+    /// Adds floats; gives the lanes that had a sample already.
     pub(crate) fn add(&mut self, key: &[u8], tile: u32, mask: u128, values: &[f64]) -> u128 {
         if mask == 0 {
             return 0;
         }
         let (at, _) = self.slot(key, tile);
-        let (present, slots) = &mut self.rows[at];
-        let both = *present & mask;
-        *present |= mask;
+        let row = &mut self.rows[at];
+        let both = (row.mask | row.histograms.mask()) & mask;
+        row.mask |= mask;
         for lane in lanes(mask & !both) {
-            slots[lane] = values[lane];
+            row.values[lane] = values[lane];
+        }
+        both
+    }
+
+    /// Adds the samples of `row` in the lanes of `keep`, under `key`; gives the lanes that had a
+    /// sample already.
+    pub(crate) fn add_row(&mut self, row: &Row<'_>, key: &[u8], keep: u128) -> u128 {
+        let both = self.add(key, row.tile, row.mask & keep, row.values);
+        if row.histograms.mask() & keep == 0 {
+            return both;
+        }
+        let kept = row.histograms.iter().filter(|(lane, _)| keep >> lane & 1 == 1);
+        both | self.add_histograms(key, row.tile, kept)
+    }
+
+    /// Adds histograms; gives the lanes that had a sample already.
+    pub(crate) fn add_histograms(
+        &mut self,
+        key: &[u8],
+        tile: u32,
+        histograms: impl Iterator<Item = (usize, Arc<FloatHistogram>)>,
+    ) -> u128 {
+        let (at, _) = self.slot(key, tile);
+        let row = &mut self.rows[at];
+        let taken = row.mask | row.histograms.mask();
+        let mut both = 0;
+        for (lane, histogram) in histograms {
+            if taken >> lane & 1 == 1 {
+                both |= 1 << lane;
+            } else {
+                row.histograms.set(lane, histogram);
+            }
         }
         both
     }
@@ -256,13 +355,14 @@ impl Merger {
         let next = self.rows.len();
         let at = *self.index.entry((key.to_vec(), tile)).or_insert(next);
         if at == next {
-            self.rows.push((0, vec![0.0; self.width]));
+            let histograms = LaneHistograms::default();
+            self.rows.push(MergedRow { mask: 0, values: vec![0.0; self.width], histograms });
         }
         (at, at < next)
     }
 
-    /// Presence and values of a slot.
-    pub(crate) fn row(&mut self, at: usize) -> &mut (u128, Vec<f64>) {
+    /// A slot.
+    pub(crate) fn row(&mut self, at: usize) -> &mut MergedRow {
         &mut self.rows[at]
     }
 
@@ -271,8 +371,8 @@ impl Merger {
         let mut order: Vec<_> = self.index.into_iter().collect();
         order.sort_unstable_by_key(|(_, at)| *at);
         for ((key, tile), at) in order {
-            let (mask, values) = &self.rows[at];
-            out.push(&key, tile, *mask, values)?;
+            let MergedRow { mask, values, histograms } = &self.rows[at];
+            out.push_mixed(&key, tile, *mask, values, histograms)?;
         }
         Ok(())
     }

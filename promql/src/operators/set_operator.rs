@@ -57,7 +57,7 @@ impl Side {
             pace.step(1)?;
             let id = known.get(row.key, |key| ids.id(&signature.of(key)));
             side.signatures.push(id);
-            *side.present.entry((row.tile, id)).or_default() |= row.mask;
+            *side.present.entry((row.tile, id)).or_default() |= row.any();
         }
         Ok(side)
     }
@@ -90,8 +90,8 @@ impl Evaluate for SetOperator {
         }
         for (row, signature) in vectors[0].iter().zip(&left.signatures) {
             let other = right.present(row.tile, *signature);
-            let mask = if self.op == BinaryOp::And { row.mask & other } else { row.mask & !other };
-            out.push(row.key, row.tile, mask, row.values)?;
+            let keep = if self.op == BinaryOp::And { other } else { !other };
+            out.pass(row, row.key, keep)?;
         }
         Ok(())
     }
@@ -109,14 +109,14 @@ fn or(
     let mut merger = Merger::new(out.width());
     for row in &vectors[0] {
         pace.step(1)?;
-        if merger.add(row.key, row.tile, row.mask, row.values) != 0 {
+        if merger.add_row(row, row.key, u128::MAX) != 0 {
             return Err(same_labelset().into());
         }
     }
     for (row, signature) in vectors[1].iter().zip(&right.signatures) {
         pace.step(1)?;
-        let mask = row.mask & !left.present(row.tile, *signature);
-        if merger.add(row.key, row.tile, mask, row.values) != 0 {
+        let alone = !left.present(row.tile, *signature);
+        if merger.add_row(row, row.key, alone) != 0 {
             return Err(same_labelset().into());
         }
     }

@@ -39,7 +39,7 @@ impl Evaluate for SpreadMark {
         let marked: HashSet<_> = vectors[0].iter().filter(|row| is_marked(row)).map(group).collect();
         for row in &vectors[0] {
             let change = if marked.contains(&group(row)) { KeyChange::MarkName } else { KeyChange::Keep };
-            out.push(&change.apply(row.key), row.tile, row.mask, row.values)?;
+            out.pass(row, &change.apply(row.key), u128::MAX)?;
         }
         Ok(())
     }

@@ -9,16 +9,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use promontory_tsdb::labels::{METRIC_NAME, put_pair};
 
+use super::elements::{Element, binary};
 use super::key::{Interner, NAME_DROPPED, PerKey, Signature, get, labels, retain_into};
 use super::math::{arithmetic, compare};
 use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
 use super::{Evaluate, Float, Scope};
 use crate::context::Pace;
 use crate::error::QueryError;
+use crate::histogram::lanes::{LaneHistograms, Lanes};
+use crate::notes::Notes;
 use crate::parser::{BinaryOp, Cardinality};
 
 /// A binary operator between vectors that is no set operator.
@@ -40,6 +44,8 @@ pub struct VectorBinary {
     pub fill_right: Option<Float>,
     /// Names are marked and not dropped where upstream delays.
     pub delayed_names: bool,
+    /// ` (line:col)` of the expression, for annotations.
+    pub position: String,
 }
 
 impl fmt::Display for VectorBinary {
@@ -82,7 +88,7 @@ impl<'a, 'b> Side<'a, 'b> {
         let mut order = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
             pace.step(1)?;
-            any[row.tile as usize] |= row.mask;
+            any[row.tile as usize] |= row.any();
             order.push((row.tile, known.get(row.key, |key| ids.id(&signature.of(key))), i as u32));
         }
         order.sort_unstable();
@@ -145,6 +151,7 @@ impl Evaluate for VectorBinary {
         let one = Side::new(&vectors[one], &self.signature, &mut ids, scope)?;
         let mut matcher = Matcher {
             operator: self,
+            notes: Notes { context: scope.context, position: &self.position, name: "" },
             swapped,
             error: FirstError::default(),
             pace: Pace::new(scope.context),
@@ -177,6 +184,7 @@ impl Evaluate for VectorBinary {
 
 struct Matcher<'a, 'w> {
     operator: &'a VectorBinary,
+    notes: Notes<'a>,
     /// The "many" side is the right one.
     swapped: bool,
     error: FirstError,
@@ -186,10 +194,22 @@ struct Matcher<'a, 'w> {
     out: &'a mut TileWriter<'w>,
 }
 
-/// Output rows of one group: key, presence before the comparison, presence, values.
+/// An output row of a group.
+#[derive(Debug)]
+struct GroupRow {
+    key: Vec<u8>,
+    /// Presence before the comparison.
+    inserted: u128,
+    /// Presence of floats.
+    present: u128,
+    values: Vec<f64>,
+    histograms: LaneHistograms,
+}
+
+/// Output rows of one group.
 #[derive(Debug, Default)]
 struct GroupRows {
-    rows: Vec<(Vec<u8>, u128, u128, Vec<f64>)>,
+    rows: Vec<GroupRow>,
     /// Where each key is, once there are more than a few.
     index: HashMap<Vec<u8>, usize>,
 }
@@ -200,17 +220,17 @@ impl GroupRows {
 
     fn find(&self, key: &[u8]) -> Option<usize> {
         if self.rows.len() <= Self::FEW {
-            self.rows.iter().position(|(k, ..)| k == key)
+            self.rows.iter().position(|row| row.key == key)
         } else {
             self.index.get(key).copied()
         }
     }
 
-    fn push(&mut self, key: Vec<u8>, inserted: u128, present: u128, values: Vec<f64>) {
-        self.rows.push((key, inserted, present, values));
+    fn push(&mut self, row: GroupRow) {
+        self.rows.push(row);
         if self.rows.len() > Self::FEW {
             for at in self.index.len()..self.rows.len() {
-                self.index.insert(self.rows[at].0.clone(), at);
+                self.index.insert(self.rows[at].key.clone(), at);
             }
         }
     }
@@ -240,37 +260,39 @@ impl Matcher<'_, '_> {
         one: &[&Row<'_>],
     ) -> Result<(), DataFusionError> {
         let duplicates = self.one_side(steps, one);
-        let present = one.iter().fold(0, |mask, row| mask | row.mask);
+        let present = one.iter().fold(0, |mask, row| mask | row.any());
         let mut made = GroupRows::default();
         let mut matched = 0;
         for left in many {
             for right in one {
                 self.pace.step(1)?;
-                let both = left.mask & right.mask & steps & !duplicates;
-                self.pair(both, left.key, left.values, right.key, right.values, &mut matched, &mut made);
+                let both = left.any() & right.any() & steps & !duplicates;
+                self.pair(both, left, right, &mut matched, &mut made);
             }
             // After the swap, upstream's `RHS` fill still stands in for the "one" side.
             if let Some(fill) = self.operator.fill_right {
-                let alone = left.mask & !present & steps;
+                let alone = left.any() & !present & steps;
                 let key = self.operator.signature.of(left.key);
                 let filled = vec![fill.0; left.values.len()];
-                self.pair(alone, left.key, left.values, &key, &filled, &mut matched, &mut made);
+                self.pair(alone, left, &stand_in(&key, tile, &filled), &mut matched, &mut made);
             }
         }
         if let Some(fill) = self.operator.fill_left {
             for right in one {
                 self.pace.step(1)?;
-                let alone = right.mask & steps & !matched;
+                let alone = right.any() & steps & !matched;
                 let key = self.operator.signature.of(right.key);
                 let filled = vec![fill.0; right.values.len()];
-                self.pair(alone, &key, &filled, right.key, right.values, &mut matched, &mut made);
+                self.pair(alone, &stand_in(&key, tile, &filled), right, &mut matched, &mut made);
             }
         }
-        for (key, _, mask, values) in made.rows {
+        for GroupRow { key, present, values, histograms, .. } in made.rows {
             match &mut self.merger {
-                None => self.out.push(&key, tile, mask, &values)?,
+                None => self.out.push_mixed(&key, tile, present, &values, &histograms)?,
                 Some(merger) => {
-                    if merger.add(&key, tile, mask, &values) != 0 {
+                    let both = merger.add(&key, tile, present, &values);
+                    let owned = histograms.iter().map(|(lane, h)| (lane, Arc::clone(h)));
+                    if both != 0 || (!histograms.is_empty() && merger.add_histograms(&key, tile, owned) != 0) {
                         return Err(same_labelset().into());
                     }
                 }
@@ -283,13 +305,13 @@ impl Matcher<'_, '_> {
     fn one_side(&mut self, steps: u128, one: &[&Row<'_>]) -> u128 {
         let (mut seen, mut twice) = (0, 0);
         for row in one {
-            twice |= seen & row.mask;
-            seen |= row.mask;
+            twice |= seen & row.any();
+            seen |= row.any();
         }
         let duplicates = twice & steps;
         let (operator, swapped) = (self.operator, self.swapped);
         self.error.offer(duplicates, 0, |lane| {
-            let mut found: Vec<_> = one.iter().filter(|row| row.mask >> lane & 1 == 1).map(|row| row.key).collect();
+            let mut found: Vec<_> = one.iter().filter(|row| row.any() >> lane & 1 == 1).map(|row| row.key).collect();
             found.sort_by(|a, b| super::compare(a, b));
             let mut texts = [labels(found[0]).to_string(), labels(found[1]).to_string()];
             texts.sort();
@@ -309,10 +331,8 @@ impl Matcher<'_, '_> {
     fn pair(
         &mut self,
         both: u128,
-        many_key: &[u8],
-        many: &[f64],
-        one_key: &[u8],
-        one: &[f64],
+        many: &Row<'_>,
+        one: &Row<'_>,
         matched: &mut u128,
         made: &mut GroupRows,
     ) {
@@ -321,8 +341,19 @@ impl Matcher<'_, '_> {
         }
         let operator = self.operator;
         let (left, right) = if self.swapped { (one, many) } else { (many, one) };
-        let mask = operator.lanes(both, left, right, &mut self.values);
-        let key = operator.result_key(many_key, one_key);
+        let floats = if operator.is_trim() { 0 } else { both & left.mask & right.mask };
+        let mut mask = operator.lanes(floats, left.values, right.values, &mut self.values);
+        let mut histograms = LaneHistograms::default();
+        // What does not go together is as if it had not met.
+        let both = if floats == both {
+            both
+        } else {
+            floats | self.elements(both & !floats, left, right, &mut mask, &mut histograms)
+        };
+        if both == 0 {
+            return;
+        }
+        let key = operator.result_key(many.key, one.key);
         let one_to_one = operator.cardinality == Cardinality::OneToOne;
         if one_to_one {
             self.error.offer(*matched & both, 1, |_| {
@@ -331,25 +362,75 @@ impl Matcher<'_, '_> {
         }
         *matched |= both;
         match made.find(&key) {
-            None => made.push(key, both, mask, self.values.clone()),
+            None => {
+                let values = self.values.clone();
+                made.push(GroupRow { key, inserted: both, present: mask, values, histograms });
+            }
             Some(at) => {
-                let (_, inserted, present, values) = &mut made.rows[at];
+                let row = &mut made.rows[at];
                 if !one_to_one {
-                    self.error.offer(*inserted & both, 1, |_| {
+                    self.error.offer(row.inserted & both, 1, |_| {
                         "multiple matches for labels: grouping labels must ensure unique matches".into()
                     });
                 }
-                *inserted |= both;
-                *present |= mask;
+                row.inserted |= both;
+                row.present |= mask;
                 for lane in lanes(mask) {
-                    values[lane] = self.values[lane];
+                    row.values[lane] = self.values[lane];
                 }
+                histograms.iter().for_each(|(lane, h)| row.histograms.set(lane, Arc::clone(h)));
             }
         }
     }
+
+    /// Combines samples of which one is a histogram; gives the steps at which they go together.
+    fn elements(
+        &mut self,
+        steps: u128,
+        left: &Row<'_>,
+        right: &Row<'_>,
+        mask: &mut u128,
+        histograms: &mut LaneHistograms,
+    ) -> u128 {
+        let element = |row: &Row<'_>, lane: usize| match row.histograms.get(lane) {
+            Some(h) => Element::Histogram(Arc::new(h)),
+            None => Element::Float(row.values[lane]),
+        };
+        let mut met = 0;
+        for lane in lanes(steps) {
+            let (l, r) = (element(left, lane), element(right, lane));
+            let Some(combined) = binary(self.operator.op, &l, &r, &self.notes) else { continue };
+            met |= 1 << lane;
+            let value = if self.operator.return_bool {
+                Element::Float(f64::from(u8::from(combined.holds)))
+            } else if combined.holds {
+                combined.value
+            } else {
+                continue;
+            };
+            match value {
+                Element::Float(v) => {
+                    self.values[lane] = v;
+                    *mask |= 1 << lane;
+                }
+                Element::Histogram(h) => histograms.set(lane, h),
+            }
+        }
+        met
+    }
+}
+
+/// A row of floats at all steps, for a side that has no sample.
+fn stand_in<'a>(key: &'a [u8], tile: u32, values: &'a [f64]) -> Row<'a> {
+    Row { key, tile, mask: u128::MAX, values, histograms: Lanes::default() }
 }
 
 impl VectorBinary {
+    /// Trimming is for histograms alone.
+    fn is_trim(&self) -> bool {
+        matches!(self.op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
+    }
+
     /// Values and presence of the result at the steps `both`.
     fn lanes(&self, both: u128, left: &[f64], right: &[f64], values: &mut [f64]) -> u128 {
         if !self.op.is_comparison() {
@@ -372,7 +453,8 @@ impl VectorBinary {
 
     /// Labels of the result: the "many" side's, changed as upstream's `resultMetric` does.
     fn result_key(&self, many: &[u8], one: &[u8]) -> Vec<u8> {
-        let drop_name = !self.op.is_comparison() || (self.return_bool && !self.delayed_names);
+        let keeps = self.op.is_comparison() || self.is_trim();
+        let drop_name = !keeps || (self.return_bool && !self.delayed_names);
         let one_to_one = self.cardinality == Cardinality::OneToOne;
         let mut key = Vec::with_capacity(many.len() + 8);
         retain_into(many, &mut key, |name| {

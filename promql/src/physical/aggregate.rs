@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 };
 
 use super::tiles::{Lanes, lanes_array};
+use crate::histogram::lanes::Column;
 use crate::kernels::aggregate as kernel;
 use crate::kernels::aggregate::{Groups, LaneOp};
 use crate::parser::ast::AggregateOp;
@@ -41,11 +42,16 @@ pub fn vector_aggregate(op: AggregateOp) -> Option<AggregateUDF> {
         | AggregateOp::LimitK
         | AggregateOp::LimitRatio => return None,
     };
-    let signature = Signature::any(1, Volatility::Immutable);
+    let signature = Signature::any(if counts(op) { 2 } else { 1 }, Volatility::Immutable);
     Some(AggregateUDF::new_from_impl(VectorAggregate { op, name, state_columns, signature }))
 }
 
-/// An aggregation operator as a function of `floats`.
+/// Whether samples are counted, whatever their kind: such functions take `histograms` as well.
+pub fn counts(op: AggregateOp) -> bool {
+    matches!(op, AggregateOp::Count | AggregateOp::Group)
+}
+
+/// An aggregation operator as a function of `floats`, and of `histograms` if it counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct VectorAggregate {
     op: AggregateOp,
@@ -65,7 +71,7 @@ impl AggregateUDFImpl for VectorAggregate {
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         match arguments {
-            [lanes @ DataType::FixedSizeList(..)] => Ok(lanes.clone()),
+            [lanes @ DataType::FixedSizeList(..), ..] => Ok(lanes.clone()),
             other => Err(internal_datafusion_err!("{} of {other:?}", self.name)),
         }
     }
@@ -150,14 +156,19 @@ impl<Op: LaneOp<K>, const K: usize> GroupsAccumulator for VectorAccumulator<Op, 
         opt_filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
-        let [values] = values else {
-            return Err(internal_datafusion_err!("a vector aggregate has one argument"));
+        let (rows, histograms) = match values {
+            [values] => (Lanes::of(values)?, None),
+            [values, histograms] => (Lanes::of(values)?, Some(Column::of(histograms)?)),
+            _ => return Err(internal_datafusion_err!("a vector aggregate has one or two arguments")),
         };
-        let rows = Lanes::of(values)?;
+        let histograms = histograms.filter(|column| !column.is_empty());
         self.groups.grow::<Op>(total_num_groups);
         for (i, &group) in group_indices.iter().enumerate() {
             if opt_filter.is_none_or(|f| f.is_valid(i) && f.value(i)) {
-                let (row, mask) = rows.row(i);
+                let (row, mut mask) = rows.row(i);
+                if let Some(column) = histograms {
+                    mask |= column.row(i).mask();
+                }
                 self.groups.update::<Op>(group, row, mask);
             }
         }

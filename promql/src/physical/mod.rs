@@ -4,6 +4,7 @@
 //! aggregates run as DataFusion's own aggregate with the functions of [`aggregate`].
 
 pub mod aggregate;
+pub mod histograms;
 pub mod quantile;
 mod scalars;
 pub mod selector;

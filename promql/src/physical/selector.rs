@@ -4,6 +4,7 @@
 //! the first partition starts; each partition then decodes and evaluates on its own. A series is in
 //! memory as two vectors while its steps are computed, and after that as tiles only.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,15 +21,21 @@ use datafusion::physical_plan::{
 };
 use futures::TryStreamExt;
 use parking_lot::Mutex;
-use promontory_tsdb::{Labels, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs};
+use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
+use promontory_tsdb::query::HistogramSample;
+use promontory_tsdb::{
+    Labels, METRIC_NAME, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs, is_stale,
+};
 
 use super::scalars::ScalarInputs;
 use super::tiles::TileBuilder;
 use super::{tile_properties, tile_stream};
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::histogram::{detect_reset, weight};
 use crate::kernels::{Samples, StepRow, StepScalar, Windows, instant, range};
 use crate::logical::spec::{SelectorSpec, Window};
+use crate::notes::Notes;
 
 /// The leaf of every plan.
 #[derive(Debug)]
@@ -158,6 +165,7 @@ impl ExecutionPlan for SelectorExec {
             tiles: TileBuilder::new(self.spec.grid),
             batch: SeriesBatch::new(),
             next: 0,
+            next_histogram: 0,
             held: Held { query, samples: 0 },
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
@@ -185,6 +193,8 @@ struct Leaf {
     batch: SeriesBatch,
     /// Next series of `batch`.
     next: usize,
+    /// First histogram of that series, or of one behind it.
+    next_histogram: usize,
     held: Held,
     metrics: BaselineMetrics,
 }
@@ -198,10 +208,7 @@ impl Leaf {
             }
             // All series of the batch are evaluated.
             match self.input.try_next().await.map_err(QueryError::from)? {
-                Some(batch) if !batch.histograms.is_empty() => {
-                    return Err(QueryError::Unsupported("native histograms in PromQL".into()).into());
-                }
-                Some(batch) => (self.batch, self.next) = (batch, 0),
+                Some(batch) => (self.batch, self.next, self.next_histogram) = (batch, 0, 0),
                 None if self.tiles.is_empty() => {
                     self.metrics.done();
                     return Ok(None);
@@ -220,9 +227,15 @@ impl Leaf {
         self.held.query.check()?;
         while self.next < self.batch.len() && !self.tiles.is_full() {
             let (labels, timestamps, values) = self.batch.series(self.next);
+            let histograms = &self.batch.histograms[self.next_histogram..];
+            let histograms = &histograms[..histograms.partition_point(|h| h.series as usize <= self.next)];
+            self.next_histogram += histograms.len();
+            let stats = self.evaluator.spec.without_buckets && !histograms.is_empty();
+            let histograms = if stats { Cow::Owned(without_buckets(histograms)) } else { Cow::Borrowed(histograms) };
             self.evaluator.series(
                 labels,
                 Samples::new(timestamps, values),
+                &histograms,
                 scalars,
                 &mut self.held,
                 &mut self.tiles,
@@ -261,6 +274,57 @@ impl Held {
     }
 }
 
+impl Held {
+    /// As [`Held::window`], for histograms.
+    fn histogram_window(&self, windows: &Windows, histograms: &[HistogramSample]) -> Result<(), QueryError> {
+        let timestamps: Vec<_> = histograms.iter().map(|h| h.timestamp).collect();
+        let mut sums = vec![0];
+        sums.extend(histograms.iter().scan(0, |sum, h| {
+            *sum += weight(&h.histogram);
+            Some(*sum)
+        }));
+        let mut widest = 0;
+        windows.walk(&timestamps, |_, _, lo, hi| widest = widest.max(sums[hi] - sums[lo]));
+        let fits = self.query.hold_samples(widest);
+        self.query.release_samples(widest);
+        fits
+    }
+}
+
+/// Histograms without buckets. What buckets would tell of counter resets is put into the hints.
+fn without_buckets(histograms: &[HistogramSample]) -> Vec<HistogramSample> {
+    let mut last: Option<Arc<FloatHistogram>> = None;
+    let mut out = Vec::with_capacity(histograms.len());
+    for sample in histograms {
+        let h = sample.histogram.as_ref();
+        let mut hint = h.counter_reset_hint;
+        if let (CounterResetHint::Unknown, Some(last), false) = (hint, &last, is_stale(h.sum)) {
+            let reset = detect_reset(h, last);
+            hint = if reset { CounterResetHint::Reset } else { CounterResetHint::NotReset };
+        }
+        if !is_stale(h.sum) {
+            last = Some(Arc::clone(&sample.histogram));
+        }
+        let stats = FloatHistogram {
+            counter_reset_hint: hint,
+            schema: h.schema,
+            count: h.count,
+            sum: h.sum,
+            ..FloatHistogram::default()
+        };
+        out.push(HistogramSample { histogram: Arc::new(stats), ..sample.clone() });
+    }
+    out
+}
+
+/// Without stale markers.
+pub(super) fn live_histograms(histograms: &[HistogramSample]) -> Cow<'_, [HistogramSample]> {
+    if histograms.iter().all(|h| !is_stale(h.histogram.sum)) {
+        return Cow::Borrowed(histograms);
+    }
+    Cow::Owned(histograms.iter().filter(|h| !is_stale(h.histogram.sum)).cloned().collect())
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.query.release_samples(self.samples);
@@ -294,6 +358,7 @@ impl Evaluator {
         &mut self,
         labels: &Labels,
         samples: Samples<'_>,
+        histograms: &[HistogramSample],
         scalars: &[StepScalar],
         held: &mut Held,
         tiles: &mut TileBuilder,
@@ -301,11 +366,19 @@ impl Evaluator {
         match self.spec.window {
             Window::Instant { timestamp, .. } => {
                 instant::evaluate(&self.windows, samples, timestamp, &mut self.row);
+                instant::overlay(&self.windows, samples.timestamps, histograms, timestamp, &mut self.row);
             }
             Window::Range { function, .. } => {
                 let samples = samples.without_stale(&mut self.live);
                 held.window(&self.windows, samples.timestamps)?;
                 range::evaluate(function, &self.windows, samples, scalars, &mut self.scratch, &mut self.row)?;
+                if !histograms.is_empty() {
+                    let live = live_histograms(histograms);
+                    held.histogram_window(&self.windows, &live)?;
+                    let name = labels.get(METRIC_NAME).unwrap_or_default();
+                    let notes = Notes { context: &held.query, position: &self.spec.position, name };
+                    range::histogram::overlay(function, &self.windows, samples, &live, &notes, &mut self.row);
+                }
             }
         }
         held.points(self.row.count())?;

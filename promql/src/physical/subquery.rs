@@ -18,7 +18,9 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions, SendableRecordBatchStream,
 };
 use futures::TryStreamExt;
-use promontory_tsdb::{Labels, TimestampMs};
+use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
+use promontory_tsdb::query::HistogramSample;
+use promontory_tsdb::{Labels, METRIC_NAME, TimestampMs};
 
 use super::scalars::ScalarInputs;
 use super::tiles::{TileBuilder, TileColumns};
@@ -27,6 +29,8 @@ use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::kernels::{Samples, StepRow, StepScalar, Windows, range};
 use crate::logical::spec::SubquerySpec;
+use crate::notes::Notes;
+use crate::operators::get;
 use crate::params::Grid;
 
 /// The window of a subquery. One output partition.
@@ -120,11 +124,21 @@ struct InnerSeries {
     values: Vec<f64>,
 }
 
+/// The points of one series.
+#[derive(Default)]
+struct Points {
+    timestamps: Vec<TimestampMs>,
+    values: Vec<f64>,
+    histograms: Vec<HistogramSample>,
+}
+
 /// One series.
 struct Inner {
     key: Arc<[u8]>,
     /// Index, presence, and where the lanes start in the values of all.
     tiles: Vec<(u32, u128, usize)>,
+    /// By step of the inner grid.
+    histograms: Vec<(usize, Arc<FloatHistogram>)>,
 }
 
 impl InnerSeries {
@@ -141,6 +155,12 @@ impl InnerSeries {
             self.series[id].tiles.push((batch.tile(row), mask, self.values.len()));
             self.values.extend_from_slice(lanes);
             points += mask.count_ones() as usize;
+            let histograms = batch.histograms(row);
+            if !histograms.is_empty() {
+                points += histograms.weight();
+                let first = batch.tile(row) as usize * self.lanes;
+                self.series[id].histograms.extend(histograms.iter().map(|(lane, h)| (first + lane, h)));
+            }
         }
         points
     }
@@ -151,15 +171,25 @@ impl InnerSeries {
         }
         let key: Arc<[u8]> = Arc::from(key);
         let id = self.series.len();
-        self.series.push(Inner { key: Arc::clone(&key), tiles: Vec::new() });
+        self.series.push(Inner { key: Arc::clone(&key), tiles: Vec::new(), histograms: Vec::new() });
         self.ids.insert(key, id);
         id
     }
 
     /// Lines up the points of series `id`.
-    fn points(&mut self, id: usize, grid: &Grid, timestamps: &mut Vec<TimestampMs>, values: &mut Vec<f64>) {
+    fn points(&mut self, id: usize, grid: &Grid, points: &mut Points) {
+        let Points { timestamps, values, histograms } = points;
         timestamps.clear();
         values.clear();
+        histograms.clear();
+        let found = &mut self.series[id].histograms;
+        found.sort_unstable_by_key(|(step, _)| *step);
+        histograms.extend(found.iter().map(|(step, h)| HistogramSample {
+            series: 0,
+            timestamp: grid.at(*step),
+            start_timestamp: 0,
+            histogram: without_reset_hint(h),
+        }));
         let tiles = &mut self.series[id].tiles;
         tiles.sort_unstable_by_key(|(tile, ..)| *tile);
         for &(tile, mask, at) in tiles.iter() {
@@ -168,6 +198,17 @@ impl InnerSeries {
                 timestamps.push(grid.at(first + j));
                 values.push(self.values[at + j]);
             }
+        }
+    }
+}
+
+/// A hint is about the sample that was stored before, which may be another one here.
+fn without_reset_hint(h: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
+    match h.counter_reset_hint {
+        CounterResetHint::Unknown | CounterResetHint::Gauge => Arc::clone(h),
+        CounterResetHint::Reset | CounterResetHint::NotReset => {
+            let counter_reset_hint = CounterResetHint::Unknown;
+            Arc::new(FloatHistogram { counter_reset_hint, ..h.as_ref().clone() })
         }
     }
 }
@@ -204,11 +245,19 @@ impl Run {
         let windows = Windows { grid: spec.grid, view: spec.view, width_ms: spec.range_ms };
         let mut tiles = TileBuilder::new(spec.grid);
         let (mut row, mut scratch) = (StepRow::default(), range::Scratch::default());
-        let (mut timestamps, mut values, mut key) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut points, mut key) = (Points::default(), Vec::new());
         while self.next < self.collected.series.len() && !tiles.is_full() {
-            self.collected.points(self.next, &spec.inner, &mut timestamps, &mut values);
-            let samples = Samples::new(&timestamps, &values);
+            self.collected.points(self.next, &spec.inner, &mut points);
+            let samples = Samples::new(&points.timestamps, &points.values);
             range::evaluate(spec.function, &windows, samples, &self.scalars, &mut scratch, &mut row)?;
+            if !points.histograms.is_empty() {
+                let key = &self.collected.series[self.next].key;
+                let name = get(key, METRIC_NAME).and_then(|n| std::str::from_utf8(n).ok());
+                let notes =
+                    Notes { context: &self.query, position: &spec.position, name: name.unwrap_or_default() };
+                let histograms = &points.histograms;
+                range::histogram::overlay(spec.function, &windows, samples, histograms, &notes, &mut row);
+            }
             self.hold(row.count())?;
             let labels = Labels::from_bytes(&self.collected.series[self.next].key)
                 .ok_or_else(|| internal_datafusion_err!("a labels_key is not in canonical form"))?;

@@ -106,6 +106,8 @@ fn instant(name: &str, grid: Grid) -> SelectorSpec {
         view: TimeView::default(),
         window: Window::Instant { lookback_ms: 5 * MINUTE, timestamp: false },
         output: KeyOutput::Full,
+        position: String::new(),
+        without_buckets: false,
     }
 }
 

@@ -12,7 +12,8 @@ use datafusion::common::{Result, internal_datafusion_err};
 use crate::kernels::StepRow;
 use crate::kernels::aggregate::full_mask;
 use crate::params::Grid;
-use crate::tile::{FLOATS, LABELS_KEY, TILE, tile_schema};
+use crate::histogram::lanes::{Column, ColumnBuilder, LaneHistograms, Lanes as Histograms};
+use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE, tile_schema};
 
 /// Bytes of tiles after which a batch is full.
 pub const BATCH_BYTES: usize = 1 << 20;
@@ -23,6 +24,7 @@ pub struct TileColumns<'a> {
     keys: &'a BinaryArray,
     tiles: &'a UInt32Array,
     floats: Lanes<'a>,
+    histograms: Column<'a>,
 }
 
 impl<'a> TileColumns<'a> {
@@ -37,6 +39,7 @@ impl<'a> TileColumns<'a> {
             keys: column(LABELS_KEY.0)?.as_binary_opt::<i32>().ok_or_else(wrong)?,
             tiles: column(TILE.0)?.as_primitive_opt::<UInt32Type>().ok_or_else(wrong)?,
             floats: Lanes::of(column(FLOATS.0)?)?,
+            histograms: Column::of(column(HISTOGRAMS.0)?)?,
         })
     }
 
@@ -60,9 +63,14 @@ impl<'a> TileColumns<'a> {
         self.tiles.value(row)
     }
 
-    /// Lanes of a row, and which of them are valid.
+    /// Float lanes of a row, and which of them are valid.
     pub fn row(&self, row: usize) -> (&'a [f64], u128) {
         self.floats.row(row)
+    }
+
+    /// Histograms of a row.
+    pub fn histograms(&self, row: usize) -> Histograms<'a> {
+        self.histograms.row(row)
     }
 }
 
@@ -126,12 +134,20 @@ pub struct TileBuilder {
     tiles: Vec<u32>,
     values: Vec<f64>,
     masks: Vec<u128>,
+    histograms: ColumnBuilder,
 }
 
 impl TileBuilder {
     /// A builder of tiles on `grid`.
     pub fn new(grid: Grid) -> Self {
-        Self { grid, keys: BinaryBuilder::new(), tiles: Vec::new(), values: Vec::new(), masks: Vec::new() }
+        Self {
+            grid,
+            keys: BinaryBuilder::new(),
+            tiles: Vec::new(),
+            values: Vec::new(),
+            masks: Vec::new(),
+            histograms: ColumnBuilder::default(),
+        }
     }
 
     /// Appends a tile. `lanes` may be shorter than a tile; what is missing is absent.
@@ -143,16 +159,26 @@ impl TileBuilder {
         self.values.resize(self.masks.len() * self.grid.tile_steps, 0.0);
     }
 
-    /// Appends the tiles of a series: those that have a value.
+    /// Appends the tiles of a series: those that have a sample.
     pub fn push_row(&mut self, key: &[u8], row: &StepRow) {
         let lanes = self.grid.tile_steps;
+        let mut histograms = row.histograms();
+        let mut here = LaneHistograms::default();
         for tile in 0..self.grid.tiles() {
             let mask = row.mask(tile, lanes);
-            if mask != 0 {
-                let first = tile * lanes;
-                let end = first + self.grid.steps_in_tile(tile);
+            let first = tile * lanes;
+            let end = first + self.grid.steps_in_tile(tile);
+            if !histograms.is_empty() {
+                let (now, later) = histograms.split_at(histograms.partition_point(|(step, _)| *step < end));
+                histograms = later;
+                here.clear();
+                now.iter().for_each(|(step, h)| here.set(step - first, Arc::clone(h)));
+                self.histograms.put(self.masks.len(), |bytes| here.encode(bytes));
+            }
+            if mask != 0 || !here.is_empty() {
                 self.push(key, tile as u32, &row.values()[first..end], mask);
             }
+            here.clear();
         }
     }
 
@@ -163,7 +189,8 @@ impl TileBuilder {
 
     /// Whether it is time for [`TileBuilder::finish`].
     pub fn is_full(&self) -> bool {
-        self.values.len() * size_of::<f64>() + self.keys.values_slice().len() >= BATCH_BYTES
+        self.values.len() * size_of::<f64>() + self.keys.values_slice().len() + self.histograms.len()
+            >= BATCH_BYTES
     }
 
     /// A batch of what was appended; the builder is empty afterwards.
@@ -176,7 +203,9 @@ impl TileBuilder {
         let values = std::mem::take(&mut self.values);
         let masks = std::mem::take(&mut self.masks);
         let floats = lanes_array(self.grid.tile_steps, values, Some(&masks))?;
-        let columns: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(tiles), Arc::new(floats)];
+        let histograms = self.histograms.finish(tiles.len());
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(keys), Arc::new(tiles), Arc::new(floats), Arc::new(histograms)];
         Ok(RecordBatch::try_new(tile_schema(&self.grid), columns)?)
     }
 }

@@ -2,19 +2,22 @@
 
 use promontory_tsdb::labels::METRIC_NAME;
 
-use super::{Names, Planner, ScalarPlan, VectorPlan, scalar_args};
+use super::selector::metric_name;
+use super::{Names, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap_parens};
 use crate::error::QueryError;
-use crate::logical::aggregate_plan;
+use crate::logical::{Subject, aggregate_plan};
 use crate::logical::spec::Grouping;
 use crate::operators::{
     CountValues, NAME_DROPPED, Notice, NoticeKind, Rank, RankKind, SpreadMark, bad_quantile, operator_plan,
 };
 use crate::params::Grid;
-use crate::parser::{AggregateExpr, AggregateOp, Expr};
+use crate::parser::{AggregateExpr, AggregateOp, Expr, ExprKind};
+use crate::physical::aggregate::counts;
 
 impl Planner<'_> {
     pub(super) fn aggregate(
         &mut self,
+        expr: &Expr,
         aggregate: &AggregateExpr,
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
@@ -44,9 +47,14 @@ impl Planner<'_> {
                     input.plan = operator_plan(spread, grid, vec![input.plan]);
                     grouping.labels.push(NAME_DROPPED.to_owned());
                 }
+                if counts(op) {
+                    // Floats come of histograms here.
+                    input = input.finish(grid);
+                }
                 // What is to be told of the input can as well be told of the result: both have
-                // samples, or neither.
-                let plan = aggregate_plan(input.plan, grid, op, grouping, param)?;
+                // floats, or neither.
+                let subject = self.subject(&aggregate.expr);
+                let plan = aggregate_plan(input.plan, grid, op, grouping, param, &subject)?;
                 return Ok(VectorPlan { plan, names, notices: input.notices });
             }
         };
@@ -55,8 +63,26 @@ impl Planner<'_> {
         let input = self.vector(&aggregate.expr, grid)?.finish(grid);
         let (args, mut inputs) = scalar_args(vec![k]);
         inputs.insert(0, input.plan);
-        let rank = Rank { kind, grouping, param: args[0], position: self.position(param.span) };
+        let (position, whole) = (self.position(param.span), self.position(expr.span));
+        let rank = Rank { kind, grouping, param: args[0], position, whole };
         Ok(VectorPlan::new(operator_plan(rank, grid, inputs), input.names))
+    }
+
+    fn subject(&self, expr: &Expr) -> Subject {
+        let expr = unwrap_parens(expr);
+        let name = match &expr.kind {
+            ExprKind::VectorSelector(selector) => metric_name(selector),
+            // Names are still there only if they are removed in the end.
+            ExprKind::Call(call) if self.options.delayed_name_removal => {
+                call.args.iter().find_map(|arg| match &unwrap_parens(arg).kind {
+                    ExprKind::MatrixSelector(matrix) => metric_name(&matrix.selector),
+                    ExprKind::VectorSelector(selector) => metric_name(selector),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        Subject { name: name.unwrap_or_default().to_owned(), position: self.position(expr.span) }
     }
 
     fn grouping(&self, aggregate: &AggregateExpr) -> Grouping {

@@ -8,26 +8,28 @@ use crate::operators::{
     Float, KeyChange, Map, MapFunction, SetOperator, Signature, VectorBinary, arithmetic, operator_plan,
 };
 use crate::params::Grid;
-use crate::parser::{BinaryExpr, BinaryOp, Cardinality, VectorMatching};
+use crate::parser::{BinaryExpr, BinaryOp, Cardinality, Expr, VectorMatching};
 
 impl Planner<'_> {
-    pub(super) fn binary(&mut self, binary: &BinaryExpr, grid: Grid) -> Result<Planned, QueryError> {
-        if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
-            return Err(QueryError::Unsupported("histogram trim operators".into()));
-        }
-        let (lhs, rhs) = (self.plan(&binary.lhs, grid)?, self.plan(&binary.rhs, grid)?);
+    pub(super) fn binary(&mut self, expr: &Expr, binary: &BinaryExpr, grid: Grid) -> Result<Planned, QueryError> {
+        let position = self.position(expr.span);
+        let buckets = usize::from(matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper));
+        self.need_buckets += buckets;
+        let sides = (self.plan(&binary.lhs, grid), self.plan(&binary.rhs, grid));
+        self.need_buckets -= buckets;
+        let (lhs, rhs) = (sides.0?, sides.1?);
         match (lhs, rhs) {
             (Planned::Scalar(lhs), Planned::Scalar(rhs)) => {
                 Ok(Planned::Scalar(scalars(binary.op, lhs, rhs, grid)))
             }
             (Planned::Vector(vector), Planned::Scalar(scalar)) => {
-                Ok(Planned::Vector(self.with_scalar(binary, vector, scalar, false, grid)))
+                Ok(Planned::Vector(self.with_scalar(binary, vector, scalar, false, position, grid)))
             }
             (Planned::Scalar(scalar), Planned::Vector(vector)) => {
-                Ok(Planned::Vector(self.with_scalar(binary, vector, scalar, true, grid)))
+                Ok(Planned::Vector(self.with_scalar(binary, vector, scalar, true, position, grid)))
             }
             (Planned::Vector(lhs), Planned::Vector(rhs)) => {
-                self.vectors(binary, lhs, rhs, grid).map(Planned::Vector)
+                self.vectors(binary, lhs, rhs, position, grid).map(Planned::Vector)
             }
             _ => Err(QueryError::Internal("a string as operand".into())),
         }
@@ -39,14 +41,18 @@ impl Planner<'_> {
         vector: VectorPlan,
         scalar: ScalarPlan,
         scalar_left: bool,
+        position: String,
         grid: Grid,
     ) -> VectorPlan {
         let (op, return_bool) = (binary.op, binary.return_bool);
         if op.is_comparison() {
             let function = MapFunction::Compare { op, scalar_left, return_bool };
-            self.map(vector, grid, function, vec![scalar], return_bool)
+            self.map_at(vector, grid, function, vec![scalar], return_bool, position)
         } else {
-            self.map(vector, grid, MapFunction::Arithmetic { op, scalar_left }, vec![scalar], true)
+            let function = MapFunction::Arithmetic { op, scalar_left };
+            // Trimming leaves the metric what it is.
+            let drop_name = !matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
+            self.map_at(vector, grid, function, vec![scalar], drop_name, position)
         }
     }
 
@@ -55,6 +61,7 @@ impl Planner<'_> {
         binary: &BinaryExpr,
         lhs: VectorPlan,
         rhs: VectorPlan,
+        position: String,
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
         let default = VectorMatching {
@@ -88,6 +95,7 @@ impl Planner<'_> {
             fill_left: matching.fill_left.map(Float),
             fill_right: matching.fill_right.map(Float),
             delayed_names: self.options.delayed_name_removal,
+            position,
         };
         Ok(VectorPlan::new(operator_plan(operator, grid, vec![lhs.plan, rhs.plan]), names))
     }
@@ -98,12 +106,17 @@ fn result_names(binary: &BinaryExpr, matching: &VectorMatching, many: Names, del
     if lists_name {
         return Names::Various;
     }
-    let keeps = binary.op.is_comparison() && (!binary.return_bool || delayed);
+    let keeps = changes_nothing(binary.op) && (!binary.return_bool || delayed);
     if !keeps || (matching.on && matching.cardinality == Cardinality::OneToOne) {
         Names::Absent
     } else {
         many
     }
+}
+
+/// Whether the result is still the metric of the left side.
+fn changes_nothing(op: BinaryOp) -> bool {
+    op.is_comparison() || matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
 }
 
 /// An operator between scalars: at once if both are known.
@@ -118,5 +131,5 @@ fn scalars(op: BinaryOp, lhs: ScalarPlan, rhs: ScalarPlan, grid: Grid) -> Scalar
     let (scalars, mut inputs) = scalar_args(vec![scalar]);
     inputs.insert(0, plan);
     let function = MapFunction::Arithmetic { op, scalar_left };
-    ScalarPlan::Relation(operator_plan(Map { function, scalars, key: KeyChange::Keep }, grid, inputs))
+    ScalarPlan::Relation(operator_plan(Map::new(function, scalars, KeyChange::Keep), grid, inputs))
 }

@@ -4,7 +4,7 @@ use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap
 use crate::error::QueryError;
 use crate::logical::spec::RangeFunction;
 use crate::operators::{
-    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, MapFunction, MathFunction,
+    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, FloatsOnly, HistogramFunction, MapFunction, MathFunction,
     Relabel, RelabelRule, ScalarOf, go_max, go_min, operator_plan,
 };
 use crate::params::Grid;
@@ -13,6 +13,20 @@ use crate::result::ResultOrder;
 
 impl Planner<'_> {
     pub(super) fn call(&mut self, expr: &Expr, call: &Call, grid: Grid) -> Result<Planned, QueryError> {
+        let (stats, buckets) = match call.function.name {
+            "histogram_count" | "histogram_sum" | "histogram_avg" => (1, 0),
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => (0, 1),
+            _ => (0, 0),
+        };
+        self.need_stats += stats;
+        self.need_buckets += buckets;
+        let planned = self.call_here(expr, call, grid);
+        self.need_stats -= stats;
+        self.need_buckets -= buckets;
+        planned
+    }
+
+    fn call_here(&mut self, expr: &Expr, call: &Call, grid: Grid) -> Result<Planned, QueryError> {
         let name = call.function.name;
         if let Some(function) = RangeFunction::by_name(name) {
             return self.range_call(call, function, grid).map(Planned::Vector);
@@ -66,6 +80,10 @@ impl Planner<'_> {
             let vector = self.vector(&call.args[0], grid)?;
             return Ok(self.map(vector, grid, MapFunction::Math(function), Vec::new(), true));
         }
+        if let Some(function) = HistogramFunction::by_name(name) {
+            let vector = self.vector(&call.args[0], grid)?;
+            return Ok(self.map(vector, grid, MapFunction::Histogram(function), Vec::new(), true));
+        }
         if let Some(function) = DateFunction::by_name(name) {
             return self.date(call, function, grid);
         }
@@ -94,7 +112,13 @@ impl Planner<'_> {
                         "sort is ineffective for range queries since results are always ordered by labels";
                     self.warnings.push(format!("{text}{}", self.position(expr.span)));
                 }
-                self.vector(&call.args[0], grid)
+                let mut vector = self.vector(&call.args[0], grid)?;
+                if matches!(name, "sort" | "sort_desc") {
+                    vector = vector.finish(grid);
+                    let floats = FloatsOnly { aggregation: None, position: String::new() };
+                    vector.plan = operator_plan(floats, grid, vec![vector.plan]);
+                }
+                Ok(vector)
             }
             "histogram_quantile" | "histogram_fraction" | "histogram_quantiles" => self.buckets(call, grid),
             _ => Err(QueryError::Unsupported(format!("function {name}()"))),

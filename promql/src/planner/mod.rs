@@ -116,6 +116,10 @@ pub(crate) struct Planner<'a> {
     warnings: Vec<String>,
     /// Steps of all grids so far.
     steps: usize,
+    /// How many functions around need no more of a histogram than count and sum.
+    need_stats: usize,
+    /// How many nodes around need buckets.
+    need_buckets: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -132,7 +136,18 @@ impl<'a> Planner<'a> {
         let invariant = invariant::find(expr);
         let warnings = Vec::new();
         let mut planner =
-            Planner { query, source, options, params, lookback_ms, invariant, warnings, steps: 0 };
+            Planner {
+            query,
+            source,
+            options,
+            params,
+            lookback_ms,
+            invariant,
+            warnings,
+            steps: 0,
+            need_stats: 0,
+            need_buckets: 0,
+        };
         let grid = if params.step == 0 {
             Grid::instant(params.start)
         } else {
@@ -176,6 +191,11 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Whether selectors here may leave buckets out of histograms.
+    fn skips_buckets(&self) -> bool {
+        self.need_stats > 0 && self.need_buckets == 0
+    }
+
     /// Plans `expr` on `grid`.
     fn plan(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
         if grid.steps > 1 && self.invariant.contains(&std::ptr::from_ref(expr)) {
@@ -206,8 +226,8 @@ impl<'a> Planner<'a> {
             ExprKind::Paren(inner) => self.plan(inner, grid),
             ExprKind::Unary(UnaryOp::Plus, inner) => self.plan(inner, grid),
             ExprKind::Unary(UnaryOp::Minus, inner) => self.negate(inner, grid),
-            ExprKind::Binary(binary) => self.binary(binary, grid),
-            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, grid).map(Planned::Vector),
+            ExprKind::Binary(binary) => self.binary(expr, binary, grid),
+            ExprKind::Aggregate(aggregate) => self.aggregate(expr, aggregate, grid).map(Planned::Vector),
             ExprKind::Call(call) => self.call(expr, call, grid),
             ExprKind::VectorSelector(selector) => self.instant(selector, grid, false).map(Planned::Vector),
             ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => {
@@ -220,7 +240,7 @@ impl<'a> Planner<'a> {
         Ok(match self.plan(inner, grid)? {
             Planned::Scalar(ScalarPlan::Constant(v)) => Planned::Scalar(ScalarPlan::Constant(-v)),
             Planned::Scalar(ScalarPlan::Relation(plan)) => {
-                let map = Map { function: MapFunction::Negate, scalars: Vec::new(), key: KeyChange::Keep };
+                let map = Map::new(MapFunction::Negate, Vec::new(), KeyChange::Keep);
                 Planned::Scalar(ScalarPlan::Relation(operator_plan(map, grid, vec![plan])))
             }
             Planned::Vector(vector) => {
@@ -239,11 +259,25 @@ impl<'a> Planner<'a> {
         scalars: Vec<ScalarPlan>,
         drop_name: bool,
     ) -> VectorPlan {
+        self.map_at(vector, grid, function, scalars, drop_name, String::new())
+    }
+
+    /// [`Planner::map`] that annotates the query at `position`.
+    fn map_at(
+        &self,
+        vector: VectorPlan,
+        grid: Grid,
+        function: MapFunction,
+        scalars: Vec<ScalarPlan>,
+        drop_name: bool,
+        position: String,
+    ) -> VectorPlan {
         let vector = vector.finish(grid);
         let key = if drop_name { self.name_change(vector.names) } else { KeyChange::Keep };
         let (scalars, mut inputs) = scalar_args(scalars);
         inputs.insert(0, vector.plan);
-        let mut plan = operator_plan(Map { function, scalars, key }, grid, inputs);
+        let map = Map { function, scalars, key, position };
+        let mut plan = operator_plan(map, grid, inputs);
         if key == KeyChange::DropName && vector.names == Names::Various {
             plan = operator_plan(MergeDisjoint { strict: false }, grid, vec![plan]);
         }

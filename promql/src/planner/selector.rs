@@ -42,6 +42,8 @@ impl Planner<'_> {
             view: self.view(&selector.time)?,
             window: Window::Instant { lookback_ms: self.lookback_ms, timestamp },
             output: KeyOutput::Full,
+            position: String::new(),
+            without_buckets: self.skips_buckets(),
         };
         let names = names_of(selector);
         let vector = VectorPlan::new(selector_plan(Arc::clone(self.source), spec, Vec::new()), names);
@@ -96,12 +98,13 @@ impl Planner<'_> {
         }
         let counter = matches!(function, RangeFunction::Rate | RangeFunction::Increase);
         let argument = args[range];
+        let first = self.position(args[0].span);
         let mut vector = match &argument.kind {
             ExprKind::MatrixSelector(matrix) => {
-                self.over_selector(matrix, argument.span, function, counter, scalars, grid)?
+                self.over_selector(matrix, (argument.span, &first), function, counter, scalars, grid)?
             }
             ExprKind::Subquery(subquery) => {
-                self.over_subquery(subquery, argument.span, function, counter, scalars, grid)?
+                self.over_subquery(subquery, (argument.span, &first), function, counter, scalars, grid)?
             }
             _ => unreachable!("`range` points at one of the two"),
         };
@@ -135,7 +138,7 @@ impl Planner<'_> {
     fn over_selector(
         &mut self,
         matrix: &MatrixSelector,
-        span: Span,
+        (span, first): (Span, &String),
         function: RangeFunction,
         counter: bool,
         scalars: Vec<LogicalPlan>,
@@ -152,6 +155,8 @@ impl Planner<'_> {
             view: self.view(&matrix.selector.time)?,
             window: Window::Range { range_ms: self.duration(&matrix.range)?, function },
             output: if drop_in_leaf { KeyOutput::DropName } else { KeyOutput::Full },
+            position: first.clone(),
+            without_buckets: self.skips_buckets(),
         };
         let plan = selector_plan(Arc::clone(self.source), spec, scalars);
         let mut vector = VectorPlan::new(plan, names);
@@ -186,7 +191,7 @@ impl Planner<'_> {
             let key = self.name_change(vector.names);
             let names = if self.options.delayed_name_removal { vector.names } else { Names::Absent };
             let vector = vector.finish(grid);
-            let map = crate::operators::Map { function: MapFunction::Identity, scalars: Vec::new(), key };
+            let map = crate::operators::Map::new(MapFunction::Identity, Vec::new(), key);
             VectorPlan::new(operator_plan(map, grid, vec![vector.plan]), names)
         };
         if various && !self.options.delayed_name_removal {
@@ -198,7 +203,7 @@ impl Planner<'_> {
     fn over_subquery(
         &mut self,
         subquery: &SubqueryExpr,
-        span: Span,
+        (span, first): (Span, &String),
         function: RangeFunction,
         counter: bool,
         scalars: Vec<LogicalPlan>,
@@ -216,6 +221,7 @@ impl Planner<'_> {
             range_ms: self.duration(&subquery.range)?,
             function,
             output: KeyOutput::Full,
+            position: first.clone(),
         };
         let mut vector = VectorPlan::new(subquery_plan(inner.plan, spec, scalars), names);
         if counter && names != Names::Absent {
@@ -244,7 +250,10 @@ impl Planner<'_> {
             return Ok(None);
         }
         let inner_grid = self.grid(start, end, step)?;
-        let inner = match self.plan(&subquery.expr, inner_grid)? {
+        self.need_buckets += 1;
+        let inner = self.plan(&subquery.expr, inner_grid);
+        self.need_buckets -= 1;
+        let inner = match inner? {
             Planned::Vector(vector) => vector,
             Planned::Scalar(scalar) => VectorPlan::new(scalar.relation(inner_grid), Names::Absent),
             Planned::Text(_) => return Err(QueryError::Internal("a subquery of a string".into())),
@@ -272,7 +281,7 @@ fn refuse_extension(selector: &VectorSelector) -> Result<(), QueryError> {
 }
 
 /// The metric name that all series of `selector` have.
-fn metric_name(selector: &VectorSelector) -> Option<&str> {
+pub(super) fn metric_name(selector: &VectorSelector) -> Option<&str> {
     selector
         .matchers
         .iter()

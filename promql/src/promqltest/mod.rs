@@ -17,6 +17,7 @@
 pub mod compare;
 mod evaluate;
 mod expect;
+mod nhcb;
 pub mod run;
 pub mod script;
 

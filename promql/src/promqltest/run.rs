@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::compare;
 use super::evaluate::Evaluate;
+use super::nhcb;
 use super::script::{Command, Eval, Load, parse_script};
 use crate::params::QueryParams;
 use crate::parser::series::SequenceValue;
@@ -44,7 +45,7 @@ pub struct Case {
     pub expr: String,
     /// Why it failed.
     pub failure: Option<String>,
-    /// The script has loaded histograms or start timestamps, which the storage does not hold. A pass
+    /// The script has loaded start timestamps, which the storage does not hold. A pass
     /// then says less.
     pub data_incomplete: bool,
 }
@@ -94,22 +95,23 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// Loads what the storage can hold; `true` if that is everything.
 fn run_load(load: &Load, storage: &MemoryStorage) -> Result<bool, String> {
-    let mut complete = !load.with_nhcb && !load.has_start_timestamps;
     // Of lines with the same labels the last one counts.
     let series: BTreeMap<_, _> = load.series.iter().map(|(labels, values)| (labels, values)).collect();
     for (labels, values) in series {
-        if values.iter().any(|v| matches!(v, SequenceValue::Histogram { .. })) {
-            complete = false;
-            continue;
-        }
         for (i, value) in values.iter().enumerate() {
-            if let SequenceValue::Float(v) = value {
-                let t = i as i64 * load.gap_ms;
-                storage.append(labels, t, *v).map_err(|e| format!("{labels} @{t}: {e}"))?;
-            }
+            let t = i as i64 * load.gap_ms;
+            let appended = match value {
+                SequenceValue::Omitted => Ok(()),
+                SequenceValue::Float(v) => storage.append(labels, t, *v),
+                SequenceValue::Histogram { value, .. } => storage.append_histogram(labels, t, 0, value),
+            };
+            appended.map_err(|e| format!("{labels} @{t}: {e}"))?;
         }
     }
-    Ok(complete)
+    if load.with_nhcb {
+        nhcb::load(load, storage)?;
+    }
+    Ok(!load.has_start_timestamps)
 }
 
 fn run_eval(eval: &Eval, evaluator: &dyn Evaluate, storage: &Arc<MemoryStorage>) -> Result<(), String> {

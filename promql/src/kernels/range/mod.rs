@@ -10,6 +10,7 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/functions.go>
 
 mod extrapolate;
+pub mod histogram;
 mod over_time;
 mod regression;
 #[cfg(test)]
