@@ -14,8 +14,8 @@ use promontory_promql::Grid;
 use promontory_promql::context::QueryContext;
 use promontory_promql::kernels::range::{Scratch, evaluate};
 use promontory_promql::kernels::{Samples, StepRow, Windows, instant};
-use promontory_promql::logical::aggregate_plan;
 use promontory_promql::logical::spec::{Grouping, RangeFunction, TimeView};
+use promontory_promql::logical::{Subject, aggregate_plan};
 use promontory_promql::parser::ast::AggregateOp;
 use promontory_promql::physical::tiles::TileBuilder;
 use promontory_tsdb::Labels;
@@ -91,7 +91,8 @@ fn aggregates(c: &mut Criterion) {
                     let input = context.read_table(Arc::clone(&table) as _).expect("a table");
                     let by = Grouping { without: false, labels: vec!["job".into()] };
                     let input = input.into_unoptimized_plan();
-                    let plan = aggregate_plan(input, grid, op, by, None).expect("a plan");
+                    let plan =
+                        aggregate_plan(input, grid, op, by, None, &Subject::default()).expect("a plan");
                     let state = context.state();
                     let exec = state.query_planner().create_physical_plan(&plan, &state).await;
                     let exec = exec.expect("an operator");

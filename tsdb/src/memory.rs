@@ -85,7 +85,8 @@ impl MemoryStorage {
                 _ => None,
             };
             let counter_reset_hint = hint(histogram, before);
-            let value = Value::Histogram(Arc::new(FloatHistogram { counter_reset_hint, ..histogram.clone() }));
+            let value =
+                Value::Histogram(Arc::new(FloatHistogram { counter_reset_hint, ..histogram.clone() }));
             Point { t, start, value }
         })
     }

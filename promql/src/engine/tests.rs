@@ -451,14 +451,16 @@ fn plans_can_be_explained() {
     let explain = |query| engine.explain(storage(""), query, params).unwrap();
     insta::assert_snapshot!(explain("sum by (job) (rate(requests_total[5m])) * 2"), @r"
     Map: v * 2
-      Aggregate: groupBy=[[labels_key, tile]], aggr=[[prom_sum(floats) AS floats]]
-        PromSelector: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4]
+      Totals: sums
+        Aggregate: groupBy=[[labels_key, tile]], aggr=[[prom_sum(floats) AS floats, prom_sum_histograms(histograms) AS histograms]]
+          PromSelector: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4]
 
     MapExec: v * 2
-      AggregateExec: mode=FinalPartitioned, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats]
-        RepartitionExec: partitioning=Hash([labels_key@0, tile@1], 3), input_partitions=3
-          AggregateExec: mode=Partial, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats]
-            SelectorExec: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4] partitions=3
+      TotalsExec: sums
+        AggregateExec: mode=FinalPartitioned, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats, prom_sum_histograms(histograms) as histograms]
+          RepartitionExec: partitioning=Hash([labels_key@0, tile@1], 3), input_partitions=3
+            AggregateExec: mode=Partial, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats, prom_sum_histograms(histograms) as histograms]
+              SelectorExec: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4] partitions=3
     ");
 }
 #[test]

@@ -4,10 +4,10 @@
 //! (the wider one wins, grown to a bucket bound) or in custom bounds (those that both have win).
 //! Only exponential and custom buckets do not go together.
 
-use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram, Span};
+use promontory_tsdb::histogram::{
+    CUSTOM_SCHEMA, CounterResetHint, FloatHistogram, Span, coarser_index, indexed, same_bounds, upper_bound,
+};
 
-use super::buckets::{bound, coarser, indexed};
-use super::{CUSTOM_SCHEMA, is_custom};
 use crate::kernels::kahan;
 
 /// One histogram has exponential, the other one custom buckets.
@@ -134,7 +134,7 @@ impl<N: Number> Layout<N> {
         let cells = |spans: &[Span], counts: &[f64]| -> Cells<N> {
             indexed(spans, counts).map(|(i, n)| (i, N::of(n))).collect()
         };
-        let custom = is_custom(h);
+        let custom = h.has_custom_bounds();
         Self {
             hint: h.counter_reset_hint,
             schema: h.schema,
@@ -204,7 +204,7 @@ impl<N: Number> Layout<N> {
         }
         self.count = self.count.plus(signed(other.count));
         self.sum = self.sum.plus(signed(other.sum));
-        if self.is_custom() && self.custom_values != other.custom_values {
+        if self.is_custom() && !same_bounds(&self.custom_values, &other.custom_values) {
             added.reconciled = true;
             let bounds = shared_bounds(&self.custom_values, &other.custom_values);
             let mut target = vec![N::default(); bounds.len() + 1];
@@ -214,19 +214,18 @@ impl<N: Number> Layout<N> {
             self.custom_values = bounds;
             return Ok(added);
         }
-        let mut shift = 0;
         if other.schema < self.schema {
             self.reduce_resolution(other.schema);
-        } else {
-            shift = other.schema.abs_diff(self.schema);
         }
         let threshold = self.zero_threshold;
         let (schema, custom) = (self.schema, self.is_custom());
         for (own, others) in [(&mut self.positive, &other.positive), (&mut self.negative, &other.negative)] {
-            let coarse = reduce(others, shift);
+            let coarse = reduce(others, other.schema, schema);
             // What lies below the threshold is in the zero count already.
-            let below =
-                coarse.iter().take_while(|(i, _)| !custom && bound(*i, schema, &[]) <= threshold).count();
+            let below = coarse
+                .iter()
+                .take_while(|(i, _)| !custom && upper_bound(*i, schema, &[]) <= threshold)
+                .count();
             *own = merge(own, coarse[below..].iter().map(|(i, n)| (*i, signed(*n))));
         }
         Ok(added)
@@ -234,9 +233,8 @@ impl<N: Number> Layout<N> {
 
     /// Sinks to `schema`, which is not above the present one.
     pub fn reduce_resolution(&mut self, schema: i32) {
-        let shift = self.schema.abs_diff(schema);
-        self.positive = reduce(&self.positive, shift);
-        self.negative = reduce(&self.negative, shift);
+        self.positive = reduce(&self.positive, self.schema, schema);
+        self.negative = reduce(&self.negative, self.schema, schema);
         self.schema = schema;
     }
 
@@ -274,7 +272,8 @@ impl<N: Number> Layout<N> {
     /// Adds the buckets below `threshold` to `zero`; `true` if one of them moved the threshold.
     fn absorb(&self, cells: &Cells<N>, threshold: &mut f64, zero: &mut N) -> bool {
         for (i, n) in cells {
-            let (lower, upper) = (bound(i.wrapping_sub(1), self.schema, &[]), bound(*i, self.schema, &[]));
+            let bound = |i: i32| upper_bound(i, self.schema, &[]);
+            let (lower, upper) = (bound(i.wrapping_sub(1)), bound(*i));
             if lower >= *threshold {
                 return false;
             }
@@ -294,7 +293,7 @@ impl<N: Number> Layout<N> {
     fn trim_zero(&mut self) {
         let (schema, threshold) = (self.schema, self.zero_threshold);
         for cells in [&mut self.positive, &mut self.negative] {
-            cells.retain(|(i, n)| !n.is_zero() && bound(i.wrapping_sub(1), schema, &[]) >= threshold);
+            cells.retain(|(i, n)| !n.is_zero() && upper_bound(i.wrapping_sub(1), schema, &[]) >= threshold);
         }
     }
 }
@@ -329,14 +328,14 @@ fn combine_hints(a: CounterResetHint, b: CounterResetHint) -> (CounterResetHint,
     }
 }
 
-/// The buckets that take in `cells` when the schema sinks by `shift`.
-pub fn reduce<N: Number>(cells: &Cells<N>, shift: u32) -> Cells<N> {
-    if shift == 0 {
+/// The buckets of schema `to` that take in `cells` of schema `from`.
+pub fn reduce<N: Number>(cells: &Cells<N>, from: i32, to: i32) -> Cells<N> {
+    if from == to {
         return cells.clone();
     }
     let mut out: Cells<N> = Vec::with_capacity(cells.len());
     for (i, n) in cells {
-        let index = coarser(*i, shift);
+        let index = coarser_index(*i, from, to);
         match out.last_mut().filter(|(last, _)| *last == index) {
             Some((_, sum)) => *sum = sum.plus(*n),
             None => out.push((index, *n)),
@@ -382,7 +381,7 @@ pub fn map_to_bounds<N: Number>(
     target: &mut [N],
 ) {
     for (index, n) in cells {
-        let upper = bound(*index, CUSTOM_SCHEMA, bounds);
+        let upper = upper_bound(*index, CUSTOM_SCHEMA, bounds);
         let at = target_bounds.partition_point(|b| *b < upper);
         if let Some(slot) = target.get_mut(at) {
             *slot = slot.plus(signed(*n));
@@ -454,16 +453,4 @@ fn each_count(h: &mut FloatHistogram, f: impl Fn(f64) -> f64) {
     for v in h.positive_buckets.iter_mut().chain(&mut h.negative_buckets) {
         *v = f(*v);
     }
-}
-
-/// Leaves empty buckets out.
-pub fn compact(h: &mut FloatHistogram) {
-    if h.positive_buckets.iter().chain(&h.negative_buckets).all(|n| *n != 0.0) {
-        return;
-    }
-    let side = |spanned: &[Span], counts: &[f64]| {
-        spans(indexed(spanned, counts).filter(|(_, n)| *n != 0.0))
-    };
-    (h.positive_spans, h.positive_buckets) = side(&h.positive_spans, &h.positive_buckets);
-    (h.negative_spans, h.negative_buckets) = side(&h.negative_spans, &h.negative_buckets);
 }

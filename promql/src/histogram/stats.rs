@@ -4,10 +4,8 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/quantile.go> (`HistogramQuantile`,
 //! `HistogramFraction`), `functions.go` (`histogramVariance`).
 
-use promontory_tsdb::histogram::FloatHistogram;
+use promontory_tsdb::histogram::{Bucket, FloatHistogram};
 
-use super::buckets::{Bucket, Place, bucket, places};
-use super::is_custom;
 use crate::kernels::kahan;
 
 /// What is to be told of a histogram with NaN observations.
@@ -33,30 +31,29 @@ pub fn quantile(q: f64, h: &FloatHistogram) -> (f64, Option<NanObservations>) {
     if h.count == 0.0 || q.is_nan() {
         return (f64::NAN, None);
     }
-    let mut all = places(h);
     // NaN observations are in the count but in no bucket: then ranks hold from below only.
     let forward = h.sum.is_nan() || q < 0.5;
     let mut rank = if forward { q * h.count } else { (1.0 - q) * h.count };
-    if !forward {
-        all.reverse();
+    let (mut count, mut hit) = (0.0, None);
+    let mut ascending = h.iter_all();
+    let mut reached = |bucket: &Bucket| {
+        count += bucket.count;
+        hit = Some(*bucket);
+        count >= rank
+    };
+    let populated = |bucket: &Bucket| bucket.count != 0.0;
+    if forward {
+        ascending.by_ref().filter(populated).find(&mut reached);
+    } else {
+        h.iter_all().rev().filter(populated).find(&mut reached);
     }
-    let mut count = 0.0;
-    let mut hit = Bucket { lower: 0.0, upper: 0.0, count: 0.0 };
-    let mut rest = all.into_iter();
-    let mut last = None;
-    for (place, n) in rest.by_ref().filter(|(_, n)| *n != 0.0) {
-        last = Some((place, n));
-        count += n;
-        if count >= rank {
-            break;
-        }
-    }
-    if let Some((place, n)) = last {
-        hit = bucket(h, place, n);
-    }
-    if !is_custom(h) && hit.lower < 0.0 && hit.upper > 0.0 {
+    let Some(mut hit) = hit else {
+        // Observations, but none in a bucket.
+        return if h.sum.is_nan() { (f64::NAN, Some(NanObservations::Result)) } else { (0.0, None) };
+    };
+    if !h.has_custom_bounds() && hit.lower < 0.0 && hit.upper > 0.0 {
         narrow_zero(h, &mut hit);
-    } else if is_custom(h) {
+    } else if h.has_custom_bounds() {
         if hit.lower == f64::NEG_INFINITY {
             if hit.upper <= 0.0 {
                 return (hit.upper, None);
@@ -71,11 +68,7 @@ pub fn quantile(q: f64, h: &FloatHistogram) -> (f64, Option<NanObservations>) {
         count = h.count;
     }
     if count < rank {
-        return if h.sum.is_nan() {
-            (f64::NAN, Some(NanObservations::Result))
-        } else {
-            (hit.upper, None)
-        };
+        return if h.sum.is_nan() { (f64::NAN, Some(NanObservations::Result)) } else { (hit.upper, None) };
     }
     if forward {
         rank -= count - hit.count;
@@ -85,7 +78,7 @@ pub fn quantile(q: f64, h: &FloatHistogram) -> (f64, Option<NanObservations>) {
     let mut note = None;
     if h.sum.is_nan() {
         // Infinities of both signs make the sum NaN, too; then all observations are in buckets.
-        count += rest.map(|(_, n)| n).sum::<f64>();
+        count += ascending.map(|b| b.count).sum::<f64>();
         if count < h.count {
             note = Some(NanObservations::Skew);
         }
@@ -96,7 +89,7 @@ pub fn quantile(q: f64, h: &FloatHistogram) -> (f64, Option<NanObservations>) {
 /// The value below which `fraction` of the bucket's observations lie.
 fn interpolate(h: &FloatHistogram, bucket: Bucket, fraction: f64) -> f64 {
     let Bucket { lower, upper, .. } = bucket;
-    if is_custom(h) || (lower <= 0.0 && upper >= 0.0) {
+    if h.has_custom_bounds() || (lower <= 0.0 && upper >= 0.0) {
         return lower + (upper - lower) * fraction;
     }
     let (log_lower, log_upper) = (lower.abs().log2(), upper.abs().log2());
@@ -140,15 +133,15 @@ pub fn fraction(lower: f64, upper: f64, h: &FloatHistogram) -> (f64, Option<NanO
     }
     let (mut count, mut rank) = (0.0, 0.0);
     let mut ranks: [Option<f64>; 2] = [None, None];
-    let mut rest = places(h).into_iter();
-    for (place, n) in rest.by_ref() {
-        let mut b = bucket(h, place, n);
+    let mut rest = h.iter_all();
+    for mut b in rest.by_ref() {
+        let n = b.count;
         count += n;
         let is_zero = b.lower <= 0.0 && b.upper >= 0.0;
         if is_zero {
             narrow_zero(h, &mut b);
         }
-        let linear = is_custom(h) || is_zero;
+        let linear = h.has_custom_bounds() || is_zero;
         for (wanted, found) in [lower, upper].into_iter().zip(&mut ranks) {
             if found.is_none() && b.lower >= wanted {
                 *found = Some(rank);
@@ -171,7 +164,7 @@ pub fn fraction(lower: f64, upper: f64, h: &FloatHistogram) -> (f64, Option<NanO
     }
     let mut note = None;
     if h.sum.is_nan() {
-        count += rest.map(|(_, n)| n).sum::<f64>();
+        count += rest.map(|b| b.count).sum::<f64>();
         if count < h.count {
             note = Some(NanObservations::Excluded);
         }
@@ -187,18 +180,17 @@ pub fn fraction(lower: f64, upper: f64, h: &FloatHistogram) -> (f64, Option<NanO
 pub fn variance(h: &FloatHistogram) -> f64 {
     let mean = h.sum / h.count;
     let (mut variance, mut c) = (0.0, 0.0);
-    for (place, n) in places(h).into_iter().filter(|(_, n)| *n != 0.0) {
-        let b = bucket(h, place, n);
-        let middle = if is_custom(h) {
+    for b in h.iter_all().filter(|b| b.count != 0.0) {
+        let middle = if h.has_custom_bounds() {
             (b.upper + b.lower) / 2.0
-        } else if place == Place::Zero || (b.lower <= 0.0 && b.upper >= 0.0) {
+        } else if b.lower <= 0.0 && b.upper >= 0.0 {
             0.0
         } else {
             let root = (b.upper * b.lower).sqrt();
             if b.upper < 0.0 { -root } else { root }
         };
         let delta = middle - mean;
-        (variance, c) = kahan::inc(n * delta * delta, variance, c);
+        (variance, c) = kahan::inc(b.count * delta * delta, variance, c);
     }
     (variance + c) / h.count
 }

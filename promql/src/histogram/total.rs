@@ -214,8 +214,7 @@ impl Total {
                 put(n, c.total());
             }
         }
-        let seen =
-            Seen { reset: flag(0), not_reset: flag(1), reconciled: flag(2), incompatible: flag(3) };
+        let seen = Seen { reset: flag(0), not_reset: flag(1), reconciled: flag(2), incompatible: flag(3) };
         Some(Self { layout, count, is_mean: flag(4), seen })
     }
 }

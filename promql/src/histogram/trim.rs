@@ -1,10 +1,7 @@
 //! The operators `</` and `>/`: observations above or below a value are taken out.
 
-use promontory_tsdb::histogram::FloatHistogram;
+use promontory_tsdb::histogram::{Bucket, FloatHistogram};
 
-use super::buckets::{Bucket, Place, indexed, whole_bucket};
-use super::layout::compact;
-use super::is_custom;
 use super::stats::fraction_below;
 
 /// Which observations stay.
@@ -19,23 +16,20 @@ pub enum Keep {
 /// Takes out the observations of `h` on the wrong side of `limit`. Buckets across it are split by
 /// interpolation. If anything was taken out, count and sum are estimated anew from the buckets.
 pub fn trim(h: &mut FloatHistogram, limit: f64, keep: Keep) {
-    let custom = is_custom(h);
+    let custom = h.has_custom_bounds();
     let mut left = Left::default();
-    let positive: Vec<_> = indexed(&h.positive_spans, &h.positive_buckets).collect();
+    let positive: Vec<_> = h.iter_positive().collect();
+    let negative: Vec<_> = h.iter_negative().collect();
     let mut populated = [false; 2];
-    for (slot, (index, n)) in positive.into_iter().enumerate().filter(|(_, (_, n))| *n != 0.0) {
-        populated[0] = true;
-        let bucket = whole_bucket(h, Place::Positive(index), n);
-        h.positive_buckets[slot] = left.take(bucket, limit, keep, true, custom);
-    }
-    let negative: Vec<_> = indexed(&h.negative_spans, &h.negative_buckets).collect();
-    for (slot, (index, n)) in negative.into_iter().enumerate().filter(|(_, (_, n))| *n != 0.0) {
-        populated[1] = true;
-        let bucket = whole_bucket(h, Place::Negative(index), n);
-        h.negative_buckets[slot] = left.take(bucket, limit, keep, false, custom);
+    for (side, buckets) in [&positive, &negative].into_iter().enumerate() {
+        let counts = if side == 0 { &mut h.positive_buckets } else { &mut h.negative_buckets };
+        for (bucket, count) in buckets.iter().zip(counts).filter(|(bucket, _)| bucket.count != 0.0) {
+            populated[side] = true;
+            *count = left.take(*bucket, limit, keep, side == 0, custom);
+        }
     }
     if h.zero_count > 0.0 && !custom {
-        let mut bucket = whole_bucket(h, Place::Zero, h.zero_count);
+        let mut bucket = h.zero_bucket();
         match populated {
             [false, true] => bucket.upper = 0.0,
             [true, false] => bucket.lower = 0.0,
@@ -50,7 +44,7 @@ pub fn trim(h: &mut FloatHistogram, limit: f64, keep: Keep) {
     if left.trimmed {
         h.count = left.count;
         h.sum = left.sum;
-        compact(h);
+        h.compact(0);
     }
 }
 
@@ -70,7 +64,7 @@ fn differs(a: f64, b: f64) -> bool {
 impl Left {
     /// Gives what is left of `bucket`.
     fn take(&mut self, bucket: Bucket, limit: f64, keep: Keep, positive: bool, linear: bool) -> f64 {
-        let Bucket { lower, upper, count } = bucket;
+        let Bucket { lower, upper, count, .. } = bucket;
         let (inside, across) = match keep {
             Keep::Below => (upper <= limit, lower < limit),
             Keep::Above => (lower >= limit, upper > limit),
@@ -92,7 +86,7 @@ impl Left {
 
 /// What is left of a bucket across `limit`, and where the middle of it is.
 fn split(bucket: Bucket, limit: f64, keep: Keep, positive: bool, linear: bool) -> (f64, f64) {
-    let Bucket { lower, upper, count } = bucket;
+    let Bucket { lower, upper, count, .. } = bucket;
     if lower == f64::NEG_INFINITY || upper == f64::INFINITY {
         return split_unbounded(bucket, limit, keep);
     }
@@ -112,7 +106,7 @@ fn split(bucket: Bucket, limit: f64, keep: Keep, positive: bool, linear: bool) -
 /// [`split`] where a bound is infinite: a first bucket is taken to begin at 0, if it can; otherwise
 /// such buckets stay or go as a whole.
 fn split_unbounded(bucket: Bucket, limit: f64, keep: Keep) -> (f64, f64) {
-    let Bucket { lower, upper, count } = bucket;
+    let Bucket { lower, upper, count, .. } = bucket;
     let finite = |v: f64| if v.is_infinite() { 0.0 } else { v };
     if lower == f64::NEG_INFINITY {
         return match keep {
@@ -136,7 +130,7 @@ fn split_unbounded(bucket: Bucket, limit: f64, keep: Keep) -> (f64, f64) {
 
 /// What is left of the zero bucket, and where the middle of it is.
 fn zero_bucket(bucket: Bucket, limit: f64, keep: Keep) -> (f64, f64) {
-    let Bucket { lower, upper, count } = bucket;
+    let Bucket { lower, upper, count, .. } = bucket;
     let all = (count, f64::midpoint(lower, upper));
     match keep {
         Keep::Below if limit <= lower => (0.0, 0.0),

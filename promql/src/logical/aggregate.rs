@@ -15,9 +15,9 @@ use super::selector::SelectorNode;
 use super::spec::Grouping;
 use crate::error::QueryError;
 use crate::keys::GroupKey;
+use crate::operators::{FloatsOnly, Totals, operator_plan};
 use crate::params::Grid;
 use crate::parser::ast::AggregateOp;
-use crate::operators::{FloatsOnly, Totals, operator_plan};
 use crate::physical::aggregate::{counts, vector_aggregate};
 use crate::physical::histograms::{HistogramAggregation, histogram_aggregate};
 use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE};
@@ -67,15 +67,11 @@ pub fn aggregate_plan(
         arguments.push(col(HISTOGRAMS.1));
     }
     let lanes = function.call(arguments).alias(FLOATS.1);
-    let histograms =
-        histogram_aggregate(of_histograms).call(vec![col(HISTOGRAMS.1)]).alias(HISTOGRAMS.1);
-    let plan = Aggregate::try_new(
-        Arc::new(grouped),
-        vec![col(LABELS_KEY.1), col(TILE.1)],
-        vec![lanes, histograms],
-    )
-    .map(LogicalPlan::Aggregate)
-    .map_err(QueryError::from_datafusion)?;
+    let histograms = histogram_aggregate(of_histograms).call(vec![col(HISTOGRAMS.1)]).alias(HISTOGRAMS.1);
+    let plan =
+        Aggregate::try_new(Arc::new(grouped), vec![col(LABELS_KEY.1), col(TILE.1)], vec![lanes, histograms])
+            .map(LogicalPlan::Aggregate)
+            .map_err(QueryError::from_datafusion)?;
     if of_histograms == HistogramAggregation::Nothing {
         return Ok(plan);
     }

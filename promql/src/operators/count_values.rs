@@ -9,7 +9,6 @@ use super::key::{group_of, labels};
 use super::rows::{MergedRow, Merger, Row, TileWriter, lanes};
 use super::{Evaluate, Scope};
 use crate::context::Pace;
-use crate::histogram::buckets::text;
 use crate::logical::spec::Grouping;
 
 /// Counts equal values of each group, a series per value.
@@ -66,7 +65,7 @@ impl Evaluate for CountValues {
             }
             for (lane, histogram) in row.histograms.iter() {
                 pace.step(1)?;
-                let key = self.key(row.key, &text(&histogram));
+                let key = self.key(row.key, &histogram.to_string());
                 let (slot, old) = counts.slot(&key, row.tile);
                 if !old {
                     held += values_per_slot;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
 
-use crate::histogram::layout::{compact, divide, multiply};
+use crate::histogram::layout::{divide, multiply};
 use crate::histogram::trim::{Keep, trim};
-use crate::histogram::{add, equal, sub};
+use crate::histogram::{add, sub};
 use crate::notes::{Notes, Operation};
 use crate::parser::BinaryOp;
 
@@ -40,12 +40,7 @@ pub(crate) struct Combined {
 }
 
 /// `left op right`; `None`, and a note, if they do not go together.
-pub(crate) fn binary(
-    op: BinaryOp,
-    left: &Element,
-    right: &Element,
-    notes: &Notes<'_>,
-) -> Option<Combined> {
+pub(crate) fn binary(op: BinaryOp, left: &Element, right: &Element, notes: &Notes<'_>) -> Option<Combined> {
     use BinaryOp as B;
     use Element as E;
     let changed = |h: &Arc<FloatHistogram>, change: &dyn Fn(&mut FloatHistogram)| {
@@ -54,21 +49,19 @@ pub(crate) fn binary(
         Some(Combined { value: E::Histogram(Arc::new(h)), holds: true })
     };
     match (left, op, right) {
-        (E::Histogram(h), B::Mul, E::Float(v)) | (E::Float(v), B::Mul, E::Histogram(h)) => {
-            changed(h, &|h| {
-                multiply(h, *v);
-                compact(h);
-            })
-        }
+        (E::Histogram(h), B::Mul, E::Float(v)) | (E::Float(v), B::Mul, E::Histogram(h)) => changed(h, &|h| {
+            multiply(h, *v);
+            h.compact(0);
+        }),
         (E::Histogram(h), B::Div, E::Float(v)) => changed(h, &|h| {
             divide(h, *v);
-            compact(h);
+            h.compact(0);
         }),
         (E::Histogram(h), B::TrimUpper, E::Float(v)) => changed(h, &|h| trim(h, *v, Keep::Below)),
         (E::Histogram(h), B::TrimLower, E::Float(v)) => changed(h, &|h| trim(h, *v, Keep::Above)),
         (E::Histogram(a), B::Add | B::Sub, E::Histogram(b)) => sum(op, a, b, notes),
         (E::Histogram(a), B::Eq | B::Ne, E::Histogram(b)) => {
-            Some(Combined { value: left.clone(), holds: equal(a, b) == (op == B::Eq) })
+            Some(Combined { value: left.clone(), holds: a.equals(b) == (op == B::Eq) })
         }
         _ => {
             notes.incompatible_types(left.kind(), op.symbol(), right.kind());
@@ -96,6 +89,6 @@ fn sum(op: BinaryOp, a: &FloatHistogram, b: &FloatHistogram, notes: &Notes<'_>) 
     if op == BinaryOp::Sub {
         h.counter_reset_hint = CounterResetHint::Gauge;
     }
-    compact(&mut h);
+    h.compact(0);
     Some(Combined { value: Element::Histogram(Arc::new(h)), holds: true })
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use promontory_tsdb::histogram::FloatHistogram;
 
-use super::key::KeyChange;
 use super::elements::{Element, binary};
+use super::key::KeyChange;
 use super::math::{DateFunction, MathFunction, arithmetic, compare, go_max, go_min};
 use super::rows::{Row, TileWriter, lanes};
 use super::scalar::{Scalar, ScalarArg};

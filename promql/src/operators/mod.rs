@@ -43,7 +43,7 @@ pub use count_values::CountValues;
 pub use exec::OperatorExec;
 pub use histogram::{BucketFunction, Buckets};
 pub use key::{KeyChange, Signature};
-pub(crate) use key::{NAME_DROPPED, compare, get, final_labels, labels};
+pub(crate) use key::{NAME_DROPPED, compare, final_labels, get, labels};
 pub use map::{HistogramFunction, Map, MapFunction};
 pub use math::{DateFunction, MathFunction, arithmetic, compare as compare_floats};
 pub(crate) use math::{go_max, go_min};

@@ -14,8 +14,8 @@ use promontory_tsdb::histogram::FloatHistogram;
 
 use crate::context::{Pace, QueryContext};
 use crate::error::QueryError;
-use crate::params::Grid;
 use crate::histogram::lanes::{Column, ColumnBuilder, LaneHistograms, Lanes};
+use crate::params::Grid;
 use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE, tile_schema};
 
 /// One row of a tile relation. Bit `j` of `mask` says that lane `j` of `values` is a float sample.

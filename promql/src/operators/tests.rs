@@ -30,8 +30,14 @@ fn all() -> Vec<Operator> {
             position: String::new(),
         }
         .into(),
-        Rank { kind: RankKind::Top, grouping: no_grouping(), param: one, position: String::new(), whole: String::new() }
-            .into(),
+        Rank {
+            kind: RankKind::Top,
+            grouping: no_grouping(),
+            param: one,
+            position: String::new(),
+            whole: String::new(),
+        }
+        .into(),
         Buckets {
             function: BucketFunction::Quantile(one, String::new()),
             position: String::new(),
@@ -56,7 +62,10 @@ fn all() -> Vec<Operator> {
 fn run(operator: &Operator, context: &QueryContext) -> Result<(), DataFusionError> {
     let grid = Grid::new(0, 999, 1, 1);
     let keys = keys();
-    let rows: Vec<Row<'_>> = keys.iter().map(|key| Row { key, tile: 0, mask: 1, values: &[1.0], histograms: Lanes::default() }).collect();
+    let rows: Vec<Row<'_>> = keys
+        .iter()
+        .map(|key| Row { key, tile: 0, mask: 1, values: &[1.0], histograms: Lanes::default() })
+        .collect();
     let mut out = TileWriter::new(&grid, context);
     let scope = Scope { grid: &grid, context, scalars: &[] };
     operator.evaluate().run(scope, &[rows.clone(), rows], &mut out)

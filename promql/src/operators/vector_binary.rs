@@ -292,7 +292,8 @@ impl Matcher<'_, '_> {
                 Some(merger) => {
                     let both = merger.add(&key, tile, present, &values);
                     let owned = histograms.iter().map(|(lane, h)| (lane, Arc::clone(h)));
-                    if both != 0 || (!histograms.is_empty() && merger.add_histograms(&key, tile, owned) != 0) {
+                    if both != 0 || (!histograms.is_empty() && merger.add_histograms(&key, tile, owned) != 0)
+                    {
                         return Err(same_labelset().into());
                     }
                 }
@@ -328,14 +329,7 @@ impl Matcher<'_, '_> {
     }
 
     /// Combines two rows at the steps `both`.
-    fn pair(
-        &mut self,
-        both: u128,
-        many: &Row<'_>,
-        one: &Row<'_>,
-        matched: &mut u128,
-        made: &mut GroupRows,
-    ) {
+    fn pair(&mut self, both: u128, many: &Row<'_>, one: &Row<'_>, matched: &mut u128, made: &mut GroupRows) {
         if both == 0 {
             return;
         }

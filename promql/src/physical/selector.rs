@@ -32,7 +32,7 @@ use super::tiles::TileBuilder;
 use super::{tile_properties, tile_stream};
 use crate::context::QueryContext;
 use crate::error::QueryError;
-use crate::histogram::{detect_reset, weight};
+use crate::histogram::weight;
 use crate::kernels::{Samples, StepRow, StepScalar, Windows, instant, range};
 use crate::logical::spec::{SelectorSpec, Window};
 use crate::notes::Notes;
@@ -231,7 +231,8 @@ impl Leaf {
             let histograms = &histograms[..histograms.partition_point(|h| h.series as usize <= self.next)];
             self.next_histogram += histograms.len();
             let stats = self.evaluator.spec.without_buckets && !histograms.is_empty();
-            let histograms = if stats { Cow::Owned(without_buckets(histograms)) } else { Cow::Borrowed(histograms) };
+            let histograms =
+                if stats { Cow::Owned(without_buckets(histograms)) } else { Cow::Borrowed(histograms) };
             self.evaluator.series(
                 labels,
                 Samples::new(timestamps, values),
@@ -299,7 +300,7 @@ fn without_buckets(histograms: &[HistogramSample]) -> Vec<HistogramSample> {
         let h = sample.histogram.as_ref();
         let mut hint = h.counter_reset_hint;
         if let (CounterResetHint::Unknown, Some(last), false) = (hint, &last, is_stale(h.sum)) {
-            let reset = detect_reset(h, last);
+            let reset = h.detect_reset(last);
             hint = if reset { CounterResetHint::Reset } else { CounterResetHint::NotReset };
         }
         if !is_stale(h.sum) {
@@ -319,10 +320,10 @@ fn without_buckets(histograms: &[HistogramSample]) -> Vec<HistogramSample> {
 
 /// Without stale markers.
 pub(super) fn live_histograms(histograms: &[HistogramSample]) -> Cow<'_, [HistogramSample]> {
-    if histograms.iter().all(|h| !is_stale(h.histogram.sum)) {
+    if histograms.iter().all(|h| !h.histogram.is_stale()) {
         return Cow::Borrowed(histograms);
     }
-    Cow::Owned(histograms.iter().filter(|h| !is_stale(h.histogram.sum)).cloned().collect())
+    Cow::Owned(histograms.iter().filter(|h| !h.histogram.is_stale()).cloned().collect())
 }
 
 impl Drop for Held {

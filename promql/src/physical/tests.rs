@@ -15,7 +15,7 @@ use crate::QueryError;
 use crate::context::QueryContext;
 use crate::kernels::StepRow;
 use crate::logical::spec::*;
-use crate::logical::{aggregate_plan, selector_plan, subquery_plan};
+use crate::logical::{Subject, aggregate_plan, selector_plan, subquery_plan};
 use crate::parser::ast::AggregateOp;
 
 const MINUTE: i64 = 60_000;
@@ -59,7 +59,10 @@ impl Fixture {
 
     async fn run(&self, plan: LogicalPlan, grid: Grid) -> Result<Table, QueryError> {
         let context = self.context();
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LeafPlanner)]);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
+            Arc::new(LeafPlanner),
+            Arc::new(crate::operators::OperatorPlanner),
+        ]);
         let state = context.state();
         let batches = async {
             let exec = planner.create_physical_plan(&plan, &state).await?;
@@ -174,7 +177,8 @@ async fn sum_by_rate_groups_in_the_leaf() {
         let fixture = Fixture::new(partitions);
         let grid = grid(70, 64);
         let leaf = selector_plan(fixture.source(), ranged(RangeFunction::Rate, grid), vec![]);
-        let plan = aggregate_plan(leaf, grid, AggregateOp::Sum, by(&["job"]), None).unwrap();
+        let plan =
+            aggregate_plan(leaf, grid, AggregateOp::Sum, by(&["job"]), None, &Subject::default()).unwrap();
         let text = plan.display_indent().to_string();
         assert!(text.contains("rate(requests_total[300000ms]) key=by (job)"), "{text}");
         let table = fixture.run(plan, grid).await.unwrap();
@@ -202,7 +206,7 @@ async fn aggregates_agree_over_partitions_and_with_their_definitions() {
         for (op, expected) in cases {
             let grid = grid(10, 8);
             let leaf = selector_plan(fixture.source(), instant("requests_total", grid), vec![]);
-            let plan = aggregate_plan(leaf, grid, op, by(&[]), None).unwrap();
+            let plan = aggregate_plan(leaf, grid, op, by(&[]), None, &Subject::default()).unwrap();
             let table = fixture.run(plan, grid).await.unwrap();
             assert!((table["{}"][0].unwrap() - expected).abs() < 1e-9, "{op:?} {table:?}");
         }
@@ -215,8 +219,9 @@ async fn grouping_of_a_computed_input_projects_the_key() {
     let grid = grid(4, 128);
     let leaf = selector_plan(fixture.source(), instant("requests_total", grid), vec![]);
     let without = Grouping { without: true, labels: vec!["instance".into()] };
-    let inner = aggregate_plan(leaf, grid, AggregateOp::Sum, without, None).unwrap();
-    let outer = aggregate_plan(inner, grid, AggregateOp::Count, by(&["__name__"]), None).unwrap();
+    let inner = aggregate_plan(leaf, grid, AggregateOp::Sum, without, None, &Subject::default()).unwrap();
+    let outer = aggregate_plan(inner, grid, AggregateOp::Count, by(&["__name__"]), None, &Subject::default())
+        .unwrap();
     let table = fixture.run(outer, grid).await.unwrap();
     assert_eq!(table, Table::from([("{}".to_owned(), constant(2.0, 4))]));
 }
@@ -228,7 +233,8 @@ async fn quantile_takes_a_phi_per_step() {
         let grid = grid(3, 2);
         let leaf = selector_plan(fixture.source(), instant("requests_total", grid), vec![]);
         let phi = fixture.scalar(grid, |i| [0.0, 0.5, 2.0][i]);
-        let plan = aggregate_plan(leaf, grid, AggregateOp::Quantile, by(&[]), Some(phi)).unwrap();
+        let plan = aggregate_plan(leaf, grid, AggregateOp::Quantile, by(&[]), Some(phi), &Subject::default())
+            .unwrap();
         let table = fixture.run(plan, grid).await.unwrap();
         assert_eq!(table["{}"], [Some(120.0), Some(310.0), Some(f64::INFINITY)]);
     }
@@ -258,6 +264,7 @@ async fn subquery_sees_the_points_of_its_window() {
             range_ms: 5 * MINUTE,
             function: RangeFunction::MaxOverTime,
             output: KeyOutput::DropName,
+            position: String::new(),
         };
         let count = SubquerySpec { function: RangeFunction::CountOverTime, ..spec.clone() };
         let table = fixture.run(subquery_plan(input.clone(), spec, vec![]), grid).await.unwrap();
@@ -286,6 +293,6 @@ async fn no_series_gives_no_rows() {
     let mut spec = ranged(RangeFunction::Rate, grid);
     spec.matchers = vec![Matcher::new(MatchOp::Re, "job", "none").unwrap()];
     let leaf = selector_plan(fixture.source(), spec, vec![]);
-    let plan = aggregate_plan(leaf, grid, AggregateOp::Sum, by(&[]), None).unwrap();
+    let plan = aggregate_plan(leaf, grid, AggregateOp::Sum, by(&[]), None, &Subject::default()).unwrap();
     assert_eq!(fixture.run(plan, grid).await.unwrap(), Table::new());
 }

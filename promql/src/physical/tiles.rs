@@ -9,10 +9,10 @@ use arrow::datatypes::{DataType, Field, Float64Type, UInt32Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::common::{Result, internal_datafusion_err};
 
+use crate::histogram::lanes::{Column, ColumnBuilder, LaneHistograms, Lanes as Histograms};
 use crate::kernels::StepRow;
 use crate::kernels::aggregate::full_mask;
 use crate::params::Grid;
-use crate::histogram::lanes::{Column, ColumnBuilder, LaneHistograms, Lanes as Histograms};
 use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE, tile_schema};
 
 /// Bytes of tiles after which a batch is full.

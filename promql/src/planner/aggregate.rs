@@ -5,8 +5,8 @@ use promontory_tsdb::labels::METRIC_NAME;
 use super::selector::metric_name;
 use super::{Names, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap_parens};
 use crate::error::QueryError;
-use crate::logical::{Subject, aggregate_plan};
 use crate::logical::spec::Grouping;
+use crate::logical::{Subject, aggregate_plan};
 use crate::operators::{
     CountValues, NAME_DROPPED, Notice, NoticeKind, Rank, RankKind, SpreadMark, bad_quantile, operator_plan,
 };

@@ -11,7 +11,12 @@ use crate::params::Grid;
 use crate::parser::{BinaryExpr, BinaryOp, Cardinality, Expr, VectorMatching};
 
 impl Planner<'_> {
-    pub(super) fn binary(&mut self, expr: &Expr, binary: &BinaryExpr, grid: Grid) -> Result<Planned, QueryError> {
+    pub(super) fn binary(
+        &mut self,
+        expr: &Expr,
+        binary: &BinaryExpr,
+        grid: Grid,
+    ) -> Result<Planned, QueryError> {
         let position = self.position(expr.span);
         let buckets = usize::from(matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper));
         self.need_buckets += buckets;

@@ -4,8 +4,8 @@ use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap
 use crate::error::QueryError;
 use crate::logical::spec::RangeFunction;
 use crate::operators::{
-    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, FloatsOnly, HistogramFunction, MapFunction, MathFunction,
-    Relabel, RelabelRule, ScalarOf, go_max, go_min, operator_plan,
+    Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, FloatsOnly, HistogramFunction,
+    MapFunction, MathFunction, Relabel, RelabelRule, ScalarOf, go_max, go_min, operator_plan,
 };
 use crate::params::Grid;
 use crate::parser::{AggregateOp, Call, Expr, ExprKind};

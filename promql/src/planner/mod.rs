@@ -135,8 +135,7 @@ impl<'a> Planner<'a> {
         let lookback_ms = params.lookback.filter(|ms| *ms > 0).unwrap_or(options.lookback_ms);
         let invariant = invariant::find(expr);
         let warnings = Vec::new();
-        let mut planner =
-            Planner {
+        let mut planner = Planner {
             query,
             source,
             options,

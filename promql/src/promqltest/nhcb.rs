@@ -5,14 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use promontory_tsdb::histogram::{FloatHistogram, Span};
+use promontory_tsdb::histogram::{CUSTOM_SCHEMA, FloatHistogram, Span};
 use promontory_tsdb::labels::METRIC_NAME;
 use promontory_tsdb::memory::MemoryStorage;
 use promontory_tsdb::{Labels, TimestampMs};
 
 use super::script::Load;
-use crate::histogram::CUSTOM_SCHEMA;
-use crate::histogram::layout::compact;
 use crate::parser::series::SequenceValue;
 
 /// What is known of a classic histogram at one time.
@@ -90,7 +88,7 @@ impl Classic {
             custom_values: self.buckets.iter().map(|(le, _)| *le).filter(|le| le.is_finite()).collect(),
             ..FloatHistogram::default()
         };
-        compact(&mut h);
+        h.compact(0);
         Ok(h)
     }
 }

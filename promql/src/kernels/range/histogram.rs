@@ -12,26 +12,26 @@ use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
 use promontory_tsdb::query::HistogramSample;
 
 use super::extrapolate::go_seconds;
-use crate::histogram::layout::{compact, divide, multiply};
+use crate::histogram::layout::{divide, multiply};
 use crate::histogram::total::Total;
-use crate::histogram::{Layout, detect_reset, equal, is_custom, sub};
+use crate::histogram::{Layout, sub};
 use crate::kernels::{Samples, StepRow, Windows};
 use crate::logical::spec::RangeFunction;
 use crate::notes::{Notes, Operation};
 
 /// One step: its floats and its histograms, of which there is at least one.
 #[derive(Debug, Clone, Copy)]
-struct Window<'a> {
+pub(super) struct Window<'a> {
     /// End of the window, ms.
-    end: TimestampMs,
+    pub(super) end: TimestampMs,
     /// Its width, ms.
     width_ms: i64,
-    floats: Samples<'a>,
-    histograms: &'a [HistogramSample],
+    pub(super) floats: Samples<'a>,
+    pub(super) histograms: &'a [HistogramSample],
 }
 
 /// What a step gives.
-enum Outcome {
+pub(super) enum Outcome {
     Float(f64),
     Histogram(FloatHistogram),
     Shared(Arc<FloatHistogram>),
@@ -51,14 +51,45 @@ pub fn overlay(
     notes: &Notes<'_>,
     out: &mut StepRow,
 ) {
+    overlay_steps(windows, floats, histograms, out, |window| evaluate(function, window, notes));
+}
+
+/// Puts what `f` gives at each step whose window has a histogram.
+pub(super) fn overlay_steps(
+    windows: &Windows,
+    floats: Samples<'_>,
+    histograms: &[HistogramSample],
+    out: &mut StepRow,
+    mut f: impl FnMut(Window<'_>) -> Outcome,
+) {
     if histograms.is_empty() {
         return;
     }
     let steps = windows.grid.steps;
     if windows.is_pinned() && steps > 1 {
-        overlay_pinned(function, windows, floats, histograms, notes, out);
+        // All steps see one window; what floats give may differ from step to step through scalars.
+        let mut one = StepRow::default();
+        one.reset(1);
+        let before = out.get(0);
+        if let Some(v) = before {
+            one.set(0, v);
+        }
+        overlay_each(&windows.first_step(), floats, histograms, &mut one, &mut f);
+        if one.get(0).map(f64::to_bits) != before.map(f64::to_bits) || !one.histograms().is_empty() {
+            out.repeat(steps, &one);
+        }
         return;
     }
+    overlay_each(windows, floats, histograms, out, &mut f);
+}
+
+fn overlay_each(
+    windows: &Windows,
+    floats: Samples<'_>,
+    histograms: &[HistogramSample],
+    out: &mut StepRow,
+    f: &mut impl FnMut(Window<'_>) -> Outcome,
+) {
     let timestamps: Vec<TimestampMs> = histograms.iter().map(|h| h.timestamp).collect();
     let mut ranges = Vec::with_capacity(windows.grid.steps);
     windows.walk(&timestamps, |_, _, lo, hi| ranges.push(lo..hi));
@@ -69,7 +100,7 @@ pub fn overlay(
         }
         let floats = Samples { timestamps: &floats.timestamps[lo..hi], values: &floats.values[lo..hi] };
         let window = Window { end, width_ms: windows.width_ms, floats, histograms };
-        match evaluate(function, window, notes) {
+        match f(window) {
             Outcome::Float(v) => out.set(step, v),
             Outcome::Histogram(h) => out.set_histogram(step, Arc::new(h)),
             Outcome::Shared(h) => out.set_histogram(step, h),
@@ -77,27 +108,6 @@ pub fn overlay(
             Outcome::Floats => {}
         }
     });
-}
-
-/// All steps see one window; what floats give may differ from step to step through scalars.
-fn overlay_pinned(
-    function: RangeFunction,
-    windows: &Windows,
-    floats: Samples<'_>,
-    histograms: &[HistogramSample],
-    notes: &Notes<'_>,
-    out: &mut StepRow,
-) {
-    let mut one = StepRow::default();
-    one.reset(1);
-    let before = out.get(0);
-    if let Some(v) = before {
-        one.set(0, v);
-    }
-    overlay(function, &windows.first_step(), floats, histograms, notes, &mut one);
-    if one.get(0).map(f64::to_bits) != before.map(f64::to_bits) || !one.histograms().is_empty() {
-        out.repeat(windows.grid.steps, &one);
-    }
 }
 
 fn evaluate(function: RangeFunction, w: Window<'_>, notes: &Notes<'_>) -> Outcome {
@@ -112,8 +122,8 @@ fn evaluate(function: RangeFunction, w: Window<'_>, notes: &Notes<'_>) -> Outcom
         F::AvgOverTime | F::SumOverTime => total(function, w.histograms, notes),
         F::Irate => last_two(w, true, notes),
         F::Idelta => last_two(w, false, notes),
-        F::Changes => Outcome::Float(count_steps(w, changed)),
-        F::Resets => Outcome::Float(count_steps(w, was_reset)),
+        F::Changes => Outcome::Float(count_steps(points(w), changed)),
+        F::Resets => Outcome::Float(count_steps(points(w), was_reset)),
         F::CountOverTime => Outcome::Float((floats + w.histograms.len()) as f64),
         F::PresentOverTime => Outcome::Float(1.0),
         F::FirstOverTime | F::LastOverTime | F::TsOfFirstOverTime | F::TsOfLastOverTime => edge(function, w),
@@ -184,28 +194,31 @@ fn edge(function: RangeFunction, w: Window<'_>) -> Outcome {
 
 /// A sample of either kind.
 #[derive(Debug, Clone, Copy)]
-enum Point<'a> {
-    Float(TimestampMs, f64),
+pub(super) enum Point<'a> {
+    Float(f64),
     Histogram(&'a HistogramSample),
 }
 
 /// All samples of the window in the order of time.
-fn points<'a>(w: Window<'a>) -> impl Iterator<Item = Point<'a>> + 'a {
+pub(super) fn points<'a>(w: Window<'a>) -> impl Iterator<Item = Point<'a>> + 'a {
     let mut floats = w.floats.timestamps.iter().copied().zip(w.floats.values.iter().copied()).peekable();
     let mut histograms = w.histograms.iter().peekable();
     std::iter::from_fn(move || {
         let before = histograms.peek().map_or(TimestampMs::MAX, |h| h.timestamp);
         match floats.next_if(|(t, _)| *t < before) {
-            Some((t, v)) => Some(Point::Float(t, v)),
+            Some((_, v)) => Some(Point::Float(v)),
             None => histograms.next().map(Point::Histogram),
         }
     })
 }
 
 /// How many neighbours `counts` holds for.
-fn count_steps(w: Window<'_>, counts: fn(Point<'_>, Point<'_>) -> bool) -> f64 {
+pub(super) fn count_steps<'a>(
+    points: impl Iterator<Item = Point<'a>>,
+    counts: fn(Point<'_>, Point<'_>) -> bool,
+) -> f64 {
     let (mut count, mut before) = (0.0, None);
-    for now in points(w) {
+    for now in points {
         if before.is_some_and(|before| counts(before, now)) {
             count += 1.0;
         }
@@ -215,19 +228,19 @@ fn count_steps(w: Window<'_>, counts: fn(Point<'_>, Point<'_>) -> bool) -> f64 {
 }
 
 #[expect(clippy::float_cmp, reason = "any change counts")]
-fn changed(before: Point<'_>, now: Point<'_>) -> bool {
+pub(super) fn changed(before: Point<'_>, now: Point<'_>) -> bool {
     match (before, now) {
-        (Point::Float(_, a), Point::Float(_, b)) => a != b && !(a.is_nan() && b.is_nan()),
-        (Point::Histogram(a), Point::Histogram(b)) => !equal(&a.histogram, &b.histogram),
+        (Point::Float(a), Point::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
+        (Point::Histogram(a), Point::Histogram(b)) => !a.histogram.equals(&b.histogram),
         _ => true,
     }
 }
 
-fn was_reset(before: Point<'_>, now: Point<'_>) -> bool {
+pub(super) fn was_reset(before: Point<'_>, now: Point<'_>) -> bool {
     match (before, now) {
-        (Point::Float(_, a), Point::Float(_, b)) => b < a,
+        (Point::Float(a), Point::Float(b)) => b < a,
         (Point::Histogram(a), Point::Histogram(b)) => {
-            started_anew(a, b) || detect_reset(&b.histogram, &a.histogram)
+            started_anew(a, b) || b.histogram.detect_reset(&a.histogram)
         }
         _ => true,
     }
@@ -268,8 +281,7 @@ fn last_two(w: Window<'_>, is_rate: bool, notes: &Notes<'_>) -> Outcome {
     if !is_rate && !(is_gauge(before) && is_gauge(now)) {
         notes.not_a_gauge();
     }
-    let was_reset =
-        is_rate && (started_anew(before, now) || detect_reset(&now.histogram, &before.histogram));
+    let was_reset = is_rate && (started_anew(before, now) || now.histogram.detect_reset(&before.histogram));
     let mut result = if was_reset {
         now.histogram.as_ref().clone()
     } else {
@@ -283,7 +295,7 @@ fn last_two(w: Window<'_>, is_rate: bool, notes: &Notes<'_>) -> Outcome {
         difference
     };
     result.counter_reset_hint = CounterResetHint::Gauge;
-    compact(&mut result);
+    result.compact(0);
     if is_rate {
         divide(&mut result, (now.timestamp - before.timestamp) as f64 / 1000.0);
     }
@@ -361,9 +373,7 @@ fn difference(samples: &[HistogramSample], is_counter: bool, notes: &Notes<'_>) 
         notes.not_a_counter();
     }
     let mut previous = Arc::clone(&first.histogram);
-    if is_counter
-        && (started_anew(first, second) || detect_reset(&second.histogram, &first.histogram))
-    {
+    if is_counter && (started_anew(first, second) || second.histogram.detect_reset(&first.histogram)) {
         // The first sample does not count, and its layout does not matter.
         previous = Arc::new(FloatHistogram {
             schema: second.histogram.schema,
@@ -371,10 +381,10 @@ fn difference(samples: &[HistogramSample], is_counter: bool, notes: &Notes<'_>) 
             ..FloatHistogram::default()
         });
     }
-    let custom = is_custom(&previous);
+    let custom = previous.has_custom_bounds();
     let between = &samples[1..samples.len() - 1];
-    if is_custom(&last.histogram) != custom
-        || (is_counter && between.iter().any(|s| is_custom(&s.histogram) != custom))
+    if last.histogram.has_custom_bounds() != custom
+        || (is_counter && between.iter().any(|s| s.histogram.has_custom_bounds() != custom))
     {
         notes.mixed_schemas();
         return None;
@@ -408,7 +418,7 @@ fn difference(samples: &[HistogramSample], is_counter: bool, notes: &Notes<'_>) 
     if is_counter {
         for pair in samples.windows(2) {
             let (before, now) = (&pair[0], &pair[1]);
-            if started_anew(before, now) || detect_reset(&now.histogram, &previous) {
+            if started_anew(before, now) || now.histogram.detect_reset(&previous) {
                 told(result.add(&Layout::of(&previous)), Operation::Addition)?;
             }
             previous = Arc::clone(&now.histogram);
