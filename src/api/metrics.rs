@@ -164,7 +164,7 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
         "Total number of appended samples.",
         [(label("type", "float"), m.samples_appended as f64)],
     );
-    let counters: [(&str, &str, u64); 13] = [
+    let counters: [(&str, &str, u64); 14] = [
         (
             "prometheus_tsdb_head_series_created_total",
             "Total number of series created in the head.",
