@@ -3,7 +3,10 @@
 //! # Contract
 //! Every source gives partition `i` of the same partitioning, in label order, so partition `i` of the
 //! whole is a k-way merge of them. Samples of the same series are merged by time; of two with the same
-//! timestamp, the one from the source that comes first in the list counts.
+//! timestamp, the one from the source that comes first in the list counts, be it a float or a histogram.
+//!
+//! A histogram that does not follow one of its own source loses its counter reset hint, unless it is a gauge:
+//! the hint was about another sample before it.
 //!
 //! # Concurrency
 //! A merged stream holds one batch of each source. All sources that are due are polled before it
@@ -19,6 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use futures_core::Stream;
 
 use crate::error::Result;
+use crate::histogram::CounterResetHint;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::query::{
@@ -269,7 +273,8 @@ impl Merge {
 
     fn is_full(&self) -> bool {
         // Series without samples (labels only) bound a batch too.
-        self.out.values.len() >= self.batch_samples || self.out.len() >= self.batch_samples
+        let samples = self.out.values.len() + self.out.histograms.len();
+        samples >= self.batch_samples || self.out.len() >= self.batch_samples
     }
 
     /// Polls every source that is due; pending as long as one is.
@@ -329,8 +334,12 @@ impl Merge {
         {
             equal.extend(self.heads.pop().map(|Reverse((_, i))| i));
         }
-        self.merge_samples(&equal);
-        self.merge_histograms(&equal);
+        let with_histograms = |i: &usize| !self.sources[*i].histograms().is_empty();
+        match equal[..] {
+            [only] => self.copy_series(only),
+            _ if equal.iter().any(with_histograms) => self.merge_any(&equal),
+            _ => self.merge_floats(&equal),
+        }
         self.out.finish_series(labels);
         self.left -= 1;
         for &i in &equal {
@@ -350,7 +359,15 @@ impl Merge {
         }
     }
 
-    fn merge_samples(&mut self, equal: &[usize]) {
+    fn copy_series(&mut self, i: usize) {
+        let source = &self.sources[i];
+        extend(&mut self.out, &source.batch, source.samples());
+        let series = self.out.len() as u32;
+        let histograms = source.histograms().iter();
+        self.out.histograms.extend(histograms.map(|h| HistogramSample { series, ..h.clone() }));
+    }
+
+    fn merge_floats(&mut self, equal: &[usize]) {
         // (source, samples left), in source order.
         let mut parts: Vec<(usize, Range<usize>)> =
             equal.iter().map(|&i| (i, self.sources[i].samples())).filter(|(_, r)| !r.is_empty()).collect();
@@ -361,12 +378,10 @@ impl Merge {
             let (a, b) = (&parts[w[0]], &parts[w[1]]);
             time(a.0, a.1.end - 1) < time(b.0, b.1.start)
         });
-        let out = &mut self.out;
         if apart {
             for p in by_time {
                 let (i, range) = &parts[p];
-                out.timestamps.extend_from_slice(&self.sources[*i].batch.timestamps[range.clone()]);
-                out.values.extend_from_slice(&self.sources[*i].batch.values[range.clone()]);
+                extend(&mut self.out, &self.sources[*i].batch, range.clone());
             }
             return;
         }
@@ -375,8 +390,7 @@ impl Merge {
             let next = parts.iter().filter(|(_, r)| !r.is_empty()).min_by_key(|(i, r)| time(*i, r.start));
             let Some((i, range)) = next else { break };
             let t = time(*i, range.start);
-            out.timestamps.push(t);
-            out.values.push(self.sources[*i].batch.values[range.start]);
+            push(&mut self.out, &self.sources[*i].batch, range.start);
             for (i, range) in &mut parts {
                 if range.start < range.end && time(*i, range.start) == t {
                     range.start += 1;
@@ -385,20 +399,87 @@ impl Merge {
         }
     }
 
-    fn merge_histograms(&mut self, equal: &[usize]) {
-        let start = self.out.histograms.len();
+    /// Merges series of which at least one has histograms.
+    fn merge_any(&mut self, equal: &[usize]) {
+        let mut parts: Vec<Part<'_>> = equal.iter().map(|&i| Part::new(&self.sources[i])).collect();
         let series = self.out.len() as u32;
-        for &i in equal {
-            let from = self.sources[i].histograms();
-            self.out.histograms.extend(from.iter().map(|h| HistogramSample { series, ..h.clone() }));
+        let mut before = None;
+        loop {
+            let next =
+                parts.iter().enumerate().filter_map(|(p, part)| part.next_time().map(|t| (t, p))).min();
+            let Some((t, p)) = next else { break };
+            let consecutive = before.replace(p) == Some(p);
+            match parts[p].next_histogram(t) {
+                Some(sample) => {
+                    let mut sample = HistogramSample { series, ..sample.clone() };
+                    let hint = sample.histogram.counter_reset_hint;
+                    if !consecutive && !matches!(hint, CounterResetHint::Gauge | CounterResetHint::Unknown) {
+                        Arc::make_mut(&mut sample.histogram).counter_reset_hint = CounterResetHint::Unknown;
+                    }
+                    self.out.histograms.push(sample);
+                }
+                None => push(&mut self.out, parts[p].batch, parts[p].floats.start),
+            }
+            parts.iter_mut().for_each(|part| part.skip(t));
         }
-        if equal.len() > 1 && self.out.histograms.len() > start {
-            let mut added = self.out.histograms.split_off(start);
-            // Stable, so of equal times the most trusted source stays first.
-            added.sort_by_key(|h| h.timestamp);
-            added.dedup_by_key(|h| h.timestamp);
-            self.out.histograms.append(&mut added);
-        }
+    }
+}
+
+/// What is left of a series of one source.
+struct Part<'s> {
+    batch: &'s SeriesBatch,
+    floats: Range<usize>,
+    histograms: &'s [HistogramSample],
+}
+
+impl<'s> Part<'s> {
+    fn new(source: &'s Source) -> Self {
+        Self { batch: &source.batch, floats: source.samples(), histograms: source.histograms() }
+    }
+
+    fn next_float_time(&self) -> Option<TimestampMs> {
+        (!self.floats.is_empty()).then(|| self.batch.timestamps[self.floats.start])
+    }
+
+    fn next_time(&self) -> Option<TimestampMs> {
+        self.next_float_time().into_iter().chain(self.histograms.first().map(|h| h.timestamp)).min()
+    }
+
+    /// The histogram at `t`, if that is what comes next.
+    fn next_histogram(&self, t: TimestampMs) -> Option<&'s HistogramSample> {
+        self.histograms.first().filter(|h| h.timestamp == t && self.next_float_time() != Some(t))
+    }
+
+    /// Goes on behind `t`.
+    fn skip(&mut self, t: TimestampMs) {
+        self.floats.start += usize::from(self.next_float_time() == Some(t));
+        let n = usize::from(self.histograms.first().is_some_and(|h| h.timestamp == t));
+        self.histograms = &self.histograms[n..];
+    }
+}
+
+/// Appends float samples of `batch` to `out`.
+fn extend(out: &mut SeriesBatch, batch: &SeriesBatch, range: Range<usize>) {
+    let before = out.values.len();
+    out.timestamps.extend_from_slice(&batch.timestamps[range.clone()]);
+    out.values.extend_from_slice(&batch.values[range.clone()]);
+    if !batch.start_timestamps.is_empty() {
+        out.start_timestamps.resize(before, 0);
+        out.start_timestamps.extend_from_slice(&batch.start_timestamps[range]);
+    } else if !out.start_timestamps.is_empty() {
+        out.start_timestamps.resize(out.values.len(), 0);
+    }
+}
+
+/// Appends float sample `at` of `batch` to `out`.
+#[inline]
+fn push(out: &mut SeriesBatch, batch: &SeriesBatch, at: usize) {
+    out.timestamps.push(batch.timestamps[at]);
+    out.values.push(batch.values[at]);
+    let start = batch.start_timestamps.get(at).copied().unwrap_or_default();
+    if start != 0 || !out.start_timestamps.is_empty() {
+        out.start_timestamps.resize(out.values.len() - 1, 0);
+        out.start_timestamps.push(start);
     }
 }
 
@@ -411,6 +492,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::histogram::FloatHistogram;
     use crate::memory::MemoryStorage;
 
     type Samples = Vec<(TimestampMs, u64)>;
@@ -528,6 +610,67 @@ mod tests {
                 prop_assert!(right);
             }
         }
+    }
+
+    /// A batch of one series from `(t, float or counter hint, start)`.
+    fn mixed(samples: &[(i64, Result<f64, CounterResetHint>, i64)]) -> SeriesStream {
+        let mut batch = SeriesBatch::new();
+        for &(t, value, start) in samples {
+            match value {
+                Ok(v) => {
+                    batch.timestamps.push(t);
+                    batch.values.push(v);
+                    batch.start_timestamps.push(start);
+                }
+                Err(counter_reset_hint) => {
+                    let histogram = FloatHistogram { counter_reset_hint, ..FloatHistogram::default() };
+                    batch.histograms.push(HistogramSample {
+                        series: 0,
+                        timestamp: t,
+                        start_timestamp: start,
+                        histogram: Arc::new(histogram),
+                    });
+                }
+            }
+        }
+        if batch.start_timestamps.iter().all(|s| *s == 0) {
+            batch.start_timestamps.clear();
+        }
+        batch.finish_series(Labels::from_pairs([("a", "1")]));
+        futures::stream::iter([Ok(batch)]).boxed()
+    }
+
+    #[test]
+    fn floats_and_histograms_merge_by_time_and_hints_hold_within_a_source_only() {
+        use CounterResetHint::{Gauge, NotReset, Reset, Unknown};
+        let first =
+            mixed(&[(1, Err(Unknown), 0), (2, Err(NotReset), 0), (6, Err(NotReset), 0), (7, Ok(7.0), 5)]);
+        let second = mixed(&[
+            (2, Ok(-1.0), 0),
+            (4, Err(Gauge), 3),
+            (5, Ok(5.0), 0),
+            (6, Ok(-1.0), 0),
+            (8, Err(Reset), 0),
+        ]);
+        let mut merged = merge(vec![first, second], &SelectHints::default());
+        let batch = futures::executor::block_on(merged.next()).unwrap().unwrap();
+        assert_eq!(batch.timestamps, [5, 7]);
+        assert_eq!(batch.values, [5.0, 7.0]);
+        assert_eq!(batch.start_timestamps, [0, 5]);
+        let of =
+            |h: &HistogramSample| (h.series, h.timestamp, h.histogram.counter_reset_hint, h.start_timestamp);
+        let histograms: Vec<_> = batch.histograms.iter().map(of).collect();
+        assert_eq!(
+            histograms,
+            [
+                (0, 1, Unknown, 0),
+                (0, 2, NotReset, 0),
+                (0, 4, Gauge, 3),
+                (0, 6, Unknown, 0),
+                (0, 8, Unknown, 0)
+            ]
+        );
+        assert_eq!(batch.offsets, [0, 2]);
     }
 
     #[test]

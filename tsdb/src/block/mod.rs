@@ -12,14 +12,12 @@
 //! [`write()`] works in `<ULID>.tmp-for-creation` and renames it once all of it is synced, so a block
 //! with its final name is whole.
 //!
-//! # Limits
-//! Histogram chunks are not decoded yet. A series is then read as far as it has float chunks, and
-//! [`Block::skipped_histogram_chunks`] counts what was passed over.
-//!
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/block.go>
 
 mod compact;
+#[cfg(test)]
+mod histogram_tests;
 mod plan;
 mod recode;
 mod select;
@@ -70,7 +68,6 @@ pub struct Block {
 struct Files {
     index: index::Reader,
     chunks: chunks::Reader,
-    skipped_histogram_chunks: AtomicU64,
 }
 
 impl Block {
@@ -84,7 +81,7 @@ impl Block {
         let index = index::Reader::open(&dir.join(index::FILE_NAME))?;
         let chunks = chunks::Reader::open(&dir.join("chunks"))?;
         let tombstones = Tombstones::read(dir)?;
-        let files = Files { index, chunks, skipped_histogram_chunks: AtomicU64::new(0) };
+        let files = Files { index, chunks };
         Ok(Self {
             dir: dir.to_owned(),
             ulid: meta.ulid,
@@ -138,11 +135,6 @@ impl Block {
     /// What is deleted from it.
     pub fn tombstones(&self) -> Arc<Tombstones> {
         Arc::clone(&self.tombstones.read())
-    }
-
-    /// How many histogram chunks reads have passed over since the block was opened.
-    pub fn skipped_histogram_chunks(&self) -> u64 {
-        self.files.skipped_histogram_chunks.load(Ordering::Relaxed)
     }
 
     /// Deletes samples of matching series in `[mint, maxt]`: writes tombstones, and counts the series

@@ -2,23 +2,24 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
 use super::Files;
-use crate::chunkenc::{self, ChunkError};
+use crate::chunkenc::{self, ChunkError, Encoding, histogram};
 use crate::chunks::ChunkMeta;
 use crate::error::{Error, Result};
 use crate::index::SeriesEntry;
 use crate::labels::Labels;
-use crate::query::{SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
+use crate::query::{HistogramSample, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
 use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
 
 /// Samples in a chunk that the head cut, for guessing sizes.
 const USUAL_CHUNK_SAMPLES: usize = 120;
+/// How many float samples a histogram counts for when a batch is filled: about as much memory.
+const HISTOGRAM_SAMPLES: usize = 32;
 
 /// A selection without series.
 pub(super) fn nothing(hints: &SelectHints) -> Selection {
@@ -72,8 +73,6 @@ pub(super) fn plan(
 }
 
 /// Counts series, chunks and samples from the index and chunk headers.
-///
-/// Histogram chunks do not count, as their samples are not delivered.
 pub(super) fn stats(
     files: &Files,
     tombstones: &Tombstones,
@@ -90,10 +89,7 @@ pub(super) fn stats(
         let chunks_before = stats.chunks;
         let mut previous = None;
         for chunk in &entry.chunks {
-            let (encoding, samples) = files.chunks.header(chunk.reference)?;
-            if encoding.is_histogram() {
-                continue;
-            }
+            let (_, samples) = files.chunks.header(chunk.reference)?;
             stats.chunks += 1;
             stats.samples += u64::from(samples);
             stats.exact &= mint <= chunk.mint
@@ -163,17 +159,17 @@ impl Batches {
             batch.values.reserve(expected);
         }
         // Series without samples (labels only) bound a batch too.
-        while batch.values.len() < enough && batch.len() < enough {
+        while batch_samples(&batch) < enough && batch.len() < enough {
             let Some(series) = self.series.get_mut(self.at) else { break };
             let labels = std::mem::take(&mut series.labels);
             let (reference, end) = (series.reference, series.chunks_end);
             let start = if self.at == 0 { 0 } else { self.series[self.at - 1].chunks_end };
             self.at += 1;
             if !self.hints.labels_only {
-                let before = batch.values.len();
+                let before = (batch.values.len(), batch.histograms.len());
                 let deleted = tombstones.of(reference);
                 read_series(files, &self.chunks[start..end], deleted, self.range, &mut batch)?;
-                if batch.values.len() == before {
+                if (batch.values.len(), batch.histograms.len()) == before {
                     continue;
                 }
             }
@@ -181,6 +177,11 @@ impl Batches {
         }
         Ok(batch)
     }
+}
+
+/// What a batch holds, in float samples.
+fn batch_samples(batch: &SeriesBatch) -> usize {
+    batch.values.len() + batch.histograms.len() * HISTOGRAM_SAMPLES
 }
 
 /// Appends the samples of a series in `[range.0, range.1]` that are not deleted.
@@ -191,61 +192,95 @@ fn read_series(
     range: (TimestampMs, TimestampMs),
     batch: &mut SeriesBatch,
 ) -> Result<()> {
-    let series_start = batch.timestamps.len();
+    let (series_start, histograms_start) = (batch.timestamps.len(), batch.histograms.len());
     let mut ascending = true;
     for meta in chunks {
         if deleted.iter().any(|d| d.mint <= meta.mint && meta.maxt <= d.maxt) {
             continue;
         }
-        let start = batch.timestamps.len();
-        if !decode(files, meta, batch)? {
+        let (encoding, data) = files.chunks.chunk(meta.reference)?;
+        let partly = deleted.iter().any(|d| meta.overlaps(d.mint, d.maxt));
+        if encoding.is_histogram() {
+            let wanted = |t: TimestampMs| {
+                range.0 <= t
+                    && t <= range.1
+                    && !(partly && deleted.iter().any(|d| d.mint <= t && t <= d.maxt))
+            };
+            read_histograms(encoding, data, wanted, batch).map_err(|e| damaged(files, meta, &e))?;
             continue;
         }
+        let start = batch.timestamps.len();
+        let SeriesBatch { timestamps, values, start_timestamps, .. } = batch;
+        chunkenc::decode_with_start_into(encoding, data, timestamps, values, start_timestamps)
+            .map_err(|e| damaged(files, meta, &e))?;
         let times = &batch.timestamps[start..];
         ascending &= times.is_sorted_by(|a, b| a < b)
             && (start == series_start || times.first().is_none_or(|t| batch.timestamps[start - 1] < *t));
         if meta.mint < range.0 || range.1 < meta.maxt {
             trim(batch, start, |t| range.0 <= t && t <= range.1);
         }
-        if deleted.iter().any(|d| meta.overlaps(d.mint, d.maxt)) {
+        if partly {
             trim(batch, start, |t| !deleted.iter().any(|d| d.mint <= t && t <= d.maxt));
         }
     }
     if !ascending {
         sort_samples(batch, series_start);
     }
+    if !batch.histograms[histograms_start..].is_sorted_by(|a, b| a.timestamp < b.timestamp) {
+        sort_histograms(batch, histograms_start);
+    }
     Ok(())
 }
 
-/// Appends the samples of one chunk; false if it holds histograms.
-fn decode(files: &Files, meta: &ChunkMeta, batch: &mut SeriesBatch) -> Result<bool> {
-    let (encoding, data) = files.chunks.chunk(meta.reference)?;
-    match chunkenc::decode_into(encoding, data, &mut batch.timestamps, &mut batch.values) {
-        Ok(()) => Ok(true),
-        Err(ChunkError::Unsupported(_)) => {
-            files.skipped_histogram_chunks.fetch_add(1, Ordering::Relaxed);
-            Ok(false)
-        }
-        Err(e) => {
-            let offset = u64::from(meta.reference.offset());
-            Err(Error::corrupt(files.chunks.file(meta.reference)?, offset, e.to_string()))
+#[cold]
+fn damaged(files: &Files, meta: &ChunkMeta, error: &ChunkError) -> Error {
+    match files.chunks.file(meta.reference) {
+        Ok(file) => Error::corrupt(file, u64::from(meta.reference.offset()), error.to_string()),
+        Err(e) => e,
+    }
+}
+
+/// Appends the histograms of one chunk at times that are `wanted`.
+fn read_histograms(
+    encoding: Encoding,
+    data: &[u8],
+    wanted: impl Fn(TimestampMs) -> bool,
+    batch: &mut SeriesBatch,
+) -> Result<(), ChunkError> {
+    let mut samples = histogram::Iter::new(encoding, data)?;
+    let series = batch.len() as u32;
+    while samples.advance()? {
+        let timestamp = samples.timestamp();
+        if wanted(timestamp) {
+            batch.histograms.push(HistogramSample {
+                series,
+                timestamp,
+                start_timestamp: samples.start_timestamp(),
+                histogram: Arc::new(samples.to_float()),
+            });
         }
     }
+    Ok(())
 }
 
 /// Keeps samples from index `start` on for which `keep(t)` holds.
 fn trim(batch: &mut SeriesBatch, start: usize, keep: impl Fn(TimestampMs) -> bool) {
+    let starts = !batch.start_timestamps.is_empty();
     let mut to = start;
     for from in start..batch.timestamps.len() {
         let t = batch.timestamps[from];
         if keep(t) {
             batch.timestamps[to] = t;
             batch.values[to] = batch.values[from];
+            if starts {
+                batch.start_timestamps[to] = batch.start_timestamps[from];
+            }
             to += 1;
         }
     }
     batch.timestamps.truncate(to);
     batch.values.truncate(to);
+    batch.start_timestamps.truncate(to);
 }
 
 /// Puts samples from index `start` on in strictly ascending time; of equal times the first counts.
@@ -254,9 +289,22 @@ fn trim(batch: &mut SeriesBatch, start: usize, keep: impl Fn(TimestampMs) -> boo
 #[cold]
 fn sort_samples(batch: &mut SeriesBatch, start: usize) {
     let times = batch.timestamps.drain(start..);
-    let mut samples: Vec<(TimestampMs, f64)> = times.zip(batch.values.drain(start..)).collect();
+    let starts: Vec<TimestampMs> =
+        batch.start_timestamps.drain(start.min(batch.start_timestamps.len())..).collect();
+    let values = batch.values.drain(start..);
+    let mut samples: Vec<(TimestampMs, f64, Option<TimestampMs>)> =
+        times.zip(values).enumerate().map(|(i, (t, v))| (t, v, starts.get(i).copied())).collect();
     samples.sort_by_key(|s| s.0);
     samples.dedup_by_key(|s| s.0);
     batch.timestamps.extend(samples.iter().map(|s| s.0));
     batch.values.extend(samples.iter().map(|s| s.1));
+    batch.start_timestamps.extend(samples.iter().filter_map(|s| s.2));
+}
+
+/// As [`sort_samples`], for histograms.
+#[cold]
+fn sort_histograms(batch: &mut SeriesBatch, start: usize) {
+    batch.histograms[start..].sort_by_key(|h| h.timestamp);
+    let series = batch.len() as u32;
+    batch.histograms.dedup_by(|b, a| a.series == series && b.series == series && a.timestamp == b.timestamp);
 }

@@ -176,25 +176,6 @@ proptest! {
 }
 
 #[test]
-fn histogram_chunks_are_passed_over_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
-    let histogram = ChunkData { mint: 10, maxt: 20, encoding: Encoding::Histogram, bytes: vec![0, 2, 0, 1] };
-    let labels = |i: &str| Labels::from_pairs([("i", i)]);
-    let series = [
-        Ok((labels("1"), vec![histogram.clone()])),
-        Ok((labels("2"), vec![float_chunk(&[(1, 5), (9, 6)]), histogram])),
-    ];
-    let meta = write(dir.path(), BlockSpec::new(ulid(), 0, 100), series).unwrap().unwrap();
-    assert_eq!((meta.stats.num_float_samples, meta.stats.num_histogram_samples), (2, 4));
-    let block = Block::open(&dir.path().join(ulid().to_string())).unwrap();
-    let found = read(&block, &[], 0, 100, &SelectHints::default());
-    assert_eq!(found, [(labels("2"), [(1, 5), (9, 6)].into())].into());
-    assert_eq!(block.skipped_histogram_chunks(), 2);
-    let stats = block.series_stats(&[], 0, 100).unwrap();
-    assert_eq!((stats.series, stats.chunks, stats.samples), (1, 1, 2));
-}
-
-#[test]
 fn a_block_without_series_is_not_written() {
     let dir = tempfile::tempdir().unwrap();
     let spec = BlockSpec::new(ulid(), 0, 100);
