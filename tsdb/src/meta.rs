@@ -151,12 +151,20 @@ impl Meta {
     /// # Errors
     /// [`Error::Corrupt`] if it is not a meta file, [`Error::Unsupported`] if its version is not 1.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(FILE_NAME);
-        let meta = Self::decode(&fs::read(&path)?, &path)?;
+        let meta = Self::read_any_version(dir)?;
         if meta.version != 1 {
-            return Err(Error::Unsupported(format!("block version {} of {}", meta.version, path.display())));
+            return Err(Error::Unsupported(format!("block version {} of {}", meta.version, dir.display())));
         }
         Ok(meta)
+    }
+
+    /// As [`Meta::read`], whatever the version.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is not a meta file.
+    pub(crate) fn read_any_version(dir: &Path) -> Result<Self> {
+        let path = dir.join(FILE_NAME);
+        Self::decode(&fs::read(&path)?, &path)
     }
 
     /// Replaces the file of a block.

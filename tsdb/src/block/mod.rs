@@ -20,6 +20,7 @@ mod compact;
 mod histogram_tests;
 mod plan;
 mod recode;
+mod repair;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use crate::{chunks, fs, index, postings, tombstones};
 
 pub use compact::{compact, rewrite};
 pub use plan::{plan, ranges};
+pub use repair::repair;
 pub use write::{BlockSpec, BlockWriter, new_ulid, write};
 
 /// Suffix of the directory that a block is made in.

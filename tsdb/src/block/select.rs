@@ -10,6 +10,7 @@ use super::Files;
 use crate::chunkenc::{self, ChunkError, Encoding, histogram};
 use crate::chunks::ChunkMeta;
 use crate::error::{Error, Result};
+use crate::histogram::CounterResetHint;
 use crate::index::SeriesEntry;
 use crate::labels::Labels;
 use crate::query::{HistogramSample, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
@@ -201,12 +202,8 @@ fn read_series(
         let (encoding, data) = files.chunks.chunk(meta.reference)?;
         let partly = deleted.iter().any(|d| meta.overlaps(d.mint, d.maxt));
         if encoding.is_histogram() {
-            let wanted = |t: TimestampMs| {
-                range.0 <= t
-                    && t <= range.1
-                    && !(partly && deleted.iter().any(|d| d.mint <= t && t <= d.maxt))
-            };
-            read_histograms(encoding, data, wanted, batch).map_err(|e| damaged(files, meta, &e))?;
+            let deleted = if partly { deleted } else { &[] };
+            read_histograms(encoding, data, range, deleted, batch).map_err(|e| damaged(files, meta, &e))?;
             continue;
         }
         let start = batch.timestamps.len();
@@ -240,25 +237,34 @@ fn damaged(files: &Files, meta: &ChunkMeta, error: &ChunkError) -> Error {
     }
 }
 
-/// Appends the histograms of one chunk at times that are `wanted`.
+/// Appends the histograms of one chunk in `[range.0, range.1]` that are not deleted.
 fn read_histograms(
     encoding: Encoding,
     data: &[u8],
-    wanted: impl Fn(TimestampMs) -> bool,
+    range: (TimestampMs, TimestampMs),
+    deleted: &[Interval],
     batch: &mut SeriesBatch,
 ) -> Result<(), ChunkError> {
     let mut samples = histogram::Iter::new(encoding, data)?;
     let series = batch.len() as u32;
+    let before = batch.histograms.len();
+    let mut first_is_gone = false;
     while samples.advance()? {
         let timestamp = samples.timestamp();
-        if wanted(timestamp) {
-            batch.histograms.push(HistogramSample {
-                series,
-                timestamp,
-                start_timestamp: samples.start_timestamp(),
-                histogram: Arc::new(samples.to_float()),
-            });
+        if deleted.iter().any(|d| d.mint <= timestamp && timestamp <= d.maxt) {
+            first_is_gone |= batch.histograms.len() == before;
+            continue;
         }
+        if timestamp < range.0 || range.1 < timestamp {
+            continue;
+        }
+        let mut histogram = samples.to_float();
+        if std::mem::take(&mut first_is_gone) && histogram.counter_reset_hint == CounterResetHint::NotReset {
+            // That was about the first one, which may have followed a reset.
+            histogram.counter_reset_hint = CounterResetHint::Unknown;
+        }
+        let (start_timestamp, histogram) = (samples.start_timestamp(), Arc::new(histogram));
+        batch.histograms.push(HistogramSample { series, timestamp, start_timestamp, histogram });
     }
     Ok(())
 }

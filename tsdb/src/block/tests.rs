@@ -219,3 +219,24 @@ fn a_damaged_chunk_ends_the_stream_with_its_place() {
     assert!(matches!(first, Some(Err(Error::Corrupt { file, offset: 8, .. })) if file == segment));
     assert!(futures::executor::block_on(stream.next()).is_none());
 }
+
+#[test]
+fn versions_that_prometheus_2_1_wrote_are_put_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = Labels::from_pairs([("a", "1")]);
+    let model: Model = [(labels, [(1, 1), (2, 2)].into())].into();
+    let path = write_model(dir.path(), &model, 10);
+    assert!(!repair(&path).unwrap());
+    let mut bytes = std::fs::read(path.join("index")).unwrap();
+    bytes[4] = 1;
+    std::fs::write(path.join("index"), bytes).unwrap();
+    let mut meta = Meta::read(&path).unwrap();
+    meta.version = 2;
+    meta.write(&path).unwrap();
+    assert!(Block::open(&path).is_err());
+    assert!(repair(&path).unwrap());
+    let block = Block::open(&path).unwrap();
+    assert_eq!(read(&block, &[], 0, 1000, &SelectHints::default()), model);
+    assert!(!path.join("index.repaired").exists());
+    assert!(!repair(&path).unwrap());
+}

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
-use crate::block::{Block, TMP_FOR_DELETION};
+use crate::block::{self, Block, TMP_FOR_DELETION};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 use crate::sample::TimestampMs;
@@ -35,6 +35,12 @@ impl Blocks {
     /// # Errors
     /// If the directory cannot be listed. A block that cannot be opened is left out.
     pub(super) fn load(dir: &Path) -> Result<Self> {
+        for ulid in list(dir)? {
+            // What cannot be repaired cannot be opened either, which is reported then.
+            if let Err(error) = block::repair(&dir.join(ulid.to_string())) {
+                tracing::debug!(block = %ulid, %error, "the block was not looked at for repair");
+            }
+        }
         Self::load_as(dir, false)
     }
 

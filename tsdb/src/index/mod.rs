@@ -1,7 +1,7 @@
 //! The index of a block: symbols, series with their chunks, and postings.
 //!
 //! # Format
-//! `docs/format/index.md`. Version 2 is written; 2 and 3 are read.
+//! `docs/format/index.md`. Version 2 is written; 1, 2 and 3 are read.
 //!
 //! # Limits
 //! A file holds at most 64 GiB (series are referred to by their offset over 16 in 32 bits), a symbol

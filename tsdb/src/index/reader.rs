@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use super::symbols::Symbols;
 use super::{MAGIC, SERIES_ALIGN, Toc};
 use crate::chunks::{ChunkMeta, ChunkRef};
-use crate::encoding::{Cursor, DecodeError, checksum_fits, crc32c};
+use crate::encoding::{Cursor, DecodeError, checksum_fits, crc32c, put_be32};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::labels::Labels;
@@ -29,9 +29,20 @@ pub struct Reader {
     symbols: Symbols,
     /// The postings offset table, likewise.
     table_bytes: Range<usize>,
+    /// What version 1 does in another way.
+    v1: Option<V1>,
     names: Names,
     /// Offset of the list of all series.
     all: Option<u64>,
+}
+
+/// Version 1 refers to symbols and series by their byte offsets, and does not sort the postings offset table.
+#[derive(Debug)]
+struct V1 {
+    /// Byte offset in the file of each symbol, ascending.
+    symbol_offsets: Vec<u32>,
+    /// The postings offset table, sorted.
+    table: Vec<u8>,
 }
 
 type Names = BTreeMap<Box<str>, Values>;
@@ -85,7 +96,7 @@ impl Reader {
     /// Maps a file, checks its magic, version and table of contents, and reads its tables.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if it is damaged, [`Error::Unsupported`] for a version other than 2 and 3.
+    /// [`Error::Corrupt`] if it is damaged, [`Error::Unsupported`] for a version other than 1, 2 and 3.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = fs::map(path)?;
         let mut cursor = Cursor::new(&bytes);
@@ -94,7 +105,7 @@ impl Reader {
         if magic != MAGIC {
             return Err(Error::corrupt(path, 0, format!("magic is {magic:08x}, an index has {MAGIC:08x}")));
         }
-        if version != 2 && version != 3 {
+        if !(1..=3).contains(&version) {
             return Err(Error::Unsupported(format!("index version {version} of {}", path.display())));
         }
         let toc = Toc::decode(&bytes).map_err(|e| e.in_file(path, 0))?;
@@ -103,9 +114,17 @@ impl Reader {
         let symbols = Symbols::open(&bytes[symbol_bytes.clone()])
             .map_err(|e| e.in_file(path, symbol_bytes.start as u64))?;
         let table_bytes = checked_section(&bytes, toc.postings_table).map_err(|e| e.in_file(path, 0))?;
-        let (names, all) =
-            read_names(&bytes[table_bytes.clone()]).map_err(|e| e.in_file(path, table_bytes.start as u64))?;
-        Ok(Self { path: path.to_owned(), bytes, toc, symbol_bytes, symbols, table_bytes, names, all })
+        let in_table = |e: DecodeError| e.in_file(path, table_bytes.start as u64);
+        let v1 = match version {
+            1 => Some(V1 {
+                symbol_offsets: symbols.starts(&bytes[symbol_bytes.clone()], symbol_bytes.start),
+                table: sorted_table(&bytes[table_bytes.clone()]).map_err(in_table)?,
+            }),
+            _ => None,
+        };
+        let table = v1.as_ref().map_or(&bytes[table_bytes.clone()], |v1| &v1.table);
+        let (names, all) = read_names(table).map_err(in_table)?;
+        Ok(Self { path: path.to_owned(), bytes, toc, symbol_bytes, symbols, table_bytes, v1, names, all })
     }
 
     /// Where the file is.
@@ -176,7 +195,19 @@ impl Reader {
     }
 
     fn table(&self) -> &[u8] {
-        &self.bytes[self.table_bytes.clone()]
+        self.v1.as_ref().map_or(&self.bytes[self.table_bytes.clone()], |v1| &v1.table)
+    }
+
+    /// Numbers of the next two symbols, which version 1 refers to by their offsets.
+    #[inline]
+    fn symbol_pair(&self, body: &mut Cursor<'_>) -> Result<(u32, u32), DecodeError> {
+        let (name, value) = (body.uvarint32()?, body.uvarint32()?);
+        let Some(v1) = &self.v1 else { return Ok((name, value)) };
+        let number = |offset: u32| {
+            let found = v1.symbol_offsets.binary_search(&offset);
+            found.map(|i| i as u32).map_err(|_| body.error("series refers to a symbol that cannot be"))
+        };
+        Ok((number(name)?, number(value)?))
     }
 
     /// The postings list at `offset`, in place, after its checksum was verified.
@@ -205,7 +236,7 @@ impl Reader {
         let symbol_bytes = &self.bytes[self.symbol_bytes.clone()];
         let mut last_name = None;
         for _ in 0..body.uvarint().map_err(damaged)? {
-            let (name, value) = symbol_pair(&mut body).map_err(damaged)?;
+            let (name, value) = self.symbol_pair(&mut body).map_err(damaged)?;
             if last_name.is_some_and(|last| last >= name) {
                 return Err(damaged(body.error("labels of a series are out of order")));
             }
@@ -231,7 +262,7 @@ impl Reader {
         let (offset, mut body) = self.series_body(reference)?;
         let damaged = |e: DecodeError| e.in_file(&self.path, offset);
         for _ in 0..body.uvarint().map_err(damaged)? {
-            let (name, value) = symbol_pair(&mut body).map_err(damaged)?;
+            let (name, value) = self.symbol_pair(&mut body).map_err(damaged)?;
             visit(name, value);
         }
         Ok(())
@@ -249,7 +280,7 @@ impl Reader {
 
     /// Where the entry of a series begins, bytes from the start of the file.
     pub fn series_offset(&self, reference: u64) -> u64 {
-        reference.saturating_mul(SERIES_ALIGN)
+        reference.saturating_mul(if self.v1.is_some() { 1 } else { SERIES_ALIGN })
     }
 
     /// File offset and body of a series entry, after its checksum was verified.
@@ -360,9 +391,20 @@ fn read_names(table: &[u8]) -> Result<(Names, Option<u64>), DecodeError> {
     Ok((names, all))
 }
 
-#[inline]
-fn symbol_pair(body: &mut Cursor<'_>) -> Result<(u32, u32), DecodeError> {
-    Ok((body.uvarint32()?, body.uvarint32()?))
+/// The entries of a postings offset table of version 1 in the order of later versions, each name and value
+/// once.
+fn sorted_table(table: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut cursor = Cursor::new(table);
+    let mut entries = BTreeMap::new();
+    for _ in 0..cursor.be32()? {
+        let start = cursor.offset();
+        let entry = TableEntry::read(&mut cursor)?;
+        entries.insert((entry.name, entry.value), &table[start..cursor.offset()]);
+    }
+    let mut out = Vec::with_capacity(table.len());
+    put_be32(&mut out, entries.len() as u32);
+    entries.values().for_each(|entry| out.extend_from_slice(entry));
+    Ok(out)
 }
 
 fn decode_chunks(

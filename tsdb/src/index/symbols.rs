@@ -60,6 +60,17 @@ impl Symbols {
         rest.get(..entry_len(rest)?)
     }
 
+    /// Where each symbol begins in the file, if `bytes` begin at `base`.
+    pub(super) fn starts(&self, bytes: &[u8], base: usize) -> Vec<u32> {
+        let mut cursor = Cursor::at(bytes, 4);
+        (0..self.count)
+            .map_while(|_| {
+                let start = base + cursor.offset();
+                cursor.prefixed().ok().map(|_| start as u32)
+            })
+            .collect()
+    }
+
     /// All symbols in order.
     pub(super) fn iter<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut cursor = Cursor::at(bytes, 4);

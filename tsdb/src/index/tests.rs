@@ -184,3 +184,95 @@ proptest! {
         check_any_bytes(&bytes);
     }
 }
+
+/// An index as version 1 has it: references are byte offsets, the postings table is in no order.
+fn version_1() -> Vec<u8> {
+    use crate::encoding::{put_be32, put_prefixed, put_uvarint, put_varint};
+    let section = |out: &mut Vec<u8>, body: &[u8]| {
+        put_be32(out, body.len() as u32);
+        out.extend_from_slice(body);
+        put_be32(out, crc32c(body));
+    };
+    let mut out = Vec::new();
+    put_be32(&mut out, MAGIC);
+    out.push(1);
+    let mut toc = Toc { symbols: out.len() as u64, ..Toc::default() };
+    let (mut body, mut at) = (Vec::new(), BTreeMap::new());
+    put_be32(&mut body, 3);
+    for text in ["a", "x", "y"] {
+        at.insert(text, out.len() as u64 + 4 + body.len() as u64);
+        put_prefixed(&mut body, text);
+    }
+    section(&mut out, &body);
+    toc.series = out.len() as u64;
+    let mut series = Vec::new();
+    for (value, mint) in [("x", 10), ("y", 20)] {
+        let mut body = vec![1];
+        put_uvarint(&mut body, at["a"]);
+        put_uvarint(&mut body, at[value]);
+        body.push(1);
+        put_varint(&mut body, mint);
+        put_uvarint(&mut body, 5);
+        put_uvarint(&mut body, 8);
+        series.push(out.len() as u32);
+        put_uvarint(&mut out, body.len() as u64);
+        out.extend_from_slice(&body);
+        put_be32(&mut out, crc32c(&body));
+    }
+    (toc.label_indices, toc.postings) = (out.len() as u64, out.len() as u64);
+    let mut table = Vec::new();
+    put_be32(&mut table, 3);
+    let lists = [("a", "y", &series[1..]), ("", "", &series[..]), ("a", "x", &series[..1])];
+    for (name, value, list) in lists {
+        put_uvarint(&mut table, 2);
+        put_prefixed(&mut table, name);
+        put_prefixed(&mut table, value);
+        put_uvarint(&mut table, out.len() as u64);
+        let mut body = Vec::new();
+        put_be32(&mut body, list.len() as u32);
+        list.iter().for_each(|r| put_be32(&mut body, *r));
+        section(&mut out, &body);
+    }
+    (toc.label_indices_table, toc.postings_table) = (out.len() as u64, out.len() as u64);
+    section(&mut out, &table);
+    out.extend_from_slice(&toc.encode());
+    out
+}
+
+#[test]
+fn version_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    std::fs::write(&path, version_1()).unwrap();
+    let reader = Reader::open(&path).unwrap();
+    let mut entry = SeriesEntry::default();
+    let mut read = Vec::new();
+    for reference in reader.all().unwrap().into_vec() {
+        reader.series(reference, i64::MIN, i64::MAX, &mut entry).unwrap();
+        read.push((entry.labels().to_string(), entry.chunks[0].mint, entry.chunks[0].maxt));
+        let mut symbols = Vec::new();
+        reader.for_each_label(reference, |n, v| symbols.push((n, v))).unwrap();
+        assert_eq!(reader.symbol(symbols[0].0).unwrap(), "a");
+    }
+    assert_eq!(read, [(r#"{a="x"}"#.to_owned(), 10, 15), (r#"{a="y"}"#.to_owned(), 20, 25)]);
+    assert_eq!(reader.label_names().collect::<Vec<_>>(), ["a"]);
+    let y = reader.with_value("a", "y").unwrap().into_vec();
+    assert_eq!(y, reader.all().unwrap().into_vec()[1..]);
+    check_any_bytes(&version_1());
+}
+
+/// Prometheus' own index of version 1, if its sources are at hand.
+#[test]
+fn version_1_of_prometheus_is_read() {
+    let Some(sources) = std::env::var_os("PROMONTORY_PROMETHEUS_SOURCE") else {
+        return println!("SKIP: PROMONTORY_PROMETHEUS_SOURCE names no checkout of Prometheus");
+    };
+    let dir = std::path::Path::new(&sources).join("tsdb/testdata/index_format_v1");
+    let block = crate::block::Block::open(&dir).unwrap();
+    let meta = block.meta();
+    let stats = crate::Queryable::series_stats(&block, &[], i64::MIN, i64::MAX).unwrap();
+    assert_eq!(
+        (stats.series, stats.chunks, stats.samples),
+        (meta.stats.num_series, meta.stats.num_chunks, meta.stats.num_samples)
+    );
+}
