@@ -311,6 +311,15 @@ fn metadata_fields_of_other_names_are_skipped() {
 }
 
 #[test]
+fn the_examples_of_the_format_page_are_what_upstream_writes() {
+    let page = include_str!("../../../docs/format/wal.md");
+    // The first example is a whole log.
+    let examples = page.split("```hex\n").skip(2).map(|rest| hex(rest.split("```").next().unwrap()));
+    let expected = [SAMPLES_V2, EXEMPLARS, MARKERS, METADATA, HISTOGRAMS].map(hex);
+    assert_eq!(examples.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn kinds_are_told_by_the_first_byte() {
     use RecordKind::*;
     let kinds = (0..=14).map(|byte| RecordKind::of(&[byte])).collect::<Vec<_>>();
