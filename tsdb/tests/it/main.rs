@@ -10,6 +10,7 @@ mod block_cut;
 mod blocks;
 mod compaction;
 mod crash;
+mod full_disk;
 mod head_chunks;
 mod isolation;
 mod prometheus_fixtures;

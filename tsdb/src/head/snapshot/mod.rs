@@ -18,9 +18,10 @@ use std::sync::Arc;
 
 use super::Head;
 use super::series::ClosedChunk;
-use crate::chunkenc::{self, Encoding};
+use crate::chunkenc::{self, Decoded, Encoding};
 use crate::encoding::{Cursor, DecodeError, put_be_f64, put_be64, put_prefixed, put_uvarint, put_varint};
 use crate::error::{Error, Result};
+use crate::histogram::HistogramValue;
 use crate::labels::Labels;
 use crate::sample::SeriesRef;
 use crate::wal::record::{self, RefExemplar, RefTombstone};
@@ -280,14 +281,17 @@ fn put_chunk(record: &mut Vec<u8>, open: Option<&ClosedChunk>) -> Result<()> {
     put_be64(record, open.maxt as u64);
     record.push(open.encoding.code());
     put_prefixed(record, &open.data);
-    if open.encoding.is_histogram() {
-        return Err(Error::Unsupported("snapshots of native histograms".into()));
-    }
-    let (mut timestamps, mut values) = (Vec::new(), Vec::new());
-    chunkenc::decode_into(open.encoding, &open.data, &mut timestamps, &mut values)
+    let mut samples = Decoded::default();
+    chunkenc::decode(open.encoding, &open.data, &mut samples)
         .map_err(|e| Error::Invalid(format!("the open chunk of a series cannot be read: {e}")))?;
-    record.extend_from_slice(&[0; 16 * UNUSED_SAMPLES + 8]);
-    put_be_f64(record, values.last().copied().unwrap_or_default());
+    match samples.histograms.last().map(|h| &h.histogram) {
+        Some(HistogramValue::Integer(h)) => record::put_histogram(record, h),
+        Some(HistogramValue::Float(h)) => record::put_float_histogram(record, h),
+        None => {
+            record.extend_from_slice(&[0; 16 * UNUSED_SAMPLES + 8]);
+            put_be_f64(record, samples.values.last().copied().unwrap_or_default());
+        }
+    }
     Ok(())
 }
 

@@ -36,3 +36,33 @@ fn a_series_record_comes_back() {
     let found = found.chunk.as_ref().unwrap();
     assert_eq!((found.mint, found.maxt, &found.data), (1000, 2000, &chunk.data));
 }
+
+/// Prometheus wants the last histogram behind a chunk of histograms.
+#[test]
+fn behind_a_chunk_of_histograms_is_the_last_one() {
+    use crate::chunkenc::histogram::Appender;
+    use crate::histogram::{Histogram, Span};
+    let histogram = |count: u64| Histogram {
+        count,
+        sum: count as f64,
+        positive_spans: vec![Span { offset: 0, length: 1 }],
+        positive_buckets: vec![count as i64],
+        ..Histogram::default()
+    };
+    let mut appender = Appender::new(false);
+    for count in [1, 3] {
+        appender.append(None, 1000 * count as i64, 0, &histogram(count)).unwrap();
+    }
+    let chunk = ClosedChunk {
+        mint: 1000,
+        maxt: 3000,
+        encoding: Encoding::Histogram,
+        data: Arc::from(appender.bytes()),
+    };
+    let (mut record, mut last) = (Vec::new(), Vec::new());
+    put_chunk(&mut record, Some(&chunk)).unwrap();
+    record::put_histogram(&mut last, &histogram(3));
+    // The counter reset hint comes out of the chunk: the second one follows no reset.
+    let found = &record[record.len() - last.len()..];
+    assert_eq!((found[0], &found[1..]), (2, &last[1..]));
+}

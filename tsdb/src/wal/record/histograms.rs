@@ -150,7 +150,7 @@ fn put_value(out: &mut Vec<u8>, value: &HistogramValue) {
 }
 
 /// Appends an integer histogram.
-fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
+pub(crate) fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
     out.push(hint_byte(h.counter_reset_hint));
     put_varint(out, i64::from(h.schema));
     put_be_f64(out, h.zero_threshold);
@@ -169,7 +169,7 @@ fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
 }
 
 /// Appends a float histogram.
-fn put_float_histogram(out: &mut Vec<u8>, h: &FloatHistogram) {
+pub(crate) fn put_float_histogram(out: &mut Vec<u8>, h: &FloatHistogram) {
     out.push(hint_byte(h.counter_reset_hint));
     put_varint(out, i64::from(h.schema));
     for v in [h.zero_threshold, h.zero_count, h.count, h.sum] {

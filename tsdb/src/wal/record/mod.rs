@@ -26,6 +26,7 @@ pub(crate) use exemplars::{decode_exemplars_body, encode_exemplars_body};
 pub use histograms::{
     HistogramRecord, RefHistogramSample, decode_histograms, encode_histograms, histogram_records,
 };
+pub(crate) use histograms::{put_float_histogram, put_histogram};
 pub use metadata::{RefMetadata, decode_metadata, encode_metadata};
 pub use samples::{RefSample, decode_samples, encode_samples, encode_samples_v2};
 pub use series::{
