@@ -13,13 +13,14 @@ fuzz_target!(|data: &[u8]| {
     scratch::put(&dir.join("000001"), first);
     scratch::put(&dir.join("000002"), second);
     let Ok((chunks, loaded)) = HeadChunks::open(&dir, i64::MIN) else { return };
+    let files = chunks.files();
     for chunk in loaded.in_order.values().chain(loaded.out_of_order.values()).flatten() {
-        drop(chunks.chunk(chunk.at));
+        drop(files.chunk(chunk.at));
     }
     for in_order in loaded.in_order.values() {
         assert!(in_order.windows(2).all(|w| w[0].maxt < w[1].mint), "{in_order:?}");
     }
-    drop(chunks);
+    drop((files, chunks));
     // What was dropped is gone, and nothing else goes.
     let (_, again) = HeadChunks::open(&dir, i64::MIN).expect("it opened before");
     assert_eq!((again.in_order, again.out_of_order), (loaded.in_order, loaded.out_of_order));

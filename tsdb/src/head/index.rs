@@ -17,6 +17,9 @@ use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::sample::SeriesRef;
 
+/// Largest reference that is stepped over; counting to it one by one takes longer than there is time.
+const LAST_RESERVED: u64 = 1 << 62;
+
 const STRIPES: usize = 64;
 
 type RefMap = HashSet<ByRef, BuildHasherDefault<RefHasher>>;
@@ -145,9 +148,10 @@ impl Index {
         (made, true)
     }
 
-    /// Never gives out `series` or anything below.
+    /// Never gives out `series` or anything below. A reference that nobody can have counted up to, as in a
+    /// damaged file, does not use up those that are left.
     pub(crate) fn reserve_ref(&self, series: SeriesRef) {
-        self.last_ref.fetch_max(series.0, Ordering::SeqCst);
+        self.last_ref.fetch_max(series.0.min(LAST_RESERVED), Ordering::SeqCst);
     }
 
     /// Removes those series for which `dead` holds and which nobody holds on to.

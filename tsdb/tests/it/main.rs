@@ -13,6 +13,7 @@ mod crash;
 mod full_disk;
 mod head_chunks;
 mod isolation;
+mod model;
 mod prometheus_fixtures;
 mod prometheus_logs;
 mod prometheus_reads_ours;

@@ -8,6 +8,7 @@
 
 mod faults;
 mod history;
+mod killed;
 mod script;
 
 use std::collections::BTreeMap;
