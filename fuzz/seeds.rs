@@ -18,6 +18,7 @@ fn options(dir: &Path, compression: wal::Compression) -> DbOptions {
     options.wal_segment_bytes = wal::PAGE_BYTES;
     options.wal_compression = compression;
     options.retention_ms = None;
+    options.memory_snapshot = true;
     options
 }
 
@@ -75,6 +76,9 @@ fn main() {
             match (path.strip_prefix(&dir).expect("below").to_str().unwrap_or_default(), file) {
                 ("lock", _) => {}
                 (p, _) if p.starts_with("wal/checkpoint") => scratch::pack(&mut whole, "wal/checkpoint.00000000/00000000", &bytes),
+                (p, _) if p.starts_with("chunk_snapshot") => {
+                    scratch::pack(&mut whole, "chunk_snapshot.000000.0000000000/00000000", &bytes);
+                }
                 (p, _) if p.starts_with("chunks_head") => {
                     seed("head_chunks", &bytes);
                     scratch::pack(&mut whole, "chunks_head/000001", &bytes);

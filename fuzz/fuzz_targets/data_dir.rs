@@ -18,6 +18,8 @@ fn options(dir: &Path) -> DbOptions {
     options.block_range_ms = 600_000;
     options.wal_segment_bytes = 32 * 1024;
     options.retention_ms = None;
+    options.exemplars_max = 8;
+    options.memory_snapshot = true;
     options
 }
 

@@ -117,8 +117,7 @@ impl Blocks {
         if self.read_only {
             return Ok(());
         }
-        // One that cannot be removed does not keep the others.
-        replaced.into_iter().fold(Ok(()), |result, ulid| result.and(self.delete_dir(ulid)))
+        self.delete_dirs(replaced)
     }
 
     /// Takes blocks out of the list and deletes them.
@@ -129,7 +128,7 @@ impl Blocks {
         let kept = self.loaded().iter().filter(|b| !ulids.contains(&b.ulid())).cloned().collect();
         self.replace(kept);
         self.damaged.lock().retain(|ulid, _| !ulids.contains(ulid));
-        ulids.iter().fold(Ok(()), |result, ulid| result.and(self.delete_dir(*ulid)))
+        self.delete_dirs(ulids.iter().copied())
     }
 
     /// End of the newest block of in-order samples: the head takes nothing before.
@@ -148,6 +147,15 @@ impl Blocks {
         if self.damaged.lock().insert(ulid, reason.clone()).is_none() {
             tracing::error!(block = %ulid, %reason, "the block cannot be read and is left out");
         }
+    }
+
+    /// Deletes all that can be, and gives the first error.
+    fn delete_dirs(&self, ulids: impl IntoIterator<Item = Ulid>) -> Result<()> {
+        let mut result = Ok(());
+        for ulid in ulids {
+            result = result.and(self.delete_dir(ulid));
+        }
+        result
     }
 
     /// Crash safety: the new name marks the directory as gone before its files go one by one.

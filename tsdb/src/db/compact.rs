@@ -32,8 +32,10 @@ pub(super) fn run(db: &Db, done: &mut Maintenance) -> Result<()> {
         }
         let parents: Vec<Arc<Block>> = chosen.iter().map(|&i| Arc::clone(&loaded[i])).collect();
         drop(loaded);
-        if let Some(ulid) = merge(db, &parents, block::compact)? {
-            done.blocks_merged.push(ulid.to_string());
+        match merge(db, &parents, block::compact)? {
+            Some(ulid) => done.blocks_merged.push(ulid.to_string()),
+            // The newest block stays, even if all of it is deleted, and would be chosen again.
+            None => break,
         }
     }
     Ok(())
@@ -46,8 +48,8 @@ fn ranges(options: &DbOptions) -> Vec<i64> {
     block::ranges(options.block_range_ms, longest)
 }
 
-/// Writes what is left of `parents` by `write`, loads it and deletes them; `None` if nothing is left. The
-/// caller is the one maintenance pass.
+/// Writes what is left of `parents` by `write`, loads it and deletes them; `None` if nothing is left, and
+/// then the newest block stays as it is. The caller is the one maintenance pass.
 pub(super) fn merge(
     db: &Db,
     parents: &[Arc<Block>],
@@ -65,7 +67,10 @@ pub(super) fn merge(
         db.counters.vertical_compactions.fetch_add(1, Ordering::Relaxed);
     }
     let Some(meta) = meta else {
-        for parent in parents {
+        // Crash safety: where the newest block ends, the log begins to count. Without the block a restart
+        // would take from the log what was deleted from it.
+        let end = db.blocks.in_order_end();
+        for parent in parents.iter().filter(|p| !p.meta().is_whole_view() || Some(p.max_time()) != end) {
             parent.set_deletable()?;
         }
         tracing::info!(parents = ?names, "nothing was left of the merged blocks");

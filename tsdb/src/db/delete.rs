@@ -47,18 +47,16 @@ impl Db {
     }
 
     /// Writes blocks with tombstones anew, without what is deleted, and gives the names of the new blocks.
+    /// Of the newest block the shell stays, should nothing else be left.
     ///
     /// # Errors
     /// If a block cannot be read or written. What was done before the error stays done.
     pub fn clean_tombstones(&self) -> Result<Vec<String>> {
         let _pass = self.begin_change()?;
         let mut made = Vec::new();
-        loop {
-            let loaded = self.blocks.loaded();
-            let Some(block) = loaded.iter().find(|b| !b.tombstones().is_empty()).cloned() else { break };
-            drop(loaded);
-            let rewrite = |dir: &std::path::Path, ulid, _: &[_]| block::rewrite(dir, ulid, &block);
-            let new = compact::merge(self, std::slice::from_ref(&block), rewrite)?;
+        for block in self.blocks.loaded().iter().filter(|b| !b.tombstones().is_empty()) {
+            let rewrite = |dir: &std::path::Path, ulid, _: &[_]| block::rewrite(dir, ulid, block);
+            let new = compact::merge(self, std::slice::from_ref(block), rewrite)?;
             made.extend(new.map(|ulid| ulid.to_string()));
         }
         self.counters.tombstone_cleanings.fetch_add(1, Ordering::Relaxed);

@@ -250,7 +250,11 @@ impl Pair {
     }
 
     fn check(&self) {
-        assert!(read_all(&**self.db()) == self.expected(&[], i64::MIN, i64::MAX), "contents differ");
+        let (found, expected) = (read_all(&**self.db()), self.expected(&[], i64::MIN, i64::MAX));
+        for labels in found.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
+            let (found, expected) = (found.get(labels), expected.get(labels));
+            assert_eq!(found, expected, "{labels}: found is left, expected is right");
+        }
     }
 }
 
@@ -276,7 +280,11 @@ fn a_database_answers_as_a_map_does() {
             Ok(samples) => compared += samples,
             Err(_) => {
                 println!("seed {seed}, after {} steps; the last were:", log.len());
-                log.iter().rev().take(12).rev().for_each(|line| println!("  {line}"));
+                log.iter()
+                    .rev()
+                    .take(setting("MODEL_LOG", 12) as usize)
+                    .rev()
+                    .for_each(|line| println!("  {line}"));
                 bad.push(seed);
             }
         }
