@@ -9,6 +9,7 @@ mod crash;
 mod export;
 mod fixtures;
 mod lifecycle;
+mod queries;
 mod scrape;
 mod sql;
 mod support;
