@@ -7,7 +7,8 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use promontory_tsdb::memory::MemoryStorage;
 use promontory_tsdb::merge::Fanout;
-use promontory_tsdb::{Queryable, SelectHints, TimestampMs};
+use promontory_tsdb::query::{HistogramSample, SeriesBatch};
+use promontory_tsdb::{AppendError, Queryable, SelectHints, TimestampMs};
 
 /// How to spread samples over sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub fn spread(storage: &MemoryStorage, split: Split, seed: u64) -> Result<Arc<dy
         while let Some(batch) = block_on(partition.next()) {
             let batch = batch.map_err(|e| e.to_string())?;
             for i in 0..batch.len() {
+                if batch.histograms.iter().any(|h| h.series as usize == i) {
+                    append_whole(&batch, i, &parts[random.below(SOURCES)]).map_err(|e| e.to_string())?;
+                    continue;
+                }
                 let (labels, timestamps, values) = batch.series(i);
                 let starts = batch.starts(i);
                 for (k, (t, v)) in timestamps.iter().zip(values).enumerate() {
@@ -52,6 +57,23 @@ pub fn spread(storage: &MemoryStorage, split: Split, seed: u64) -> Result<Arc<dy
         }
     }
     Ok(Arc::new(Fanout::new(parts.into_iter().map(|part| part as Arc<dyn Queryable>).collect())))
+}
+
+/// Appends series `i` to one source. Histograms are not spread: what a source says of resets between them
+/// depends on their neighbours there, and scripts look at that.
+fn append_whole(batch: &SeriesBatch, i: usize, part: &MemoryStorage) -> Result<(), AppendError> {
+    let (labels, timestamps, values) = batch.series(i);
+    let starts = batch.starts(i);
+    let mut histograms = batch.histograms.iter().filter(|h| h.series as usize == i).peekable();
+    let put =
+        |h: &HistogramSample| part.append_histogram(labels, h.timestamp, h.start_timestamp, &h.histogram);
+    for (k, (t, v)) in timestamps.iter().zip(values).enumerate() {
+        while let Some(h) = histograms.next_if(|h| h.timestamp < *t) {
+            put(h)?;
+        }
+        part.append_with_start(labels, *t, starts.get(k).copied().unwrap_or(0), *v)?;
+    }
+    histograms.try_for_each(put)
 }
 
 /// The sources that a sample at `t` goes to.

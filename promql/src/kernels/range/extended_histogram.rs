@@ -216,7 +216,6 @@ impl Growth<'_> {
     }
 
     /// What stood before each reset between the ends, added up; `Some(None)` if there was no reset.
-    #[expect(clippy::option_option, reason = "the outer one is failure")]
     fn lost_to_resets(
         &self,
         samples: &[HistogramSample],
