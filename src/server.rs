@@ -33,7 +33,6 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::api::active_queries::ActiveQueries;
 use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::{ServerFlags, flags};
@@ -138,14 +137,9 @@ fn enable_features(names: &[String], engine: &mut EngineOptions) {
             "promql-experimental-functions" => *experimental_functions = true,
             "promql-extended-range-selectors" => *extended_range_selectors = true,
             "promql-binop-fill-modifiers" => *binop_fill_modifiers = true,
-            "use-start-timestamps" => {
-                *start_timestamps = true;
-                engine.use_start_timestamps = true;
-            }
-            "type-and-unit-labels" => engine.type_and_unit_labels = true,
+            "use-start-timestamps" => *start_timestamps = true,
             "promql-delayed-name-removal" => engine.delayed_name_removal = true,
-            // Permanently on, as in 3.14.
-            "" | "promql-duration-expr" | "promql-at-modifier" | "promql-negative-offset" => {}
+            "" => {}
             other => {
                 tracing::warn!(feature = other, "a feature that is unknown or not served yet was not enabled")
             }
@@ -250,9 +244,6 @@ impl Server {
             Some(address) => Some(serve_sql(&serving, address, catalog, query_runtime.handle()).await?),
             None => None,
         };
-        let active_queries = ActiveQueries::open(&options.storage.path, options.max_concurrency)
-            .inspect_err(|error| tracing::error!(%error, "active queries are not logged"))
-            .ok();
         let mut engine = options.engine;
         engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let config_state = Arc::new(ConfigState::default());
@@ -268,7 +259,6 @@ impl Server {
             query_places: Arc::new(Semaphore::new(options.max_concurrency)),
             query_places_total: options.max_concurrency,
             queries: api::QueryMetrics::default(),
-            active_queries,
             http: Default::default(),
             cors,
             flags: options.flags,

@@ -8,15 +8,12 @@
 //! A request whose client goes away is dropped, and its query is cancelled with it.
 //!
 //! # Not served yet
-//! `/federate`, exemplars, the admin API, remote read and write, OTLP.
+//! `/federate`, exemplars, `/parse_query`'s tree, the admin API, remote read and write, OTLP.
 
-pub(crate) mod active_queries;
-mod ast;
 mod cors;
 mod envelope;
 pub mod error;
 mod exemplars;
-mod explain;
 mod exposition;
 mod histogram;
 mod http_metrics;
@@ -79,8 +76,6 @@ pub(crate) struct ApiState {
     pub(crate) query_places: Arc<Semaphore>,
     pub(crate) query_places_total: usize,
     pub(crate) queries: QueryMetrics,
-    /// None where its file cannot be written.
-    pub(crate) active_queries: Option<Arc<active_queries::ActiveQueries>>,
     pub(crate) http: HttpMetrics,
     pub(crate) cors: CorsOrigin,
     pub(crate) flags: BTreeMap<String, String>,
@@ -131,7 +126,6 @@ fn v1() -> Router<Arc<ApiState>> {
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_exemplars", get(exemplars::query_exemplars).post(exemplars::query_exemplars))
-        .route("/query_explain", get(explain::explain).post(explain::explain))
         .route("/format_query", get(query::format).post(query::format))
         .route("/parse_query", get(query::parse).post(query::parse))
         .route("/labels", get(labels::names).post(labels::names))

@@ -9,7 +9,6 @@ mod crash;
 mod export;
 mod fixtures;
 mod lifecycle;
-mod queries;
 mod scrape;
 mod sql;
 mod support;

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sample::TimestampMs;
+use crate::exemplar::ExemplarError;
+use crate::histogram::InvalidHistogram;
+use crate::sample::{SeriesRef, TimestampMs};
 
 /// Result of a storage call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -142,6 +144,28 @@ pub enum AppendError {
         /// The refused value.
         new: f64,
     },
+    /// A histogram with the timestamp of the newest sample, another value.
+    #[error("duplicate sample for timestamp")]
+    DuplicateHistogram,
+    /// A float with the timestamp of a histogram.
+    #[error(
+        "duplicate sample for timestamp {timestamp}; overrides not allowed: existing is a histogram, new value {new}"
+    )]
+    DuplicateOfHistogram {
+        /// Timestamp of both, ms.
+        timestamp: TimestampMs,
+        /// The refused value.
+        new: f64,
+    },
+    /// A histogram that contradicts itself.
+    #[error(transparent)]
+    InvalidHistogram(#[from] InvalidHistogram),
+    /// An exemplar was refused.
+    #[error(transparent)]
+    Exemplar(#[from] ExemplarError),
+    /// No series has this reference.
+    #[error("unknown series reference {}", .0.0)]
+    UnknownSeries(SeriesRef),
     /// The database was opened for reading only.
     #[error("the data directory is open for reading only")]
     ReadOnly,

@@ -15,7 +15,6 @@ mod elements;
 mod exec;
 pub(crate) mod format;
 mod histogram;
-mod info;
 mod key;
 mod map;
 mod math;
@@ -43,7 +42,6 @@ pub use constant::{Constant, ConstantValue};
 pub use count_values::CountValues;
 pub use exec::OperatorExec;
 pub use histogram::{BucketFunction, Buckets};
-pub use info::Info;
 pub use key::{KeyChange, Signature};
 pub(crate) use key::{NAME_DROPPED, compare, final_labels, get, labels};
 pub use map::{HistogramFunction, Map, MapFunction};
@@ -53,7 +51,7 @@ pub use merge::MergeDisjoint;
 pub(crate) use node::tile_df_schema;
 pub use node::{OperatorNode, OperatorPlanner, operator_plan};
 pub use notice::{Notice, NoticeKind};
-pub(crate) use notice::{bad_quantile, non_counter, tell_bad_quantiles};
+pub(crate) use notice::{bad_quantile, non_counter};
 pub use rank::{Rank, RankKind};
 pub(crate) use relabel::absent_labels;
 pub use relabel::{Relabel, RelabelRule};
@@ -149,8 +147,6 @@ operators! {
     Buckets(Buckets),
     /// Histograms are left out.
     FloatsOnly(FloatsOnly),
-    /// `info(v)`.
-    Info(Info),
     /// A function of each sample.
     Map(Map),
     /// Series that may share their labels become one.

@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 
 use ulid::Ulid;
 
-use super::{Db, Expiry, compact, keep, plan, retention};
+use super::{Db, Expiry, compact, out_of_order, plan, retention};
 use crate::block::{self, BlockSpec};
 use crate::error::{Error, Result};
-use crate::meta::HINT_OUT_OF_ORDER;
 use crate::sample::TimestampMs;
 use crate::wal::{self, checkpoint, segment};
 
@@ -54,7 +53,6 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
 fn shrink_head(db: &Db, done: &mut Maintenance) -> Result<()> {
     let mut truncated = None;
     while let Some((mint, maxt)) = next_cut(db) {
-        keep::histograms(db)?;
         cut(db, mint, maxt, done).inspect_err(|_| {
             db.counters.compactions_failed.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -63,7 +61,8 @@ fn shrink_head(db: &Db, done: &mut Maintenance) -> Result<()> {
     }
     if let Some(mint) = truncated {
         truncate_log(db, mint, done)?;
-        remove_obsolete(db)?;
+        out_of_order::compact(db, done)?;
+        remove_snapshots(&db.options.path)?;
     }
     Ok(())
 }
@@ -76,17 +75,14 @@ fn reload(db: &Db) -> Result<()> {
 }
 
 pub(super) fn next_cut(db: &Db) -> Option<(TimestampMs, TimestampMs)> {
-    plan::next_cut(db.head.bounds(), db.head.ooo_min_time(), db.head.block_range_ms())
+    plan::next_cut(db.head.bounds(), db.head.block_range_ms())
 }
 
 /// Writes the head's `[mint, maxt)` as a block and loads it.
 fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) -> Result<()> {
     db.head.close_for_cut(maxt);
     let ulid = block::new_ulid(db.options.clock.now_ms(), &mut rand::rng());
-    let mut spec = BlockSpec::new(ulid, mint, maxt);
-    if db.head.bounds().is_some_and(|(min, _)| maxt <= min) {
-        spec.hints.push(HINT_OUT_OF_ORDER.to_owned());
-    }
+    let spec = BlockSpec::new(ulid, mint, maxt);
     let Some(meta) = block::write(&db.options.path, spec, db.head.cut(mint, maxt - 1))? else {
         return Ok(());
     };
@@ -154,16 +150,6 @@ fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()
     Ok(())
 }
 
-/// Removes files of Prometheus whose samples are now in blocks or in the log.
-///
-/// `wbl/` is needed as long as the head has out-of-order samples of it.
-fn remove_obsolete(db: &Db) -> Result<()> {
-    if db.head.ooo_min_time().is_none() {
-        remove_files(&wal::wbl_dir(&db.options.path))?;
-    }
-    remove_snapshots(&db.options.path)
-}
-
 /// Removes snapshots of the head, `chunk_snapshot.SEGMENT.OFFSET`, that stand for a part of the log that
 /// is gone: Prometheus would put them before a log that does not follow them.
 fn remove_snapshots(dir: &Path) -> Result<()> {
@@ -175,14 +161,6 @@ fn remove_snapshots(dir: &Path) -> Result<()> {
         if segment.is_some_and(|segment| segment <= covered) {
             crate::fs::remove_dir_all(&path)?;
         }
-    }
-    Ok(())
-}
-
-fn remove_files(dir: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_file()) {
-        crate::fs::remove_file(&path)?;
     }
     Ok(())
 }

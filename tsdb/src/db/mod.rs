@@ -20,9 +20,10 @@ mod annotations;
 mod blocks;
 mod compact;
 mod delete;
-mod keep;
+mod log;
 mod maintain;
 mod open;
+mod out_of_order;
 mod plan;
 mod read;
 mod read_only;
@@ -32,22 +33,22 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::appender::{Appender, Staged};
+use crate::appender::{Appender, Batch};
+use crate::chunkenc::Encoding;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::fs::Lock;
 use crate::head::{Head, HeadMemory, HeadStats, ReplayStats};
-use crate::sample::TimestampMs;
-use crate::wal::{self, Writer, record};
+use crate::wal::{self, Writer};
 
 use blocks::Blocks;
+use log::{Expiry, Log};
 pub use maintain::Maintenance;
 pub use retention::Retention;
 pub use stats::{Cardinality, DbMetrics};
@@ -73,6 +74,13 @@ pub struct DbOptions {
     pub wal_segment_bytes: usize,
     /// Whether to compress log records.
     pub wal_compression: wal::Compression,
+    /// How much older than the newest sample of the head a sample may be that is older than what its series has;
+    /// 0 refuses all such samples.
+    pub out_of_order_window_ms: i64,
+    /// How chunks of floats are encoded: [`Encoding::Xor`] or [`Encoding::Xor2`].
+    pub float_encoding: Encoding,
+    /// Whether start timestamps are kept; then floats are encoded as [`Encoding::Xor2`] in any case.
+    pub start_timestamps: bool,
     /// How many exemplars are kept in memory, of all series together; 0 keeps none.
     pub exemplars_max: usize,
     /// Whether to write a snapshot of the head at [`Db::close`], and to start from one, so that not all of
@@ -99,6 +107,9 @@ impl DbOptions {
             max_block_range_ms: None,
             wal_segment_bytes: wal::DEFAULT_SEGMENT_BYTES,
             wal_compression: wal::Compression::default(),
+            out_of_order_window_ms: 0,
+            float_encoding: Encoding::Xor,
+            start_timestamps: false,
             exemplars_max: 0,
             memory_snapshot: false,
             lockfile: true,
@@ -125,28 +136,7 @@ pub struct Db {
     /// Whether the previous owner released the lock.
     clean_start: Option<bool>,
     replay: ReplayStats,
-    /// Whether logs with histograms were put aside.
-    histograms_kept: AtomicBool,
     counters: Counters,
-}
-
-/// The log's writer and buffers that commits reuse.
-#[derive(Debug)]
-struct Log {
-    writer: Writer,
-    series_record: Vec<u8>,
-    samples_record: Vec<u8>,
-    /// References without a series of their own that records may still use; checkpoints keep them.
-    expiring: HashMap<u64, Expiry>,
-}
-
-/// Until when a reference is kept in checkpoints: as long as either holds.
-#[derive(Debug, Clone, Copy)]
-struct Expiry {
-    /// Segments up to this one exist.
-    segment: u32,
-    /// Samples up to this time are needed.
-    maxt: TimestampMs,
 }
 
 /// Counters of maintenance; they only go up.
@@ -197,7 +187,6 @@ impl Db {
             lock: Mutex::default(),
             clean_start: None,
             replay,
-            histograms_kept: AtomicBool::new(false),
             counters,
             retention: Mutex::new(Retention::of(&options)),
             options,
@@ -237,7 +226,9 @@ impl Db {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.log()?.writer.sync()
+        let mut log = self.log()?;
+        let behind = log.behind.as_mut().map_or(Ok(()), Writer::sync);
+        log.writer.sync().and(behind)
     }
 
     /// Syncs the log and releases the lock. Appends fail from now on; reads still answer.
@@ -250,11 +241,13 @@ impl Db {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let mut result = log.as_mut().map_or(Ok(()), |log| log.writer.close());
+        let mut result = log.as_mut().map_or(Ok(()), |log| {
+            let behind = log.behind.as_mut().map_or(Ok(()), Writer::close);
+            log.writer.close().and(behind)
+        });
         let end = log.as_ref().map(|log| log.writer.end());
-        // A snapshot holds open chunks only.
-        let mapped =
-            if self.options.memory_snapshot { self.head.map_finished_chunks().map(drop) } else { Ok(()) };
+        // A snapshot holds open chunks only; and the next start has less to replay.
+        let mapped = self.head.map_finished_chunks().map(drop);
         result = result.and(self.head.close_chunks());
         if let (true, Some(end), Ok(())) = (self.options.memory_snapshot, end, &result) {
             let written = mapped.and_then(|()| self.write_snapshot(end));
@@ -282,6 +275,21 @@ impl Db {
         poisoned && !self.closed.load(Ordering::Acquire)
     }
 
+    /// Changes how late samples may come, from the next batch on; 0 refuses late ones again.
+    ///
+    /// # Errors
+    /// If that log cannot be begun.
+    pub fn set_out_of_order_window_ms(&self, window_ms: i64) -> Result<()> {
+        if window_ms > 0 {
+            let mut log = self.log()?;
+            if log.behind.is_none() {
+                log.behind = Some(open::write_behind(&self.options)?);
+            }
+        }
+        self.head.set_out_of_order_window_ms(window_ms);
+        Ok(())
+    }
+
     /// What the head holds.
     pub fn head_stats(&self) -> HeadStats {
         self.head.stats()
@@ -306,46 +314,18 @@ impl Db {
         &self.head
     }
 
-    /// Writes a batch to the log, then applies it to the head.
-    pub(crate) fn commit(&self, staged: Staged) -> Result<()> {
+    /// Writes batches to the log, then applies them to the head.
+    pub(crate) fn commit(&self, batches: Vec<Batch>) -> Result<()> {
         let mut log = self.log()?;
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        if staged.samples.is_empty() {
+        if batches.is_empty() {
             return Ok(());
         }
-        log.write(&staged)?;
-        let Staged { samples, series } = staged;
-        self.head.apply(series.into_iter().zip(samples).map(|(series, s)| (series, s.t, s.v)));
+        log.write(&batches)?;
+        let behind = self.head.apply(batches);
+        log.write_behind(&behind);
         Ok(())
-    }
-}
-
-impl Log {
-    fn new(writer: Writer) -> Self {
-        Self { writer, series_record: Vec::new(), samples_record: Vec::new(), expiring: HashMap::new() }
-    }
-
-    /// One series record for series that the log does not know, one samples record.
-    fn write(&mut self, staged: &Staged) -> Result<()> {
-        record::begin_series(&mut self.series_record);
-        let mut new_series = Vec::new();
-        for series in &staged.series {
-            if !series.is_logged() {
-                record::put_series(&mut self.series_record, series.series, &series.labels);
-                // Two samples of a new series must not log it twice.
-                series.set_logged(true);
-                new_series.push(series);
-            }
-        }
-        record::encode_samples(&mut self.samples_record, staged.samples.iter().copied());
-        let series_record = (!new_series.is_empty()).then_some(self.series_record.as_slice());
-        let logged = self.writer.log(series_record.into_iter().chain([self.samples_record.as_slice()]));
-        if logged.is_err() {
-            // None of it is in the log, and the log may go on: the next sample has to bring the series.
-            new_series.into_iter().for_each(|series| series.set_logged(false));
-        }
-        logged
     }
 }

@@ -16,12 +16,12 @@ use parking_lot::Mutex;
 use ulid::Ulid;
 
 use super::blocks::Blocks;
-use super::{Counters, Db, DbOptions, Expiry, Log, keep, read_only};
+use super::{Counters, Db, DbOptions, Expiry, Log, read_only};
 use crate::error::{Error, Result};
 use crate::exemplar::ExemplarStorage;
 use crate::fs::Lock;
 use crate::head::snapshot::{self, Snapshot};
-use crate::head::{self, Head, ReplayStats, Replayer};
+use crate::head::{self, Head, Replayer};
 use crate::head_chunks::HeadChunks;
 use crate::wal::{self, ReadError, Writer, read_records, read_segment_from, repair, segment};
 
@@ -43,6 +43,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     let blocks = Blocks::load(dir)?;
     let mut head = Head::new(options.block_range_ms, blocks.in_order_end().unwrap_or(i64::MIN));
     head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
+    head.configure(&options);
     let counters = Counters::default();
     let (chunks, loaded) = HeadChunks::open(&dir.join("chunks_head"), head.min_valid_time())?;
     let loaded_whole = loaded.damage.is_none();
@@ -65,9 +66,10 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
         out_of_order = replay.ooo_samples,
         "replayed the write-ahead log"
     );
-    warn_of_histograms(&replay);
     let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
-    let mut log = Log::new(writer);
+    let behind = options.out_of_order_window_ms > 0 || head.ooo_min_time().is_some();
+    let behind = behind.then(|| write_behind(&options)).transpose()?;
+    let mut log = Log::new(writer, behind, options.start_timestamps);
     let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
     log.expiring.extend(aliases.into_iter().map(|s| (s.0, Expiry { segment: 0, maxt })));
     let mut db = Db::assemble(options, head, blocks, replay, counters);
@@ -77,26 +79,18 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     Ok(Arc::new(db))
 }
 
-pub(super) fn warn_of_histograms(replay: &ReplayStats) {
-    if replay.histogram_records > 0 {
-        tracing::warn!(
-            records = replay.histogram_records,
-            "the write-ahead log holds native histograms, which this build does not read"
-        );
-    }
+/// Begins a segment of the write-behind log.
+pub(super) fn write_behind(options: &DbOptions) -> Result<Writer> {
+    Writer::open(&wal::wbl_dir(&options.path), options.wal_segment_bytes, options.wal_compression)
 }
 
-/// Whether a crash left a directory of this name in the data directory: a block on its way in or out, a
-/// head snapshot of Prometheus, or kept histograms. Whatever else the name says is somebody else's.
+/// Whether a crash left a directory of this name in the data directory: a block on its way in or out, or
+/// a head snapshot of Prometheus. Whatever else the name says is somebody else's.
 fn is_half_made(name: &str) -> bool {
     let Some((stem, end)) = name.rsplit_once('.') else { return false };
     match end {
         "tmp-for-creation" | "tmp-for-deletion" => Ulid::from_string(stem).is_ok(),
-        "tmp" => {
-            Ulid::from_string(stem).is_ok()
-                || stem.starts_with("chunk_snapshot.")
-                || stem.starts_with(keep::PREFIX)
-        }
+        "tmp" => Ulid::from_string(stem).is_ok() || stem.starts_with("chunk_snapshot."),
         _ => false,
     }
 }

@@ -5,18 +5,16 @@ use crate::sample::TimestampMs;
 
 /// The range `[mint, maxt)` of the next block to cut from the head, if it is due.
 ///
-/// `window` is the head's in-order `[min, max]`. Older out-of-order samples get blocks of their own.
+/// `window` is the head's in-order `[min, max]`. Out-of-order samples get blocks of their own.
 pub(super) fn next_cut(
     window: Option<(TimestampMs, TimestampMs)>,
-    ooo_min: Option<TimestampMs>,
     block_range_ms: i64,
 ) -> Option<(TimestampMs, TimestampMs)> {
     let (min, max) = window?;
     if max.saturating_sub(min) <= block_range_ms / 2 * 3 {
         return None;
     }
-    let mint = ooo_min.map_or(min, |o| o.min(min));
-    Some((mint, range_end(mint, block_range_ms)))
+    Some((min, range_end(min, block_range_ms)))
 }
 
 #[cfg(test)]
@@ -25,20 +23,14 @@ mod tests {
 
     #[test]
     fn a_head_of_up_to_one_and_a_half_ranges_is_left_alone() {
-        assert_eq!(next_cut(None, None, 100), None);
-        assert_eq!(next_cut(Some((10, 160)), None, 100), None);
-        assert_eq!(next_cut(Some((10, 161)), None, 100), Some((10, 100)));
+        assert_eq!(next_cut(None, 100), None);
+        assert_eq!(next_cut(Some((10, 160)), 100), None);
+        assert_eq!(next_cut(Some((10, 161)), 100), Some((10, 100)));
     }
 
     #[test]
     fn a_block_ends_where_its_slot_ends() {
-        assert_eq!(next_cut(Some((100, 300)), None, 100), Some((100, 200)));
-        assert_eq!(next_cut(Some((-30, 200)), None, 100), Some((-30, 0)));
-    }
-
-    #[test]
-    fn out_of_order_samples_before_the_window_go_first() {
-        assert_eq!(next_cut(Some((210, 400)), Some(50), 100), Some((50, 100)));
-        assert_eq!(next_cut(Some((210, 400)), Some(250), 100), Some((210, 300)));
+        assert_eq!(next_cut(Some((100, 300)), 100), Some((100, 200)));
+        assert_eq!(next_cut(Some((-30, 200)), 100), Some((-30, 0)));
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use ulid::Ulid;
 
 use super::blocks::{self, Blocks};
-use super::open::{replay_checkpoint, warn_of_histograms};
+use super::open::replay_checkpoint;
 use super::{Counters, Db, DbOptions};
 use crate::error::{Error, Result};
 use crate::exemplar::ExemplarStorage;
@@ -83,7 +83,6 @@ fn load(options: &DbOptions) -> Result<Arc<Db>> {
     });
     result?;
     tracing::debug!(dir = %dir.display(), ?replay, "read the write-ahead log");
-    warn_of_histograms(&replay);
     Ok(Arc::new(Db::assemble(options.clone(), head, blocks, replay, counters)))
 }
 

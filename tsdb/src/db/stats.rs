@@ -53,6 +53,10 @@ pub struct DbMetrics {
     pub out_of_bounds: u64,
     /// Samples refused: same timestamp, other value.
     pub duplicates: u64,
+    /// Samples refused: older than the out-of-order window.
+    pub too_old: u64,
+    /// Samples taken out of order.
+    pub out_of_order_appended: u64,
     /// Current log segment.
     pub wal_segment: u32,
     /// Records logged.
@@ -152,6 +156,8 @@ impl Db {
             out_of_order: get(&head.out_of_order),
             out_of_bounds: get(&head.out_of_bounds),
             duplicates: get(&head.duplicates),
+            too_old: get(&head.too_old),
+            out_of_order_appended: get(&head.out_of_order_appended),
             wal_segment: log.segment,
             wal_records: log.records,
             wal_pages: log.pages,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::ooo::OooSeries;
 use super::{Head, NO_MIN, mapping};
 use crate::sample::{SeriesRef, TimestampMs};
 
@@ -13,7 +14,7 @@ impl Head {
         self.min_valid_time.fetch_max(mint, Ordering::AcqRel);
     }
 
-    /// Drops chunks that end before `mint` and series that have nothing left.
+    /// Drops in-order chunks that end before `mint` and series that have nothing left.
     ///
     /// Returns the references of removed series. Files of dropped chunks that cannot be deleted are left for
     /// the next time.
@@ -25,12 +26,13 @@ impl Head {
         let mut empty = Vec::new();
         let mut chunks = 0;
         let mut first_file = u32::MAX;
+        self.begin_ooo_scan();
         self.index.for_each(|series| {
             let mut state = series.lock();
             chunks += state.truncate(mint) as u64;
-            first_file = first_file.min(mapping::first_file(&state.mapped));
-            if let Some(first) = state.ooo().first() {
-                oldest_ooo = oldest_ooo.min(first.t);
+            first_file = first_file.min(mapping::first_file(&state));
+            if let Some((first, _)) = state.ooo().and_then(OooSeries::bounds) {
+                oldest_ooo = oldest_ooo.min(first);
             }
             match state.in_order_min_time() {
                 Some(t) => oldest = oldest.min(t),
@@ -42,7 +44,7 @@ impl Head {
         self.metadata.write().remove(&removed);
         self.tombstones.write().truncate(mint, |series| self.index.get(series).is_some());
         // Once and at last: a read in between must not take the head for one without them.
-        self.ooo_min_time.store(oldest_ooo, Ordering::Release);
+        self.end_ooo_scan(oldest_ooo);
         if oldest != NO_MIN && oldest > mint {
             // There is a hole behind the block: the window begins where the data does, but not later
             // than what appends may still reach.

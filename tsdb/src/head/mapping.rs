@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::series::SeriesState;
 use super::{Head, MemSeries};
 use crate::error::Result;
 use crate::head_chunks::{HeadChunks, Loaded, MappedChunk, NewChunk};
@@ -30,12 +31,23 @@ impl Head {
     /// Gives `series` the chunks on disk that were written for the reference `recorded`, which a series
     /// record has just named.
     pub(crate) fn attach_chunks(&self, series: &MemSeries, recorded: SeriesRef) {
-        let Some(chunks) = self.loaded.lock().in_order.remove(&recorded) else { return };
-        let span = chunks.first().map(|c| c.mint).zip(chunks.last().map(|c| c.maxt));
-        let added = series.lock().attach(chunks);
-        self.counters.chunks_created.fetch_add(added as u64, Ordering::Relaxed);
-        if let Some((mint, maxt)) = span {
-            self.extend_bounds(mint.max(self.min_valid_time()), maxt);
+        let (in_order, out_of_order) = {
+            let mut loaded = self.loaded.lock();
+            (loaded.in_order.remove(&recorded), loaded.out_of_order.remove(&recorded))
+        };
+        if let Some(chunks) = in_order {
+            let span = chunks.first().map(|c| c.mint).zip(chunks.last().map(|c| c.maxt));
+            let added = series.lock().attach(chunks);
+            self.counters.chunks_created.fetch_add(added as u64, Ordering::Relaxed);
+            if let Some((mint, maxt)) = span.filter(|_| added > 0) {
+                self.extend_bounds(mint.max(self.min_valid_time()), maxt);
+            }
+        }
+        for chunk in out_of_order.into_iter().flatten() {
+            series.lock().ooo_mut().mapped.push(chunk);
+            self.counters.chunks_created.fetch_add(1, Ordering::Relaxed);
+            self.note_out_of_order(chunk.mint);
+            self.note_out_of_order(chunk.maxt);
         }
     }
 
@@ -140,6 +152,7 @@ impl Head {
 }
 
 /// Oldest file that the chunks of a series are in.
-pub(super) fn first_file(mapped: &[MappedChunk]) -> u32 {
-    mapped.iter().map(|c| c.at.file()).min().unwrap_or(u32::MAX)
+pub(super) fn first_file(state: &SeriesState) -> u32 {
+    let ooo = state.ooo().into_iter().flat_map(|ooo| &ooo.mapped);
+    state.mapped.iter().chain(ooo).map(|c| c.at.file()).min().unwrap_or(u32::MAX)
 }

@@ -17,16 +17,21 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head.go>. Difference: isolation by a
 //! lock that is held for the copy of chunk handles, instead of append ids in every sample.
 
+mod append;
 mod cut;
 mod delete;
 mod gc;
 mod index;
 mod mapping;
 mod memory;
+mod merge;
+mod ooo;
+mod ooo_compact;
 mod open_chunk;
 mod postings;
 mod read;
 mod replay;
+mod sample;
 mod series;
 pub(crate) mod snapshot;
 mod tombstones;
@@ -36,6 +41,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::chunkenc::Encoding;
 use crate::error::AppendError;
 use crate::exemplar::ExemplarStorage;
 use crate::head_chunks::{HeadChunks, Loaded};
@@ -45,10 +51,13 @@ use crate::sample::{SeriesRef, TimestampMs};
 
 pub(crate) use index::Index;
 pub use memory::HeadMemory;
+pub(crate) use ooo_compact::OooCompaction;
+pub(crate) use open_chunk::ChunkRules;
 pub(crate) use open_chunk::range_end;
 pub use replay::ReplayStats;
 pub(crate) use replay::{Replayer, replay};
-pub(crate) use series::{Acceptance, Appended, MemSeries};
+pub(crate) use sample::{AnySample, Value, stale_like};
+pub(crate) use series::{Acceptance, Appended, Limits, MemSeries};
 use tombstones::HeadTombstones;
 
 /// No time yet: the head is empty.
@@ -58,7 +67,9 @@ const NO_MAX: i64 = i64::MIN;
 /// The newest window; see the module.
 #[derive(Debug)]
 pub struct Head {
-    block_range_ms: i64,
+    rules: ChunkRules,
+    /// How late samples may be, ms; 0 takes no late ones.
+    ooo_window_ms: AtomicI64,
     pub(crate) index: Index,
     tombstones: RwLock<HeadTombstones>,
     pub(crate) exemplars: ExemplarStorage,
@@ -69,6 +80,8 @@ pub struct Head {
     max_time: AtomicI64,
     /// Oldest out-of-order sample, which may be before the window.
     ooo_min_time: AtomicI64,
+    /// Oldest out-of-order sample since the last look at all series began.
+    ooo_min_recent: AtomicI64,
     /// Newest out-of-order sample ever seen.
     ooo_max_time: AtomicI64,
     /// Nothing older is taken: blocks hold what was before.
@@ -91,6 +104,8 @@ pub(crate) struct HeadCounters {
     pub(crate) out_of_order: AtomicU64,
     pub(crate) out_of_bounds: AtomicU64,
     pub(crate) duplicates: AtomicU64,
+    pub(crate) too_old: AtomicU64,
+    pub(crate) out_of_order_appended: AtomicU64,
     pub(crate) series_created: AtomicU64,
     pub(crate) series_removed: AtomicU64,
     pub(crate) chunks_created: AtomicU64,
@@ -117,7 +132,8 @@ impl Head {
     /// An empty head that takes nothing older than `min_valid_time`.
     pub(crate) fn new(block_range_ms: i64, min_valid_time: TimestampMs) -> Self {
         Self {
-            block_range_ms,
+            rules: ChunkRules { block_range_ms, xor2: false, start_timestamps: false },
+            ooo_window_ms: AtomicI64::new(0),
             index: Index::default(),
             tombstones: RwLock::default(),
             exemplars: ExemplarStorage::new(0, 0),
@@ -126,6 +142,7 @@ impl Head {
             min_time: AtomicI64::new(NO_MIN),
             max_time: AtomicI64::new(NO_MAX),
             ooo_min_time: AtomicI64::new(NO_MIN),
+            ooo_min_recent: AtomicI64::new(NO_MIN),
             ooo_max_time: AtomicI64::new(NO_MAX),
             min_valid_time: AtomicI64::new(min_valid_time),
             chunks: None,
@@ -138,7 +155,7 @@ impl Head {
 
     /// Oldest timestamp that an append may have.
     pub(crate) fn floor(&self) -> TimestampMs {
-        let window = self.max_time.load(Ordering::Acquire).saturating_sub(self.block_range_ms / 2);
+        let window = self.max_time.load(Ordering::Acquire).saturating_sub(self.rules.block_range_ms / 2);
         window.max(self.min_valid_time.load(Ordering::Acquire))
     }
 
@@ -172,12 +189,31 @@ impl Head {
     /// Remembers that there is an out-of-order sample at `t`.
     fn note_out_of_order(&self, t: TimestampMs) {
         self.ooo_min_time.fetch_min(t, Ordering::AcqRel);
+        self.ooo_min_recent.fetch_min(t, Ordering::AcqRel);
         self.ooo_max_time.fetch_max(t, Ordering::AcqRel);
+    }
+
+    /// Sets what the options say about chunks and late samples.
+    pub(crate) fn configure(&mut self, options: &crate::DbOptions) {
+        self.rules.xor2 = options.float_encoding == Encoding::Xor2;
+        self.rules.start_timestamps = options.start_timestamps;
+        self.set_out_of_order_window_ms(options.out_of_order_window_ms);
+    }
+
+    /// How late samples may be from now on, ms; 0 takes no late ones.
+    pub(crate) fn set_out_of_order_window_ms(&self, window_ms: i64) {
+        self.ooo_window_ms.store(window_ms.max(0), Ordering::Relaxed);
+        self.exemplars.set_out_of_order_window_ms(window_ms.max(0));
+    }
+
+    /// How chunks are made.
+    pub(crate) fn rules(&self) -> ChunkRules {
+        self.rules
     }
 
     /// Length of the slots at which blocks are cut.
     pub(crate) fn block_range_ms(&self) -> i64 {
-        self.block_range_ms
+        self.rules.block_range_ms
     }
 
     /// Finds the series of a sample: by reference if that is known, else by labels.
@@ -204,83 +240,10 @@ impl Head {
         Ok(series)
     }
 
-    /// Whether `series` takes the sample; refusals are counted.
-    pub(crate) fn check(
-        &self,
-        series: &MemSeries,
-        t: TimestampMs,
-        v: f64,
-    ) -> Result<Acceptance, AppendError> {
-        let result = series.lock().appendable(t, v, self.floor());
-        match &result {
-            Err(AppendError::OutOfOrder) => &self.counters.out_of_order,
-            Err(AppendError::OutOfBounds) => &self.counters.out_of_bounds,
-            Err(AppendError::Duplicate { .. }) => &self.counters.duplicates,
-            _ => return result,
-        }
-        .fetch_add(1, Ordering::Relaxed);
-        result
-    }
-
     /// Counts a sample that is out of bounds whatever its series.
     pub(crate) fn refuse_out_of_bounds(&self) -> AppendError {
         self.counters.out_of_bounds.fetch_add(1, Ordering::Relaxed);
         AppendError::OutOfBounds
-    }
-
-    /// Applies logged samples all at once. The caller holds the commit lock.
-    pub(crate) fn apply(&self, samples: impl Iterator<Item = (Arc<MemSeries>, TimestampMs, f64)>) {
-        let _visible = self.visibility.write();
-        let min_valid_time = self.min_valid_time();
-        let (mut mint, mut maxt) = (NO_MIN, NO_MAX);
-        let (mut appended, mut refused, mut too_old) = (0, 0, 0);
-        let mut finished = Vec::new();
-        for (series, t, v) in samples {
-            // A block may have been cut over `t` since the sample was checked.
-            if t < min_valid_time {
-                too_old += 1;
-                continue;
-            }
-            match self.append_in_order(&series, t, v) {
-                Appended::NotNewer => refused += 1,
-                how => {
-                    if how == Appended::NextChunk {
-                        finished.push(series.series);
-                    }
-                    mint = mint.min(t);
-                    maxt = maxt.max(t);
-                    appended += 1;
-                }
-            }
-        }
-        if appended > 0 {
-            self.extend_bounds(mint, maxt);
-        }
-        if !finished.is_empty() {
-            self.note_finished(finished);
-        }
-        self.counters.samples_appended.fetch_add(appended, Ordering::Relaxed);
-        self.counters.out_of_order.fetch_add(refused, Ordering::Relaxed);
-        self.counters.out_of_bounds.fetch_add(too_old, Ordering::Relaxed);
-    }
-
-    /// Appends a sample from the log.
-    pub(crate) fn replay(&self, series: &MemSeries, t: TimestampMs, v: f64) -> Appended {
-        let appended = self.append_in_order(series, t, v);
-        if appended == Appended::NextChunk {
-            self.note_finished([series.series]);
-            self.map_if_many();
-        }
-        appended
-    }
-
-    /// Appends to a series and keeps count of chunks.
-    fn append_in_order(&self, series: &MemSeries, t: TimestampMs, v: f64) -> Appended {
-        let appended = series.lock().append(t, v, self.block_range_ms);
-        if matches!(appended, Appended::FirstChunk | Appended::NextChunk) {
-            self.counters.chunks_created.fetch_add(1, Ordering::Relaxed);
-        }
-        appended
     }
 
     /// What the head holds now.

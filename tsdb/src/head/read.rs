@@ -12,16 +12,21 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::Head;
+use super::merge::{self, Tail};
+use super::open_chunk::ChunkRules;
+use super::sample::{self, AnySample};
 use super::series::{ClosedChunk, MemSeries};
 use super::tombstones::{Intervals, is_deleted};
-use crate::chunkenc::{self, Encoding};
+use crate::chunkenc::{self, Decoded, Encoding};
 use crate::chunks;
 use crate::error::{Error, Result};
 use crate::head_chunks::{Files, HeadChunkRef, HeadChunks, MappedChunk};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
-use crate::query::{Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
-use crate::sample::{Sample, TimestampMs};
+use crate::query::{
+    HistogramSample, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream,
+};
+use crate::sample::TimestampMs;
 
 /// Samples of some series as they were at one instant, cut to `[mint, maxt]` when decoded.
 #[derive(Debug, Default)]
@@ -37,9 +42,19 @@ pub(super) struct Snapshot {
 #[derive(Debug)]
 struct SeriesSnapshot {
     labels: Labels,
+    /// In-order chunks.
     chunks: Range<usize>,
-    ooo: Vec<Sample>,
+    /// Out-of-order chunks on disk, in the order of writing.
+    ooo_chunks: Range<usize>,
+    /// Samples of the open out-of-order chunk.
+    ooo: Vec<AnySample>,
     deleted: Option<Intervals>,
+}
+
+impl SeriesSnapshot {
+    fn has_ooo(&self) -> bool {
+        !self.ooo_chunks.is_empty() || !self.ooo.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -58,15 +73,27 @@ enum ChunkBytes {
     Open(Range<usize>),
 }
 
+impl From<&MappedChunk> for ChunkData {
+    fn from(chunk: &MappedChunk) -> Self {
+        let MappedChunk { at, mint, maxt, samples, encoding } = *chunk;
+        Self { mint, maxt, encoding, samples, bytes: ChunkBytes::Mapped(at) }
+    }
+}
+
 impl Snapshot {
-    /// Adds what `series` holds in `[mint, maxt]`; nothing, if that is nothing.
-    fn add(&mut self, series: &MemSeries, mint: TimestampMs, maxt: TimestampMs, deleted: Option<Intervals>) {
+    /// Adds what `series` holds in `[mint, maxt]`; nothing, if that is nothing. Without `ooo`, only what came
+    /// in order.
+    fn add(
+        &mut self,
+        series: &MemSeries,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        deleted: Option<Intervals>,
+        ooo: bool,
+    ) {
         let start = self.chunks.len();
         let state = series.lock();
-        for chunk in state.mapped.iter().filter(|c| c.overlaps(mint, maxt)) {
-            let MappedChunk { at, mint, maxt, samples, encoding } = *chunk;
-            self.chunks.push(ChunkData { mint, maxt, encoding, samples, bytes: ChunkBytes::Mapped(at) });
-        }
+        self.chunks.extend(state.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
         for chunk in state.closed().iter().filter(|c| c.mint <= maxt && c.maxt >= mint) {
             let bytes = ChunkBytes::Closed(Arc::clone(&chunk.data));
             let ClosedChunk { mint, maxt, encoding, .. } = *chunk;
@@ -80,18 +107,56 @@ impl Snapshot {
             let (mint, maxt, encoding) = (open.mint, open.maxt(), open.encoding());
             self.chunks.push(ChunkData { mint, maxt, encoding, samples: open.len() as u16, bytes });
         }
-        let ooo = state.ooo().iter().filter(|s| s.t >= mint && s.t <= maxt).copied().collect::<Vec<_>>();
-        drop(state);
         let chunks = start..self.chunks.len();
-        if !chunks.is_empty() || !ooo.is_empty() {
-            self.series.push(SeriesSnapshot { labels: series.labels.clone(), chunks, ooo, deleted });
+        let mut late = Vec::new();
+        if let Some(ooo) = state.ooo().filter(|_| ooo) {
+            late.extend(ooo.open.iter().filter(|s| s.t >= mint && s.t <= maxt).cloned());
+            self.chunks.extend(ooo.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
+        }
+        drop(state);
+        let ooo_chunks = chunks.end..self.chunks.len();
+        if !chunks.is_empty() || !ooo_chunks.is_empty() || !late.is_empty() {
+            let labels = series.labels.clone();
+            self.series.push(SeriesSnapshot { labels, chunks, ooo_chunks, ooo: late, deleted });
+        }
+    }
+
+    /// Adds out-of-order samples of `series` in `[mint, maxt]`: chunks up to `last`, and the open one if
+    /// `with_open`.
+    pub(super) fn add_ooo(
+        &mut self,
+        series: &MemSeries,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        deleted: Option<Intervals>,
+        last: HeadChunkRef,
+        with_open: bool,
+    ) {
+        let state = series.lock();
+        let Some(ooo) = state.ooo() else { return };
+        let start = self.chunks.len();
+        let chunks = ooo.mapped.iter().filter(|c| c.at <= last && c.overlaps(mint, maxt));
+        self.chunks.extend(chunks.map(ChunkData::from));
+        let open = ooo.open.iter().filter(|s| with_open && s.t >= mint && s.t <= maxt);
+        let open = open.cloned().collect::<Vec<_>>();
+        let ooo_chunks = start..self.chunks.len();
+        if !ooo_chunks.is_empty() || !open.is_empty() {
+            let labels = series.labels.clone();
+            self.series.push(SeriesSnapshot { labels, chunks: start..start, ooo_chunks, ooo: open, deleted });
         }
     }
 
     /// Adds the labels of `series`, without samples.
     fn add_labels(&mut self, series: &MemSeries) {
         let labels = series.labels.clone();
-        self.series.push(SeriesSnapshot { labels, chunks: 0..0, ooo: Vec::new(), deleted: None });
+        let none = || 0..0;
+        let (chunks, ooo_chunks) = (none(), none());
+        self.series.push(SeriesSnapshot { labels, chunks, ooo_chunks, ooo: Vec::new(), deleted: None });
+    }
+
+    /// Remembers the files that hold its chunks.
+    pub(super) fn pin(&mut self, files: Option<Files>) {
+        self.files = files.unwrap_or_default();
     }
 
     /// Number of series.
@@ -104,22 +169,34 @@ impl Snapshot {
         self.series[i].labels.clone()
     }
 
-    /// Chunks of series `i`; `None` if they are not just its samples in `[mint, maxt]`.
-    pub(super) fn whole_chunks(
+    /// Samples of series `i` in `[mint, maxt]` as chunks. Chunks that lie inside and are all that there is go
+    /// as they are.
+    pub(super) fn encode(
         &self,
         i: usize,
         mint: TimestampMs,
         maxt: TimestampMs,
-    ) -> Option<Result<Vec<chunks::ChunkData>>> {
+        rules: ChunkRules,
+    ) -> Result<Vec<chunks::ChunkData>> {
         let series = &self.series[i];
-        let chunks = &self.chunks[series.chunks.clone()];
-        let touched = series.deleted.is_some() || !series.ooo.is_empty();
-        let whole = !touched && chunks.iter().all(|c| c.mint >= mint && c.maxt <= maxt);
-        let copy = |c: &ChunkData| {
-            let bytes = self.bytes(c)?.to_vec();
-            Ok(chunks::ChunkData { mint: c.mint, maxt: c.maxt, encoding: c.encoding, bytes })
-        };
-        whole.then(|| chunks.iter().map(copy).collect())
+        let own = &self.chunks[series.chunks.clone()];
+        let touched = series.deleted.is_some() || series.has_ooo();
+        if !touched && own.iter().all(|c| c.mint >= mint && c.maxt <= maxt) {
+            let copy = |c: &ChunkData| {
+                let bytes = self.bytes(c)?.to_vec();
+                Ok(chunks::ChunkData { mint: c.mint, maxt: c.maxt, encoding: c.encoding, bytes })
+            };
+            return own.iter().map(copy).collect();
+        }
+        let mut decoded = Decoded::default();
+        self.decode(i, mint, maxt, &mut decoded)?;
+        let encoded = sample::encode_decoded(&decoded, rules).into_iter().map(|c| chunks::ChunkData {
+            mint: c.mint,
+            maxt: c.maxt,
+            encoding: c.encoding,
+            bytes: c.data.to_vec(),
+        });
+        Ok(encoded.collect())
     }
 
     fn bytes<'a>(&'a self, chunk: &'a ChunkData) -> Result<&'a [u8]> {
@@ -140,80 +217,59 @@ impl Snapshot {
         i: usize,
         mint: TimestampMs,
         maxt: TimestampMs,
-        timestamps: &mut Vec<TimestampMs>,
-        values: &mut Vec<f64>,
+        out: &mut Decoded,
     ) -> Result<()> {
         let series = &self.series[i];
-        let start = timestamps.len();
+        let tail = Tail::of(out);
         for chunk in &self.chunks[series.chunks.clone()] {
-            let from = timestamps.len();
-            chunkenc::decode_into(chunk.encoding, self.bytes(chunk)?, timestamps, values)
-                .map_err(|e| Error::corrupt("head", 0, format!("{}: {e}", series.labels)))?;
-            if chunk.maxt > maxt {
-                let end = from + timestamps[from..].partition_point(|t| *t <= maxt);
-                timestamps.truncate(end);
-                values.truncate(end);
-            }
-            if chunk.mint < mint {
-                let skip = timestamps[from..].partition_point(|t| *t < mint);
-                timestamps.drain(from..from + skip);
-                values.drain(from..from + skip);
+            let from = Tail::of(out);
+            self.decode_chunk(series, chunk, out)?;
+            if chunk.maxt > maxt || chunk.mint < mint {
+                from.clip(out, mint, maxt);
             }
         }
-        if !series.ooo.is_empty() {
-            merge_tail(timestamps, values, start, &series.ooo);
+        if series.has_ooo() {
+            let late = self.late(series, mint, maxt)?;
+            tail.merge(out, late);
         }
         if let Some(deleted) = &series.deleted {
-            drop_deleted(timestamps, values, start, deleted);
+            tail.retain(out, |t| !is_deleted(deleted, t));
         }
         Ok(())
     }
-}
 
-/// Merges `ooo` into the samples from `start` on; the in-order sample wins.
-fn merge_tail(timestamps: &mut Vec<TimestampMs>, values: &mut Vec<f64>, start: usize, ooo: &[Sample]) {
-    let in_order_t = timestamps.split_off(start);
-    let in_order_v = values.split_off(start);
-    let mut late = ooo.iter().peekable();
-    for (t, v) in in_order_t.into_iter().zip(in_order_v) {
-        while let Some(s) = late.next_if(|s| s.t < t) {
-            timestamps.push(s.t);
-            values.push(s.v);
-        }
-        late.next_if(|s| s.t == t);
-        timestamps.push(t);
-        values.push(v);
+    fn decode_chunk(&self, series: &SeriesSnapshot, chunk: &ChunkData, out: &mut Decoded) -> Result<()> {
+        chunkenc::decode(chunk.encoding, self.bytes(chunk)?, out)
+            .map_err(|e| Error::corrupt("head", 0, format!("{}: {e}", series.labels)))
     }
-    timestamps.extend(late.clone().map(|s| s.t));
-    values.extend(late.map(|s| s.v));
-}
 
-fn drop_deleted(
-    timestamps: &mut Vec<TimestampMs>,
-    values: &mut Vec<f64>,
-    start: usize,
-    deleted: &[(TimestampMs, TimestampMs)],
-) {
-    let mut kept = start;
-    for i in start..timestamps.len() {
-        if !is_deleted(deleted, timestamps[i]) {
-            timestamps[kept] = timestamps[i];
-            values[kept] = values[i];
-            kept += 1;
+    /// Out-of-order samples in `[mint, maxt]`, ascending; of those with one timestamp the one that came first.
+    fn late(&self, series: &SeriesSnapshot, mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<AnySample>> {
+        let mut decoded = Decoded::default();
+        let mut late = Vec::new();
+        for chunk in &self.chunks[series.ooo_chunks.clone()] {
+            self.decode_chunk(series, chunk, &mut decoded)?;
+            merge::drain(&mut decoded, &mut late);
         }
+        late.extend(series.ooo.iter().cloned());
+        late.retain(|s| s.t >= mint && s.t <= maxt);
+        // Stable: what came first stays first, and the others go.
+        late.sort_by_key(|s| s.t);
+        late.dedup_by_key(|s| s.t);
+        Ok(late)
     }
-    timestamps.truncate(kept);
-    values.truncate(kept);
 }
 
 impl Head {
-    /// Matching series with data in `[mint, maxt]`, by partition, in label order.
+    /// Matching series with data in `[mint, maxt]`, by partition, in label order. Without `ooo`, only what came
+    /// in order.
     pub(super) fn snapshot(
         &self,
         matchers: &[Matcher],
         mint: TimestampMs,
         maxt: TimestampMs,
         partitions: usize,
+        ooo: bool,
     ) -> Vec<Snapshot> {
         let mut out = (0..partitions.max(1)).map(|_| Snapshot::default()).collect::<Vec<_>>();
         {
@@ -224,11 +280,11 @@ impl Head {
             let tombstones = self.tombstones.read();
             for series in &series {
                 let deleted = if tombstones.is_empty() { None } else { tombstones.get(series.series) };
-                out[series.labels.partition(partitions)].add(series, mint, maxt, deleted);
+                out[series.labels.partition(partitions)].add(series, mint, maxt, deleted, ooo);
             }
             // Still under the lock, see `mapping`.
-            let files = self.chunks.as_ref().map(HeadChunks::files).unwrap_or_default();
-            out.iter_mut().for_each(|snapshot| snapshot.files = files.clone());
+            let files = self.chunks.as_ref().map(HeadChunks::files);
+            out.iter_mut().for_each(|snapshot| snapshot.pin(files.clone()));
         }
         out.iter_mut().for_each(Snapshot::sort);
         out
@@ -261,7 +317,7 @@ impl Head {
         let mut series = resolved.complete();
         series.retain(|s| {
             let state = s.lock();
-            state.overlaps(mint, maxt) || state.ooo().iter().any(|s| s.t >= mint && s.t <= maxt)
+            state.overlaps(mint, maxt) || state.ooo().is_some_and(|ooo| ooo.overlaps(mint, maxt))
         });
         series
     }
@@ -278,7 +334,7 @@ impl Queryable for Head {
         let snapshots = if hints.labels_only {
             self.snapshot_labels(matchers, mint, maxt, hints.partitions)
         } else {
-            self.snapshot(matchers, mint, maxt, hints.partitions)
+            self.snapshot(matchers, mint, maxt, hints.partitions, true)
         };
         let series = snapshots.iter().map(|s| s.series.len() as u64).sum();
         let partitions = snapshots
@@ -342,10 +398,10 @@ impl Queryable for Head {
     ) -> Result<SeriesStats> {
         let mut stats =
             SeriesStats { min_time: i64::MAX, max_time: i64::MIN, exact: true, ..SeriesStats::default() };
-        for snapshot in self.snapshot(matchers, mint, maxt, 1) {
+        for snapshot in self.snapshot(matchers, mint, maxt, 1, true) {
             for series in &snapshot.series {
                 stats.series += 1;
-                stats.exact &= series.ooo.is_empty() && series.deleted.is_none();
+                stats.exact &= !series.has_ooo() && series.deleted.is_none();
                 let mut add = |samples: u64, from: TimestampMs, to: TimestampMs| {
                     stats.chunks += 1;
                     stats.samples += samples;
@@ -353,10 +409,12 @@ impl Queryable for Head {
                     stats.max_time = stats.max_time.max(to);
                     stats.exact &= from >= mint && to <= maxt;
                 };
-                for chunk in &snapshot.chunks[series.chunks.clone()] {
+                for chunk in
+                    &snapshot.chunks[series.chunks.start..series.ooo_chunks.end.max(series.chunks.end)]
+                {
                     add(u64::from(chunk.samples), chunk.mint, chunk.maxt);
                 }
-                if let (Some(first), Some(last)) = (series.ooo.first(), series.ooo.last()) {
+                if let Some((first, last)) = series.ooo.first().zip(series.ooo.last()) {
                     add(series.ooo.len() as u64, first.t, last.t);
                 }
             }
@@ -402,7 +460,10 @@ impl Stream for Batches {
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let mut batch = SeriesBatch::new();
-        while batch.values.len() < this.hints.batch_samples.max(1) && this.next < this.snapshot.series.len() {
+        let mut decoded = Decoded::default();
+        let wanted = this.hints.batch_samples.max(1);
+        while decoded.values.len() + batch.histograms.len() < wanted && this.next < this.snapshot.series.len()
+        {
             if this.hints.series_limit > 0 && this.given >= this.hints.series_limit {
                 this.next = this.snapshot.series.len();
                 break;
@@ -410,22 +471,37 @@ impl Stream for Batches {
             let i = this.next;
             this.next += 1;
             if !this.hints.labels_only {
-                let before = batch.timestamps.len();
-                let result =
-                    this.snapshot.decode(i, this.mint, this.maxt, &mut batch.timestamps, &mut batch.values);
-                if let Err(error) = result {
+                let before = decoded.timestamps.len();
+                if let Err(error) = this.snapshot.decode(i, this.mint, this.maxt, &mut decoded) {
                     this.next = this.snapshot.series.len();
                     return Poll::Ready(Some(Err(error)));
                 }
-                if batch.timestamps.len() == before {
+                if decoded.timestamps.len() == before && decoded.histograms.is_empty() {
                     continue;
                 }
-            } else if batch.len() >= this.hints.batch_samples.max(1) {
+                let series = batch.len() as u32;
+                batch.histograms.extend(decoded.histograms.drain(..).map(|h| HistogramSample {
+                    series,
+                    timestamp: h.timestamp,
+                    start_timestamp: h.start_timestamp,
+                    histogram: h.histogram.to_float(),
+                }));
+            } else if batch.len() >= wanted {
                 this.next = i;
                 break;
             }
             this.given += 1;
+            // The vectors are the batch's while a series is added to it.
+            std::mem::swap(&mut batch.timestamps, &mut decoded.timestamps);
+            std::mem::swap(&mut batch.values, &mut decoded.values);
             batch.finish_series(this.snapshot.series[i].labels.clone());
+            std::mem::swap(&mut batch.timestamps, &mut decoded.timestamps);
+            std::mem::swap(&mut batch.values, &mut decoded.values);
+        }
+        (batch.timestamps, batch.values) = (decoded.timestamps, decoded.values);
+        batch.start_timestamps = decoded.start_timestamps;
+        if !batch.start_timestamps.is_empty() {
+            batch.start_timestamps.resize(batch.values.len(), 0);
         }
         Poll::Ready((!batch.is_empty()).then_some(Ok(batch)))
     }

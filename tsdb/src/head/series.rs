@@ -13,12 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::open_chunk::OpenChunk;
+use super::ooo::OooSeries;
+use super::open_chunk::{ChunkRules, HistogramAppended, Newest, OpenChunk, append_histogram};
+use super::sample::{AnySample, Value};
 use crate::chunkenc::Encoding;
+use crate::chunkenc::histogram::{FloatCoder, IntegerCoder};
 use crate::error::AppendError;
 use crate::head_chunks::MappedChunk;
+use crate::histogram::HistogramValue;
 use crate::labels::Labels;
-use crate::sample::{Sample, SeriesRef, TimestampMs};
+use crate::sample::{SeriesRef, TimestampMs};
 
 /// A series in memory.
 #[derive(Debug)]
@@ -44,8 +48,7 @@ pub(crate) struct SeriesState {
 struct Rare {
     /// Finished chunks that are not on disk yet.
     closed: Vec<ClosedChunk>,
-    /// Out-of-order samples, ascending, one per timestamp.
-    ooo: Vec<Sample>,
+    ooo: OooSeries,
 }
 
 /// A chunk that takes no more samples; `[mint, maxt]`.
@@ -83,6 +86,17 @@ pub(crate) enum Acceptance {
     Append,
     /// The very same sample is already there.
     Same,
+    /// It is new, and older than what there is.
+    OutOfOrder,
+}
+
+/// What decides whether a sample is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// In-order samples are not older than this.
+    pub(crate) floor: TimestampMs,
+    /// Out-of-order samples are not older than this; `None` takes none.
+    pub(crate) out_of_order_floor: Option<TimestampMs>,
 }
 
 /// What became of a sample.
@@ -90,6 +104,8 @@ pub(crate) enum Acceptance {
 pub(crate) enum Appended {
     /// Refused: its timestamp is not newer than what is there.
     NotNewer,
+    /// Refused: a histogram whose parts do not agree.
+    Malformed,
     /// It went to the open chunk.
     SameChunk,
     /// It began the first chunk.
@@ -118,25 +134,34 @@ impl SeriesState {
         self.rare.as_ref().map_or(&[], |r| &r.closed)
     }
 
-    /// Out-of-order samples, ascending.
-    pub(crate) fn ooo(&self) -> &[Sample] {
-        self.rare.as_ref().map_or(&[], |r| &r.ooo)
+    /// Out-of-order samples; `None` is the usual case.
+    pub(crate) fn ooo(&self) -> Option<&OooSeries> {
+        self.rare.as_ref().map(|r| &r.ooo).filter(|ooo| !ooo.is_empty())
+    }
+
+    /// Out-of-order samples, to be changed; followed by [`SeriesState::drop_rare`] where some may go.
+    pub(super) fn ooo_mut(&mut self) -> &mut OooSeries {
+        &mut self.rare.get_or_insert_default().ooo
     }
 
     /// Bytes of what few series have.
     pub(super) fn pending_bytes(&self) -> usize {
         let closed = self.closed().iter().map(|c| size_of::<ClosedChunk>() + c.data.len()).sum::<usize>();
-        self.rare.as_ref().map_or(0, |_| size_of::<Rare>()) + closed + size_of_val(self.ooo())
+        let ooo = |r: &Rare| {
+            r.ooo.open.capacity() * size_of::<AnySample>()
+                + r.ooo.mapped.capacity() * size_of::<MappedChunk>()
+        };
+        closed + self.rare.as_ref().map_or(0, |r| size_of::<Rare>() + ooo(r))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.chunks() == 0
     }
 
-    /// Number of chunks; out-of-order samples count as one.
+    /// Number of chunks.
     pub(crate) fn chunks(&self) -> usize {
         let memory = self.closed().len() + usize::from(self.open.is_some());
-        self.mapped.len() + memory + usize::from(!self.ooo().is_empty())
+        self.mapped.len() + memory + self.ooo().map_or(0, OooSeries::chunks)
     }
 
     /// Whether there is an in-order sample in `[mint, maxt]`, going by chunks.
@@ -146,55 +171,114 @@ impl SeriesState {
             || self.open.as_ref().is_some_and(|o| o.mint <= maxt && o.maxt() >= mint)
     }
 
-    /// Whether a sample may be appended; `floor` is the oldest timestamp that the head takes.
+    /// Whether a sample may be appended.
     pub(crate) fn appendable(
         &self,
         t: TimestampMs,
-        v: f64,
-        floor: TimestampMs,
+        value: &Value,
+        limits: Limits,
     ) -> Result<Acceptance, AppendError> {
-        if t < floor {
-            return Err(AppendError::OutOfBounds);
+        let newest = self.max_time();
+        if t >= limits.floor {
+            match newest {
+                None => return Ok(Acceptance::Append),
+                Some(newest) if t > newest => return Ok(Acceptance::Append),
+                Some(newest) if t == newest => return self.same_time(t, value),
+                Some(_) => {}
+            }
         }
-        match self.max_time() {
-            None => Ok(Acceptance::Append),
-            Some(newest) if t > newest => Ok(Acceptance::Append),
-            Some(newest) if t < newest => Err(AppendError::OutOfOrder),
-            Some(_) => match &self.open {
-                Some(open) if open.appender.last().v.to_bits() != v.to_bits() => {
-                    Err(AppendError::Duplicate { timestamp: t, existing: open.appender.last().v, new: v })
-                }
-                // As upstream, a value that is on disk is not compared.
-                Some(_) | None => Ok(Acceptance::Same),
-            },
+        match limits.out_of_order_floor {
+            Some(floor) if t >= floor => Ok(Acceptance::OutOfOrder),
+            Some(_) => Err(AppendError::TooOld),
+            None if t < limits.floor => Err(AppendError::OutOfBounds),
+            None => Err(AppendError::OutOfOrder),
         }
     }
 
-    /// Appends in order.
-    pub(crate) fn append(&mut self, t: TimestampMs, v: f64, block_range_ms: i64) -> Appended {
+    /// A sample with the time of the newest one must be the same.
+    fn same_time(&self, t: TimestampMs, value: &Value) -> Result<Acceptance, AppendError> {
+        // As upstream, a value that is on disk is not compared.
+        let Some(open) = &self.open else { return Ok(Acceptance::Same) };
+        match (open.newest(), value) {
+            (Newest::Float(existing), Value::Float(new)) if existing.to_bits() != new.to_bits() => {
+                Err(AppendError::Duplicate { timestamp: t, existing, new: *new })
+            }
+            (Newest::Histogram(_), Value::Float(new)) => {
+                Err(AppendError::DuplicateOfHistogram { timestamp: t, new: *new })
+            }
+            (Newest::Float(_), Value::Histogram(_)) => Err(AppendError::DuplicateHistogram),
+            (Newest::Histogram(existing), Value::Histogram(new)) if !existing.equals(new) => {
+                Err(AppendError::DuplicateHistogram)
+            }
+            _ => Ok(Acceptance::Same),
+        }
+    }
+
+    /// The newest in-order sample, if that is a histogram in memory; or a histogram of the kind that the newest
+    /// chunk on disk has.
+    pub(crate) fn newest_histogram(&self) -> Option<HistogramValue> {
+        if let Some(open) = &self.open {
+            return match open.newest() {
+                Newest::Histogram(histogram) => Some(histogram),
+                Newest::Float(_) => None,
+            };
+        }
+        let encoding = self.closed().last().map(|c| c.encoding).or(self.mapped.last().map(|c| c.encoding));
+        match encoding? {
+            Encoding::Histogram | Encoding::HistogramSt => Some(HistogramValue::Integer(Arc::default())),
+            Encoding::FloatHistogram | Encoding::FloatHistogramSt => {
+                Some(HistogramValue::Float(Arc::default()))
+            }
+            Encoding::Xor | Encoding::Xor2 => None,
+        }
+    }
+
+    /// Appends a float in order. `start` is its start timestamp, 0 if there is none.
+    pub(crate) fn append_float(
+        &mut self,
+        t: TimestampMs,
+        start: TimestampMs,
+        v: f64,
+        rules: ChunkRules,
+    ) -> Appended {
         if self.max_time().is_some_and(|newest| t <= newest) {
             return Appended::NotNewer;
         }
         let mut appended = Appended::SameChunk;
-        if self.open.as_mut().is_none_or(|open| open.is_full_for(t)) {
+        if self.open.as_mut().is_none_or(|open| !open.takes_float(t, rules)) {
             appended = self.close_open();
-            self.open = Some(OpenChunk::new(t, block_range_ms));
+            self.open = Some(OpenChunk::floats(t, rules));
         }
         if let Some(open) = &mut self.open {
-            open.append(t, v);
+            open.append_float(t, start, v);
         }
         appended
     }
 
-    /// Adds an out-of-order sample; the first one for a timestamp stays.
-    pub(crate) fn insert_out_of_order(&mut self, sample: Sample) -> bool {
-        let list = &mut self.rare.get_or_insert_default().ooo;
-        match list.binary_search_by_key(&sample.t, |s| s.t) {
-            Ok(_) => false,
-            Err(at) => {
-                list.insert(at, sample);
-                true
+    /// Appends a histogram in order. `start` is its start timestamp, 0 if there is none.
+    pub(crate) fn append_histogram(
+        &mut self,
+        t: TimestampMs,
+        start: TimestampMs,
+        value: &HistogramValue,
+        rules: ChunkRules,
+    ) -> Appended {
+        if self.max_time().is_some_and(|newest| t <= newest) {
+            return Appended::NotNewer;
+        }
+        let open = self.open.as_mut();
+        let appended = match value {
+            HistogramValue::Integer(h) => append_histogram::<IntegerCoder>(open, t, start, h, rules),
+            HistogramValue::Float(h) => append_histogram::<FloatCoder>(open, t, start, h, rules),
+        };
+        match appended {
+            Ok(HistogramAppended::Same) => Appended::SameChunk,
+            Ok(HistogramAppended::Next(next)) => {
+                let appended = self.close_open();
+                self.open = Some(next);
+                appended
             }
+            Err(_) => Appended::Malformed,
         }
     }
 
@@ -251,13 +335,13 @@ impl SeriesState {
         self.drop_rare();
     }
 
-    fn drop_rare(&mut self) {
+    pub(super) fn drop_rare(&mut self) {
         if self.rare.as_ref().is_some_and(|r| r.closed.is_empty() && r.ooo.is_empty()) {
             self.rare = None;
         }
     }
 
-    /// Drops chunks and samples that end before `mint`; returns how many chunks went.
+    /// Drops in-order chunks that end before `mint`; returns how many.
     pub(crate) fn truncate(&mut self, mint: TimestampMs) -> usize {
         let before = self.chunks();
         let gone = self.mapped.partition_point(|c| c.maxt < mint);
@@ -269,7 +353,6 @@ impl SeriesState {
         }
         if let Some(rare) = &mut self.rare {
             rare.closed.retain(|c| c.maxt >= mint);
-            rare.ooo.retain(|s| s.t >= mint);
             self.drop_rare();
         }
         before - self.chunks()

@@ -6,18 +6,23 @@ use proptest::prelude::*;
 
 use super::Head;
 use super::index::Index;
-use super::open_chunk::range_end;
+use super::open_chunk::{ChunkRules, range_end};
+use super::sample::{AnySample, Value};
 use super::series::{Appended, SeriesState};
 use super::tombstones::{HeadTombstones, is_deleted};
 use crate::labels::Labels;
 use crate::matcher::{MatchOp, Matcher};
-use crate::sample::{Sample, SeriesRef};
+use crate::sample::SeriesRef;
+
+fn rules(block_range_ms: i64) -> ChunkRules {
+    ChunkRules { block_range_ms, xor2: false, start_timestamps: false }
+}
 
 /// Number of samples in each chunk after appending at `times`.
 fn chunk_sizes(times: impl IntoIterator<Item = i64>, block_range_ms: i64) -> Vec<usize> {
     let mut state = SeriesState::default();
     for t in times {
-        assert_ne!(state.append(t, t as f64, block_range_ms), Appended::NotNewer);
+        assert_ne!(state.append_float(t, 0, t as f64, rules(block_range_ms)), Appended::NotNewer);
     }
     let closed = state.closed().iter().map(|c| crate::chunkenc::num_samples(c.encoding, &c.data));
     closed.map(usize::from).chain(state.open.iter().map(|o| o.len())).collect()
@@ -47,7 +52,10 @@ fn a_chunk_of_noise_is_cut_by_bytes() {
     let mut state = SeriesState::default();
     for i in 0..400i64 {
         let noise = f64::from_bits((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
-        assert_ne!(state.append(i * i * 7919 % 997 + i * 1000, noise, i64::MAX / 2), Appended::NotNewer);
+        assert_ne!(
+            state.append_float(i * i * 7919 % 997 + i * 1000, 0, noise, rules(i64::MAX / 2)),
+            Appended::NotNewer
+        );
     }
     assert!(state.closed().iter().all(|c| c.data.len() <= 1024));
     assert!(!state.closed().is_empty());
@@ -66,11 +74,11 @@ fn out_of_order_samples_stay_in_sight_while_the_head_is_truncated() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     let head = Head::new(1000, i64::MIN);
-    for i in 0..200i64 {
+    let insert = |i: i64, t: i64| {
         let (series, _) = head.index.get_or_create(&Labels::from_pairs([("i", i.to_string())]), None);
-        series.lock().insert_out_of_order(Sample { t: 500 + i, v: 1.0 });
-        head.note_out_of_order(500 + i);
-    }
+        head.replay_out_of_order(&series, AnySample { t, start: 0, value: Value::Float(1.0) });
+    };
+    (0..200).for_each(|i| insert(i, 500 + i));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
@@ -86,10 +94,15 @@ fn out_of_order_samples_stay_in_sight_while_the_head_is_truncated() {
         stop.store(true, Ordering::Relaxed);
         assert_eq!(watch.join().unwrap(), 0);
     });
-    head.truncate(600);
-    assert_eq!(head.ooo_min_time(), Some(600));
     head.truncate(1000);
+    assert_eq!(head.ooo_min_time(), Some(500), "only a compaction takes them");
+    let compaction = head.begin_ooo_compaction().unwrap();
+    assert_eq!(compaction.slots(100).collect::<Vec<_>>(), [(500, 600), (600, 700)]);
+    let cut = |mint, maxt| compaction.cut(&head, mint, maxt).map(|s| s.unwrap().1.len()).sum::<usize>();
+    assert_eq!((cut(500, 599), cut(600, 650), cut(700, 800)), (100, 51, 0));
+    head.finish_ooo_compaction(&compaction);
     assert_eq!(head.ooo_min_time(), None);
+    assert_eq!(head.stats().chunks, 0);
 }
 
 /// A commit may come between the look-up and the lock: half of it must not be missing.
@@ -172,7 +185,7 @@ proptest! {
         let mut model: BTreeMap<i64, u64> = BTreeMap::new();
         for (t, bits) in samples {
             let newer = model.last_key_value().is_none_or(|(last, _)| *last < t);
-            prop_assert_eq!(state.append(t, f64::from_bits(bits), 1000) != Appended::NotNewer, newer);
+            prop_assert_eq!(state.append_float(t, 0, f64::from_bits(bits), rules(1000)) != Appended::NotNewer, newer);
             if newer {
                 model.insert(t, bits);
             }

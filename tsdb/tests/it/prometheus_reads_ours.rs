@@ -272,6 +272,71 @@ fn prometheus_takes_over_our_head_chunks() {
     println!("{} samples through head chunks", ours.values().map(Vec::len).sum::<usize>());
 }
 
+/// Late samples that we logged, and moved to `chunks_head/`, are what Prometheus starts with.
+#[test]
+fn prometheus_takes_over_our_late_samples() {
+    if !installed(&peer()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small_segments(dir.path());
+    options.lockfile = false;
+    options.out_of_order_window_ms = 5 * HOUR;
+    let db = Db::open(options.clone()).unwrap();
+    fill(&db, START + HOUR, START + 3 * HOUR);
+    fill(&db, START, START + HOUR);
+    db.maintain().unwrap();
+    fill(&db, START + HOUR / 2 + 7, START + 2 * HOUR);
+    assert!(db.metrics().out_of_order_appended > 10_000);
+    let ours = read_all(&*db);
+    std::mem::forget(db);
+    let late = |_| "storage: {tsdb: {out_of_order_time_window: 5h}}\nscrape_configs: []\n".to_owned();
+    let server = Prometheus::start_with(dir.path(), "2h", late);
+    assert_eq!(as_served(&server.read(START + 4 * HOUR)), as_served(&ours));
+    server.stop();
+    let db = Db::open(options).unwrap();
+    assert_eq!(read_all(&*db), ours);
+    println!("{} samples, late ones among them", ours.values().map(Vec::len).sum::<usize>());
+}
+
+/// Native histograms that we logged and moved to `chunks_head/` are served by a newer Prometheus.
+#[test]
+fn prometheus_serves_our_histograms() {
+    if std::env::var_os("PROMONTORY_PEER_PROMETHEUS").is_none() || !installed(&peer()) {
+        println!("SKIP: PROMONTORY_PEER_PROMETHEUS names no Prometheus of version 3 or later");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small_segments(dir.path());
+    options.lockfile = false;
+    let db = Db::open(options.clone()).unwrap();
+    crate::histograms::fill(&db, START as u64 / 15_000, START as u64 / 15_000 + 480);
+    db.maintain().unwrap();
+    std::mem::forget(db);
+    let server = Prometheus::start(dir.path(), "2h");
+    let mut counted = 0;
+    for name in ["integer", "custom"] {
+        let query = format!("{name}%5B10h%5D&time={}", (START + 3 * HOUR) / 1000);
+        let answer = server.get(&format!("/api/v1/query?query={query}")).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        for sample in body["data"]["result"][0]["histograms"].as_array().unwrap() {
+            let step = (sample[0].as_f64().unwrap() * 1000.0) as u64 / 15_000;
+            let count = sample[1]["count"].as_str().unwrap().parse::<f64>().unwrap();
+            let expected = match name {
+                "integer" => crate::histograms::integer(step).to_float().count,
+                _ => crate::histograms::custom(step).count,
+            };
+            assert!((count - expected).abs() < 1e-6 * expected, "{name} {step}");
+            counted += 1;
+        }
+    }
+    assert_eq!(counted, 960);
+    server.stop();
+    let db = Db::open(options).unwrap();
+    assert_eq!(db.replay_stats().unknown_series, 0);
+    assert!(crate::histograms::all(&*db).iter().all(|samples| samples.len() == 480));
+}
+
 #[test]
 fn prometheus_takes_its_directory_back() {
     let Some(fixtures) = fixtures().filter(|_| installed(&peer())) else { return };

@@ -16,10 +16,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::snapshot::{Snapshot, SnapshotSeries};
-use super::{Head, MemSeries, NO_MAX, NO_MIN};
+use super::{AnySample, Head, MemSeries, NO_MAX, NO_MIN, Value};
 use crate::exemplar::{Exemplar, ExemplarError};
+use crate::head_chunks::HeadChunkRef;
 use crate::labels::Labels;
-use crate::sample::{Sample, SeriesRef, TimestampMs};
+use crate::sample::{SeriesRef, TimestampMs};
 use crate::wal::record::{self, RecordKind, RefExemplar, RefSample, RefSeries, RefTombstone};
 use worker::Workers;
 
@@ -36,8 +37,8 @@ pub struct ReplayStats {
     pub too_old: u64,
     /// Entries whose series record is missing.
     pub unknown_series: u64,
-    /// Histogram records, which this build does not read.
-    pub histogram_records: u64,
+    /// Histograms of unknown schemas, or that contradict themselves.
+    pub histograms_skipped: u64,
     /// Chunks that came from a snapshot.
     pub snapshot_chunks: u64,
     /// Exemplars that were taken.
@@ -99,10 +100,7 @@ impl<'a> Replayer<'a> {
             RecordKind::Tombstones => self.apply_tombstones(bytes),
             RecordKind::Exemplars => self.apply_exemplars(bytes),
             RecordKind::Metadata => self.apply_metadata(bytes),
-            RecordKind::Histograms => {
-                self.stats.histogram_records += 1;
-                Ok(())
-            }
+            RecordKind::Histograms => self.apply_histograms(bytes),
             RecordKind::MmapMarkers | RecordKind::Unknown => {
                 self.stats.skipped_records += 1;
                 Ok(())
@@ -116,38 +114,57 @@ impl<'a> Replayer<'a> {
     /// Why it cannot be decoded.
     pub(crate) fn apply_out_of_order(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.stats.records += 1;
+        // In-order samples come first, whatever worker has them.
+        self.workers.wait();
         match RecordKind::of(bytes) {
-            RecordKind::Samples => {}
+            RecordKind::Samples => {
+                let mut samples = std::mem::take(&mut self.samples);
+                samples.clear();
+                let decoded = record::decode_samples(bytes, &mut samples);
+                for s in samples.drain(..) {
+                    let value = Value::Float(s.v);
+                    self.insert(s.series, AnySample { t: s.t, start: s.start_timestamp, value });
+                }
+                self.samples = samples;
+                decoded.map_err(|e| format!("decode samples: {e}"))
+            }
             RecordKind::Histograms => {
-                self.stats.histogram_records += 1;
-                return Ok(());
+                let mut histograms = Vec::new();
+                let decoded = record::decode_histograms(bytes, &mut histograms);
+                for s in histograms {
+                    let value = Value::Histogram(s.value);
+                    self.insert(s.series, AnySample { t: s.t, start: s.start_timestamp, value });
+                }
+                let skipped = decoded.map_err(|e| format!("decode histograms: {e}"))?;
+                self.stats.histograms_skipped += skipped;
+                Ok(())
+            }
+            RecordKind::MmapMarkers => {
+                let mut markers = Vec::new();
+                record::decode_mmap_markers(bytes, &mut markers)
+                    .map_err(|e| format!("decode markers: {e}"))?;
+                for marker in markers {
+                    if let Some(series) = self.head.index.get(self.resolve(marker.series)) {
+                        self.head.replay_marker(&series, HeadChunkRef(marker.chunk));
+                    }
+                }
+                Ok(())
             }
             _ => {
                 self.stats.skipped_records += 1;
-                return Ok(());
+                Ok(())
             }
         }
-        // In-order samples come first, whatever worker has them.
-        self.workers.wait();
-        self.samples.clear();
-        record::decode_samples(bytes, &mut self.samples).map_err(|e| format!("decode samples: {e}"))?;
-        for sample in std::mem::take(&mut self.samples) {
-            let Some(series) = self.head.index.get(self.resolve(sample.series)) else {
-                self.stats.unknown_series += 1;
-                continue;
-            };
-            let mut state = series.lock();
-            let chunks = state.chunks() as u64;
-            if state.insert_out_of_order(Sample { t: sample.t, v: sample.v }) {
-                self.stats.ooo_samples += 1;
-                self.head
-                    .counters
-                    .chunks_created
-                    .fetch_add(state.chunks() as u64 - chunks, Ordering::Relaxed);
-                self.head.note_out_of_order(sample.t);
-            }
+    }
+
+    fn insert(&mut self, series: SeriesRef, sample: AnySample) {
+        let Some(series) = self.head.index.get(self.resolve(series)) else {
+            self.stats.unknown_series += 1;
+            return;
+        };
+        if self.head.replay_out_of_order(&series, sample) {
+            self.stats.ooo_samples += 1;
         }
-        Ok(())
     }
 
     /// Applies a snapshot of the head, before anything else.
@@ -226,6 +243,23 @@ impl<'a> Replayer<'a> {
                 sample.series = *series;
             }
             self.workers.push(sample);
+        }
+        Ok(())
+    }
+
+    fn apply_histograms(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut histograms = Vec::new();
+        let skipped = record::decode_histograms(bytes, &mut histograms)
+            .map_err(|e| format!("decode histograms: {e}"))?;
+        self.stats.histograms_skipped += skipped;
+        let min_valid_time = self.head.min_valid_time();
+        for mut sample in histograms {
+            if sample.t < min_valid_time {
+                self.stats.too_old += 1;
+                continue;
+            }
+            sample.series = self.resolve(sample.series);
+            self.workers.push_histogram(sample);
         }
         Ok(())
     }

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 
 use super::Applied;
 use crate::head::{Appended, Head};
+use crate::sample::TimestampMs;
 use crate::wal::RefSample;
+use crate::wal::record::RefHistogramSample;
 
 /// More do not pay: one thread cannot decode for them.
 const MAX_WORKERS: usize = 8;
@@ -16,12 +18,16 @@ const MAX_WORKERS: usize = 8;
 /// Samples that are handed over at a time.
 const BATCH: usize = 4096;
 
+/// Histograms that are handed over at a time; they are large.
+const HISTOGRAM_BATCH: usize = 256;
+
 /// Batches that may wait for a worker.
 const QUEUE: usize = 16;
 
 /// What a worker is told.
 enum Task {
     Samples(Vec<RefSample>),
+    Histograms(Vec<RefHistogramSample>),
     /// Answer when all before is done.
     Wait(SyncSender<()>),
 }
@@ -31,6 +37,8 @@ enum Task {
 pub(super) struct Workers<'scope> {
     queues: Vec<SyncSender<Task>>,
     shards: Vec<Vec<RefSample>>,
+    /// A shard has samples of one kind at a time, so that those of a series stay in order.
+    histograms: Vec<Vec<RefHistogramSample>>,
     /// Emptied batches, for use again.
     spare: Arc<Mutex<Vec<Vec<RefSample>>>>,
     threads: Vec<ScopedJoinHandle<'scope, Applied>>,
@@ -48,17 +56,39 @@ impl<'scope> Workers<'scope> {
                 (queue, scope.spawn(move || run(head, &tasks, &spare)))
             })
             .unzip();
-        Self { queues, shards: vec![Vec::with_capacity(BATCH); count], spare, threads, idle: true }
+        let shards = vec![Vec::with_capacity(BATCH); count];
+        Self { queues, shards, histograms: vec![Vec::new(); count], spare, threads, idle: true }
     }
 
     /// Appends a sample, sooner or later.
     pub(super) fn push(&mut self, sample: RefSample) {
         self.idle = false;
         let worker = sample.series.0 as usize % self.shards.len();
+        self.hand_over_histograms(worker);
         let shard = &mut self.shards[worker];
         shard.push(sample);
         if shard.len() == BATCH {
             self.hand_over(worker);
+        }
+    }
+
+    /// Appends a histogram, sooner or later.
+    pub(super) fn push_histogram(&mut self, sample: RefHistogramSample) {
+        self.idle = false;
+        let worker = sample.series.0 as usize % self.shards.len();
+        if !self.shards[worker].is_empty() {
+            self.hand_over(worker);
+        }
+        self.histograms[worker].push(sample);
+        if self.histograms[worker].len() == HISTOGRAM_BATCH {
+            self.hand_over_histograms(worker);
+        }
+    }
+
+    fn hand_over_histograms(&mut self, worker: usize) {
+        if !self.histograms[worker].is_empty() {
+            let batch = std::mem::take(&mut self.histograms[worker]);
+            drop(self.queues[worker].send(Task::Histograms(batch)));
         }
     }
 
@@ -74,7 +104,10 @@ impl<'scope> Workers<'scope> {
         if std::mem::replace(&mut self.idle, true) {
             return;
         }
-        (0..self.shards.len()).for_each(|worker| self.hand_over(worker));
+        for worker in 0..self.shards.len() {
+            self.hand_over_histograms(worker);
+            self.hand_over(worker);
+        }
         let (done, answers) = sync_channel(self.queues.len());
         for queue in &self.queues {
             drop(queue.send(Task::Wait(done.clone())));
@@ -103,6 +136,9 @@ fn run(head: &Head, tasks: &Receiver<Task>, spare: &Mutex<Vec<Vec<RefSample>>>) 
     for task in tasks {
         match task {
             Task::Wait(done) => drop(done.send(())),
+            Task::Histograms(batch) => {
+                batch.iter().for_each(|sample| append_histogram(head, sample, &mut applied));
+            }
             Task::Samples(mut batch) => {
                 for sample in batch.drain(..) {
                     append(head, sample, &mut applied);
@@ -119,9 +155,25 @@ fn append(head: &Head, sample: RefSample, applied: &mut Applied) {
         applied.unknown_series += 1;
         return;
     };
-    if head.replay(&series, sample.t, sample.v) != Appended::NotNewer {
-        applied.samples += 1;
-        applied.mint = applied.mint.min(sample.t);
-        applied.maxt = applied.maxt.max(sample.t);
+    let RefSample { t, start_timestamp, v, .. } = sample;
+    applied.count(t, head.replay(&series, t, start_timestamp, v));
+}
+
+fn append_histogram(head: &Head, sample: &RefHistogramSample, applied: &mut Applied) {
+    let Some(series) = head.index.get(sample.series) else {
+        applied.unknown_series += 1;
+        return;
+    };
+    let RefHistogramSample { t, start_timestamp, ref value, .. } = *sample;
+    applied.count(t, head.replay_histogram(&series, t, start_timestamp, value));
+}
+
+impl Applied {
+    fn count(&mut self, t: TimestampMs, appended: Appended) {
+        if !matches!(appended, Appended::NotNewer | Appended::Malformed) {
+            self.samples += 1;
+            self.mint = self.mint.min(t);
+            self.maxt = self.maxt.max(t);
+        }
     }
 }
