@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::RwLock;
-use promontory_tsdb::{Clock, Db};
+use promontory_tsdb::{Clock, Db, Retention};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -83,18 +83,29 @@ impl ConfigFile {
     }
 }
 
-/// What the command line says about the retention time.
+/// What the command line says about storage that a configuration file may overrule.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RetentionFlags {
-    pub(crate) time_ms: Option<i64>,
-    /// Whether it was asked for rather than being the default.
-    pub(crate) given: bool,
+pub(crate) struct StorageFlags {
+    pub(crate) retention: Retention,
+    /// Whether exemplars are kept.
+    pub(crate) exemplars: bool,
 }
 
-impl RetentionFlags {
-    /// What is in force together with a configuration file.
-    pub(crate) fn with(self, config: &Config) -> Option<i64> {
-        config.storage.retention_ms(self.time_ms, self.given)
+impl StorageFlags {
+    /// How many exemplars are kept unless the file says something else.
+    const EXEMPLARS_MAX: usize = 100_000;
+
+    /// What is kept together with a configuration file.
+    pub(crate) fn retention(self, config: &Config) -> Retention {
+        config.storage.retention_with(self.retention)
+    }
+
+    /// How many exemplars are kept together with a configuration file.
+    pub(crate) fn exemplars_max(self, config: &Config) -> usize {
+        match self.exemplars {
+            true => config.storage.exemplars_max.unwrap_or(Self::EXEMPLARS_MAX),
+            false => 0,
+        }
     }
 }
 
@@ -104,7 +115,7 @@ pub(crate) struct Reloader {
     pub(crate) http_addr: SocketAddr,
     pub(crate) scrapes: Arc<ScrapeManager>,
     pub(crate) db: Arc<Db>,
-    pub(crate) retention: RetentionFlags,
+    pub(crate) storage_flags: StorageFlags,
     pub(crate) config_state: Arc<ConfigState>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -133,7 +144,8 @@ impl Reloader {
         match self.file.load(self.http_addr) {
             Ok(config) => {
                 self.scrapes.apply(&config).await.map_err(|e| e.to_string())?;
-                self.db.set_retention_ms(self.retention.with(&config));
+                self.db.set_retention(self.storage_flags.retention(&config));
+                self.db.exemplars().resize(self.storage_flags.exemplars_max(&config));
                 self.config_state.applied(&config, self.clock.now_ms());
                 Ok(())
             }

@@ -22,11 +22,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
-use promontory_promql::parser::ParserOptions;
 use promontory_promql::{Engine, EngineOptions};
 use promontory_sql::catalog::TSDB;
 use promontory_sql::{SqlCatalog, SqlError, SqlOptions, SqlServer};
-use promontory_tsdb::{Clock, Db, DbOptions, Queryable, SystemClock};
+use promontory_tsdb::{Clock, Db, DbOptions, Queryable, Retention, SystemClock, wal};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{Semaphore, mpsc};
@@ -35,10 +34,11 @@ use tower::ServiceExt as _;
 
 use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
-use crate::cli::{ServerFlags, flags};
+use crate::cli::features::Features;
+use crate::cli::{ServerFlags, WalCompression, flags};
 use crate::config::ConfigError;
 use crate::lenient_url::LenientListener;
-use crate::reload::{ConfigFile, ConfigState, Reloader, RetentionFlags};
+use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage};
 use crate::targets_table::TargetsTable;
 use crate::tasks::Tasks;
@@ -60,14 +60,16 @@ pub struct ServerOptions {
     pub sql_listen: Option<String>,
     /// The data directory, and how it is kept.
     pub storage: DbOptions,
-    /// Whether the retention time of `storage` was asked for, rather than being the default.
-    pub retention_time_given: bool,
+    /// Whether exemplars are kept; how many, says the configuration.
+    pub exemplars: bool,
     /// What queries may use.
     pub engine: EngineOptions,
     /// Queries that run at the same time.
     pub max_concurrency: usize,
     /// Whether `/-/reload` and `/-/quit` are served.
     pub enable_lifecycle: bool,
+    /// Whether `/api/v1/admin` is served.
+    pub enable_admin_api: bool,
     /// Origins that may read the API from a browser.
     pub cors_origin: String,
     /// For `/api/v1/status/flags`.
@@ -84,10 +86,11 @@ impl ServerOptions {
             web_listen: vec!["127.0.0.1:0".to_owned()],
             sql_listen: Some("127.0.0.1:0".to_owned()),
             storage: DbOptions::new(data_dir),
-            retention_time_given: false,
+            exemplars: false,
             engine: EngineOptions::default(),
             max_concurrency: 20,
             enable_lifecycle: true,
+            enable_admin_api: false,
             cors_origin: ".*".to_owned(),
             flags: BTreeMap::new(),
             clock: Arc::new(SystemClock),
@@ -97,27 +100,38 @@ impl ServerOptions {
     /// What the command line asks for. Features that we do not know are logged, as upstream does.
     pub fn from_flags(flags: &ServerFlags, values: BTreeMap<String, String>) -> Self {
         let mut storage = DbOptions::new(&flags.storage_tsdb_path);
-        let retention_time = flags::retention_time(flags).map(PromDuration::as_ms);
-        let default = Some(flags::DEFAULT_RETENTION_MS).filter(|_| !flags::limits_size(flags));
-        storage.retention_ms = retention_time.or(default);
+        let retention = flags::retention(flags);
+        storage.retention_ms = retention.time_ms;
+        storage.retention_bytes = retention.bytes;
+        storage.max_block_range_ms = flags.storage_tsdb_max_block_duration.map(PromDuration::as_ms);
+        storage.wal_compression =
+            match (flags.no_storage_tsdb_wal_compression, flags.storage_tsdb_wal_compression_type) {
+                (true, _) => wal::Compression::None,
+                (false, WalCompression::Snappy) => wal::Compression::Snappy,
+                (false, WalCompression::Zstd) => wal::Compression::Zstd,
+            };
         storage.block_range_ms = flags.storage_tsdb_min_block_duration.as_ms().max(1);
         storage.lockfile = !flags.storage_tsdb_no_lockfile;
-        let mut engine = EngineOptions {
+        let features = Features::read(&flags.enable_feature);
+        tell(&features);
+        let engine = EngineOptions {
+            parser: features.parser,
+            delayed_name_removal: features.delayed_name_removal,
             lookback_ms: flags.query_lookback_delta.as_ms(),
             max_samples: flags.query_max_samples,
             timeout: flags.query_timeout.into(),
             ..EngineOptions::default()
         };
-        enable_features(&flags.enable_feature, &mut engine);
         Self {
             config_file: flags.config_file.clone(),
             web_listen: flags.web_listen_address.clone(),
             sql_listen: Some(flags.sql_listen_address.clone()).filter(|a| !a.is_empty()),
             storage,
-            retention_time_given: retention_time.is_some(),
+            exemplars: features.exemplar_storage,
             engine,
             max_concurrency: flags.query_max_concurrency.max(1),
             enable_lifecycle: flags.web_enable_lifecycle,
+            enable_admin_api: flags.web_enable_admin_api,
             cors_origin: flags.web_cors_origin.clone(),
             flags: values,
             clock: Arc::new(SystemClock),
@@ -125,24 +139,12 @@ impl ServerOptions {
     }
 }
 
-fn enable_features(names: &[String], engine: &mut EngineOptions) {
-    let ParserOptions {
-        experimental_functions,
-        extended_range_selectors,
-        binop_fill_modifiers,
-        start_timestamps,
-    } = &mut engine.parser;
-    for name in names {
-        match name.as_str() {
-            "promql-experimental-functions" => *experimental_functions = true,
-            "promql-extended-range-selectors" => *extended_range_selectors = true,
-            "promql-binop-fill-modifiers" => *binop_fill_modifiers = true,
-            "use-start-timestamps" => *start_timestamps = true,
-            "promql-delayed-name-removal" => engine.delayed_name_removal = true,
-            "" => {}
-            other => {
-                tracing::warn!(feature = other, "a feature that is unknown or not served yet was not enabled")
-            }
+/// Says in the log what each feature does.
+fn tell(features: &Features) {
+    for note in &features.notes {
+        match note.is_warning {
+            true => tracing::warn!(feature = note.feature, "{}", note.text),
+            false => tracing::info!(feature = note.feature, "{}", note.text),
         }
     }
 }
@@ -231,10 +233,19 @@ impl Server {
         let Front { quit, reloads, lifecycle, serving, door } =
             Front::open(listeners, options.enable_lifecycle);
 
-        let retention =
-            RetentionFlags { time_ms: options.storage.retention_ms, given: options.retention_time_given };
-        let db = open_storage(options.storage.clone()).await?;
-        db.set_retention_ms(retention.with(&config));
+        let mut storage_options = options.storage.clone();
+        let storage_flags = StorageFlags {
+            retention: Retention {
+                time_ms: storage_options.retention_ms,
+                bytes: storage_options.retention_bytes,
+                percentage: storage_options.retention_percentage,
+            },
+            exemplars: options.exemplars,
+        };
+        storage_options.exemplars_max = storage_flags.exemplars_max(&config);
+        let replayed_segments = segments(&storage_options.path.join("wal"));
+        let db = open_storage(storage_options).await?;
+        db.set_retention(storage_flags.retention(&config));
         let storage: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
         let scrape_storage: Arc<dyn Storage> = Arc::clone(&db) as Arc<dyn Storage>;
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
@@ -262,6 +273,8 @@ impl Server {
             http: Default::default(),
             cors,
             flags: options.flags,
+            enable_admin_api: options.enable_admin_api,
+            replayed_segments,
             started_ms,
             sql_addr,
         });
@@ -276,7 +289,7 @@ impl Server {
             http_addr,
             scrapes: Arc::clone(&scrapes),
             db: Arc::clone(&db),
-            retention,
+            storage_flags,
             config_state,
             clock: options.clock,
         };
@@ -481,6 +494,13 @@ async fn serve_sql(
     let addr = server.local_addr();
     tasks.spawn("sql", |token| server.serve(token));
     Ok(addr)
+}
+
+/// First and last of the log segments in `dir`; zeros without any.
+fn segments(dir: &std::path::Path) -> (u32, u32) {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    numbers.map(|n| (n, n)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default()
 }
 
 async fn open_storage(options: DbOptions) -> Result<Arc<Db>, promontory_tsdb::Error> {

@@ -83,6 +83,11 @@ impl ApiError {
         self.kind
     }
 
+    /// The text that the client reads.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         status_and_type(self.kind).0

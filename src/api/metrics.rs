@@ -116,7 +116,8 @@ fn put_http(page: &mut Page, state: &ApiState) {
 fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
     let head = state.db.head_stats();
     let ms = |t: Option<i64>, empty: i64| t.unwrap_or(empty) as f64;
-    let gauges: [(&str, &str, f64); 10] = [
+    let exemplars = state.db.exemplars().stats();
+    let gauges: [(&str, &str, f64); 15] = [
         ("prometheus_tsdb_head_series", "Total number of series in the head block.", m.head_series as f64),
         ("prometheus_tsdb_head_chunks", "Total number of chunks in the head block.", head.chunks as f64),
         (
@@ -151,6 +152,31 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
             f64::from(u8::from(m.wal_poisoned)),
         ),
         (
+            "prometheus_tsdb_retention_limit_bytes",
+            "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled.",
+            m.retention_limit_bytes as f64,
+        ),
+        (
+            "prometheus_tsdb_exemplar_max_exemplars",
+            "Total number of exemplars the exemplar storage can store, resizeable.",
+            exemplars.max as f64,
+        ),
+        (
+            "prometheus_tsdb_exemplar_exemplars_in_storage",
+            "Number of exemplars currently in circular storage.",
+            exemplars.exemplars as f64,
+        ),
+        (
+            "prometheus_tsdb_exemplar_series_with_exemplars_in_storage",
+            "Number of series with exemplars currently in circular storage.",
+            exemplars.series as f64,
+        ),
+        (
+            "prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds",
+            "The timestamp of the oldest exemplar stored in circular storage. Useful to check for what time range the current exemplar buffer limit allows. This usually means the last timestamp for all exemplars for a typical setup. This is not true though if one of the series timestamp is in future compared to rest series.",
+            exemplars.oldest_time.unwrap_or_default() as f64 / 1000.0,
+        ),
+        (
             "prometheus_tsdb_clean_start",
             "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean",
             m.clean_start.map_or(-1.0, |clean| f64::from(u8::from(clean))),
@@ -164,7 +190,7 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
         "Total number of appended samples.",
         [(label("type", "float"), m.samples_appended as f64)],
     );
-    let counters: [(&str, &str, u64); 14] = [
+    let counters: [(&str, &str, u64); 19] = [
         (
             "prometheus_tsdb_head_series_created_total",
             "Total number of series created in the head.",
@@ -180,10 +206,14 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
             "Total number of head truncations attempted.",
             m.head_truncations,
         ),
-        ("prometheus_tsdb_compactions_total", "Total number of blocks cut from the head.", m.compactions),
+        (
+            "prometheus_tsdb_compactions_total",
+            "Total number of compactions that were executed for the partition.",
+            m.compactions,
+        ),
         (
             "prometheus_tsdb_compactions_failed_total",
-            "Total number of cuts that failed.",
+            "Total number of compactions that failed for the partition.",
             m.compactions_failed,
         ),
         (
@@ -198,8 +228,33 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
         ),
         (
             "prometheus_tsdb_time_retentions_total",
-            "The number of blocks deleted because the maximum time limit was exceeded.",
-            m.blocks_deleted,
+            "The number of times that blocks were deleted because the maximum time limit was exceeded.",
+            m.time_retentions,
+        ),
+        (
+            "prometheus_tsdb_size_retentions_total",
+            "The number of times that blocks were deleted because the maximum number of bytes was exceeded.",
+            m.size_retentions,
+        ),
+        (
+            "prometheus_tsdb_reloads_failures_total",
+            "Number of times the database failed to reloadBlocks block data from disk.",
+            m.reloads_failed,
+        ),
+        (
+            "prometheus_tsdb_vertical_compactions_total",
+            "Total number of compactions done on overlapping blocks.",
+            m.vertical_compactions,
+        ),
+        (
+            "prometheus_tsdb_exemplar_exemplars_appended_total",
+            "Total number of appended exemplars.",
+            exemplars.appended,
+        ),
+        (
+            "prometheus_tsdb_exemplar_out_of_order_exemplars_total",
+            "Total number of out of order exemplar ingestion failed attempts.",
+            exemplars.out_of_order,
         ),
         ("prometheus_tsdb_wal_corruptions_total", "Total number of WAL corruptions.", m.wal_corruptions),
         (

@@ -8,8 +8,9 @@
 //! A request whose client goes away is dropped, and its query is cancelled with it.
 //!
 //! # Not served yet
-//! `/federate`, exemplars, `/parse_query`'s tree, the admin API, remote read and write, OTLP.
+//! `/federate`, `/parse_query`'s tree, remote read and write, OTLP.
 
+mod admin;
 mod cors;
 mod envelope;
 pub mod error;
@@ -79,6 +80,9 @@ pub(crate) struct ApiState {
     pub(crate) http: HttpMetrics,
     pub(crate) cors: CorsOrigin,
     pub(crate) flags: BTreeMap<String, String>,
+    pub(crate) enable_admin_api: bool,
+    /// First and last log segment that were there at the start.
+    pub(crate) replayed_segments: (u32, u32),
     pub(crate) started_ms: i64,
     pub(crate) sql_addr: Option<SocketAddr>,
 }
@@ -133,6 +137,7 @@ fn v1() -> Router<Arc<ApiState>> {
         .route("/series", get(series::series).post(series::series))
         .route("/metadata", get(metadata::metadata))
         .route("/targets", get(targets::targets))
+        .route("/targets/metadata", get(metadata::targets))
         .route("/scrape_pools", get(targets::scrape_pools))
         .route("/rules", get(rules::rules))
         .route("/alerts", get(rules::alerts))
@@ -143,6 +148,10 @@ fn v1() -> Router<Arc<ApiState>> {
         .route("/status/buildinfo", get(status::buildinfo))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/tsdb/blocks", get(status::blocks))
+        .route("/status/walreplay", get(status::wal_replay))
+        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
 }
 
 /// Around every request: readiness, preflights, CORS headers, figures.

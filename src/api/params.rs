@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Query(mut in_url) = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
             .map_err(|e| ApiError::bad_data(format!("error parsing form values: {e}")))?;
-        let has_form = request.method() == Method::POST
+        let has_form = matches!(*request.method(), Method::POST | Method::PUT)
             && request
                 .headers()
                 .get(axum::http::header::CONTENT_TYPE)

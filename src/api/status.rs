@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
-use promontory_tsdb::{BlockSummary, Queryable as _};
+use promontory_tsdb::{BlockSummary, Queryable as _, Retention};
 use serde_json::{Value, json};
 
 use super::ApiState;
 use super::envelope::{Answer, ApiResult};
 use super::error::ApiError;
 use super::params::Params;
+use crate::config::format_bytes;
 use crate::units::{PromDuration, format_time_ms};
 
 /// The API that we speak, with our own version behind the `+`: clients such as Grafana choose what they
@@ -54,8 +55,14 @@ pub(crate) async fn runtimeinfo(State(state): State<Arc<ApiState>>) -> ApiResult
         "GOMEMLIMIT": i64::MAX,
         "GOGC": "",
         "GODEBUG": "",
-        "storageRetention": PromDuration::from_ms(state.db.retention_ms().unwrap_or(0)).to_string(),
+        "storageRetention": shown_retention(state.db.retention()),
     })))
+}
+
+/// Which log segments were replayed at the start; while they are, no request gets here.
+pub(crate) async fn wal_replay(State(state): State<Arc<ApiState>>) -> ApiResult {
+    let (min, max) = state.replayed_segments;
+    Ok(Answer::json(&json!({"min": min, "max": max, "current": max})))
 }
 
 /// Where the head's cardinality comes from.
@@ -104,6 +111,14 @@ fn block(b: &BlockSummary) -> Value {
         "compaction": {"level": b.level},
         "version": 1,
     })
+}
+
+/// Compat: the limits that hold, joined by "or", as upstream shows them.
+fn shown_retention(retention: Retention) -> String {
+    let time = retention.time_ms.map(|ms| PromDuration::from_ms(ms).to_string());
+    let size = retention.bytes.map(format_bytes);
+    let percentage = retention.percentage.map(|percent| format!("{percent}%"));
+    [time, size, percentage].into_iter().flatten().collect::<Vec<_>>().join(" or ")
 }
 
 fn named(counts: &[(String, u64)]) -> Value {

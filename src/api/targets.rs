@@ -66,7 +66,7 @@ fn labels(labels: &Labels) -> Value {
 /// The scraper's part of `/metrics`.
 pub(crate) fn put_metrics(page: &mut Page, scrapes: &ScrapeManager) {
     let m = scrapes.metrics();
-    let counters: [(&str, &str, u64); 12] = [
+    let counters: [(&str, &str, u64); 13] = [
         ("prometheus_target_scrape_pools_total", "Total number of scrape pool creation attempts.", m.pools),
         (
             "prometheus_target_scrape_pools_failed_total",
@@ -117,6 +117,11 @@ pub(crate) fn put_metrics(page: &mut Page, scrapes: &ScrapeManager) {
             "prometheus_target_scrapes_sample_out_of_bounds_total",
             "Total number of samples rejected due to timestamp falling outside of the time bounds.",
             m.samples_out_of_bounds,
+        ),
+        (
+            "prometheus_target_scrapes_exemplar_out_of_order_total",
+            "Total number of exemplar rejected due to not being out of the expected order.",
+            m.exemplars_out_of_order,
         ),
         ("prometheus_sd_file_read_errors_total", "The number of File-SD read errors.", m.file_sd_read_errors),
     ];

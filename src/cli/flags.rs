@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use clap::{Arg, ArgAction, Command, ValueEnum};
+use promontory_tsdb::Retention;
 
 use super::ServerFlags;
+use crate::config::format_bytes;
 use crate::units::PromDuration;
 
 /// How long samples are kept if nobody limits time or size.
@@ -43,7 +45,6 @@ pub const UNSERVED: &[(&str, Takes, &str)] = &[
     ("web.external-url", Value, "nothing here links to itself yet"),
     ("web.route-prefix", Value, "every route is served from the root"),
     ("web.user-assets", Value, NO_UI),
-    ("web.enable-admin-api", Nothing, "the admin API is not served yet"),
     ("web.enable-remote-write-receiver", Nothing, NO_REMOTE),
     ("web.remote-write-receiver.accepted-protobuf-messages", Value, NO_REMOTE),
     ("web.enable-otlp-receiver", Nothing, "OTLP is not received yet"),
@@ -53,12 +54,9 @@ pub const UNSERVED: &[(&str, Takes, &str)] = &[
     ("web.search.max-limit", Value, "the search API is not served yet"),
     ("storage.tsdb.head-chunks-write-queue-size", Value, "head chunks are written without a queue"),
     ("storage.tsdb.delay-compact-file.path", Value, "compaction is not delayed"),
-    ("storage.tsdb.max-block-duration", Value, "block ranges follow from the retention"),
     ("storage.tsdb.max-block-chunk-segment-size", Value, "chunk files have one size"),
     ("storage.tsdb.wal-segment-size", Value, "segments have one size"),
     ("storage.tsdb.allow-overlapping-compaction", Nothing, "overlapping blocks are always merged"),
-    ("storage.tsdb.wal-compression", Nothing, "the log is compressed"),
-    ("storage.tsdb.wal-compression-type", Value, "the log is compressed with snappy"),
     ("storage.tsdb.samples-per-chunk", Value, "chunks hold 120 samples"),
     ("storage.tsdb.delayed-compaction.max-percent", Value, "compaction is not delayed"),
     ("storage.tsdb.block-reload-interval", Value, "blocks are reloaded every minute"),
@@ -111,29 +109,12 @@ fn hidden(name: &'static str) -> Arg {
     Arg::new(name).long(name).hide(true)
 }
 
-/// Whether the command line limits the size of the data.
-pub fn limits_size(flags: &ServerFlags) -> bool {
-    flags.storage_tsdb_retention_size.as_deref().is_some_and(|size| size != "0")
-}
-
-/// The retention time that the command line gives. Compat: zero is "not given".
-pub fn retention_time(flags: &ServerFlags) -> Option<PromDuration> {
-    flags.storage_tsdb_retention_time.filter(|time| time.as_ms() > 0)
-}
-
-/// The text for a size limit that was given.
-pub fn warn_of_size_retention(flags: &ServerFlags) -> Option<String> {
-    let why = match retention_time(flags) {
-        Some(_) => "retention goes by time only",
-        None => "retention goes by time only; unless a retention time is given, nothing is deleted",
-    };
-    limits_size(flags).then(|| format!("--storage.tsdb.retention.size has no effect: {why}"))
-}
-
-/// The retention time in force as far as the command line knows; 0 keeps all.
-fn shown_retention_time(flags: &ServerFlags) -> PromDuration {
-    let default = if limits_size(flags) { 0 } else { DEFAULT_RETENTION_MS };
-    retention_time(flags).unwrap_or(PromDuration::from_ms(default))
+/// What the command line says about keeping. Compat: zero is "not given"; if nothing is given, 15 days.
+pub fn retention(flags: &ServerFlags) -> Retention {
+    let bytes = flags.storage_tsdb_retention_size.filter(|bytes| *bytes > 0);
+    let time_ms = flags.storage_tsdb_retention_time.map(PromDuration::as_ms).filter(|ms| *ms > 0);
+    let default = Some(DEFAULT_RETENTION_MS).filter(|_| bytes.is_none());
+    Retention { time_ms: time_ms.or(default), bytes, percentage: None }
 }
 
 /// Names and values of the flags that are served.
@@ -151,14 +132,24 @@ pub fn values(flags: &ServerFlags) -> BTreeMap<String, String> {
         ("query.max-samples", flags.query_max_samples.to_string()),
         ("query.timeout", flags.query_timeout.to_string()),
         ("sql.listen-address", flags.sql_listen_address.clone()),
+        (
+            "storage.tsdb.max-block-duration",
+            flags.storage_tsdb_max_block_duration.unwrap_or(PromDuration::from_ms(0)).to_string(),
+        ),
         ("storage.tsdb.min-block-duration", flags.storage_tsdb_min_block_duration.to_string()),
         ("storage.tsdb.no-lockfile", flags.storage_tsdb_no_lockfile.to_string()),
         ("storage.tsdb.path", flags.storage_tsdb_path.display().to_string()),
+        ("storage.tsdb.retention.size", format_bytes(flags.storage_tsdb_retention_size.unwrap_or_default())),
         (
-            "storage.tsdb.retention.size",
-            flags.storage_tsdb_retention_size.clone().unwrap_or_else(|| "0B".to_owned()),
+            "storage.tsdb.retention.time",
+            PromDuration::from_ms(retention(flags).time_ms.unwrap_or(0)).to_string(),
         ),
-        ("storage.tsdb.retention.time", shown_retention_time(flags).to_string()),
+        ("storage.tsdb.wal-compression", (!flags.no_storage_tsdb_wal_compression).to_string()),
+        (
+            "storage.tsdb.wal-compression-type",
+            enum_name(flags.storage_tsdb_wal_compression_type.to_possible_value()),
+        ),
+        ("web.enable-admin-api", flags.web_enable_admin_api.to_string()),
         ("web.cors.origin", flags.web_cors_origin.clone()),
         ("web.enable-lifecycle", flags.web_enable_lifecycle.to_string()),
         ("web.listen-address", flags.web_listen_address.join(",")),

@@ -4,6 +4,7 @@
 //! is accepted with a warning ([`flags::UNSERVED`]), so that an existing start script works; except the
 //! few whose neglect would be dangerous ([`flags::REFUSED`]).
 
+pub mod features;
 pub mod flags;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::parse_bytes;
 use crate::export::ExportArgs;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::tsdb_tools::TsdbArgs;
@@ -59,6 +61,10 @@ pub struct ServerFlags {
     #[arg(long = "web.enable-lifecycle")]
     pub web_enable_lifecycle: bool,
 
+    /// Serve /api/v1/admin/tsdb: deletion and snapshots
+    #[arg(long = "web.enable-admin-api")]
+    pub web_enable_admin_api: bool,
+
     /// Origins that may read the API from a browser: an anchored regular expression
     #[arg(long = "web.cors.origin", value_name = "REGEX", default_value = ".*")]
     pub web_cors_origin: String,
@@ -75,9 +81,9 @@ pub struct ServerFlags {
     #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION")]
     pub storage_tsdb_retention_time: Option<PromDuration>,
 
-    /// Not served: without a retention time beside it, nothing is deleted
-    #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES", hide = true)]
-    pub storage_tsdb_retention_size: Option<String>,
+    /// How many bytes blocks and logs may take together, such as 512MB
+    #[arg(long = "storage.tsdb.retention.size", value_name = "BYTES", value_parser = parse_bytes)]
+    pub storage_tsdb_retention_size: Option<u64>,
 
     /// Do not lock the data directory
     #[arg(long = "storage.tsdb.no-lockfile")]
@@ -91,6 +97,28 @@ pub struct ServerFlags {
         hide = true
     )]
     pub storage_tsdb_min_block_duration: PromDuration,
+
+    /// Longest range of a merged block; for tests
+    #[arg(long = "storage.tsdb.max-block-duration", value_name = "DURATION", hide = true)]
+    pub storage_tsdb_max_block_duration: Option<PromDuration>,
+
+    /// Compress the write-ahead log; on by default
+    #[arg(long = "storage.tsdb.wal-compression", hide = true)]
+    pub storage_tsdb_wal_compression: bool,
+
+    /// Do not compress the write-ahead log
+    #[arg(long = "no-storage.tsdb.wal-compression", hide = true)]
+    pub no_storage_tsdb_wal_compression: bool,
+
+    /// Algorithm that the write-ahead log is compressed with
+    #[arg(
+        long = "storage.tsdb.wal-compression-type",
+        value_name = "NAME",
+        value_enum,
+        default_value_t,
+        hide = true
+    )]
+    pub storage_tsdb_wal_compression_type: WalCompression,
 
     /// How far an expression looks back for a sample
     #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m")]
@@ -121,6 +149,16 @@ pub struct ServerFlags {
     pub log_format: LogFormat,
 }
 
+/// `--storage.tsdb.wal-compression-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum WalCompression {
+    /// Fast.
+    #[default]
+    Snappy,
+    /// Small.
+    Zstd,
+}
+
 /// A command line that was understood.
 #[derive(Debug)]
 pub struct Parsed {
@@ -146,7 +184,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, clap::Err
     {
         return Err(command.error(clap::error::ErrorKind::ArgumentConflict, format!("--{name}: {why}")));
     }
-    let mut warnings: Vec<String> = flags::UNSERVED
+    let warnings: Vec<String> = flags::UNSERVED
         .iter()
         .flat_map(|(name, _, why)| {
             [(*name).to_owned(), format!("no-{name}")].into_iter().map(move |name| (name, why))
@@ -154,7 +192,6 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Parsed, clap::Err
         .filter(|(name, _)| command_has(&command, name) && given(name))
         .map(|(name, why)| format!("--{name} has no effect: {why}"))
         .collect();
-    warnings.extend(flags::warn_of_size_retention(&cli.server));
     let flags = flags::values(&cli.server);
     Ok(Parsed { cli, flags, warnings })
 }
@@ -214,13 +251,13 @@ mod tests {
     #[test]
     fn flags_not_served_warn_by_name() {
         let parsed =
-            parse_words("--web.enable-admin-api --storage.tsdb.retention.size=1GB --no-auto-gomemlimit")
+            parse_words("--web.page-title=x --storage.tsdb.samples-per-chunk=9 --no-auto-gomemlimit")
                 .unwrap();
         let named = |n: &str| parsed.warnings.iter().filter(|w| w.starts_with(n)).count();
         assert_eq!(
             (
-                named("--web.enable-admin-api "),
-                named("--storage.tsdb.retention.size "),
+                named("--web.page-title "),
+                named("--storage.tsdb.samples-per-chunk "),
                 named("--no-auto-gomemlimit ")
             ),
             (1, 1, 1),
@@ -234,18 +271,19 @@ mod tests {
     fn the_retention_time_that_nobody_gave_is_told_from_one_that_was() {
         let retention = |words: &str| {
             let parsed = parse_words(words).unwrap();
-            let server = crate::server::ServerOptions::from_flags(&parsed.cli.server, BTreeMap::new());
-            let days = server.storage.retention_ms.map(|ms| ms / 86_400_000);
-            (days, server.retention_time_given, parsed.flags["storage.tsdb.retention.time"].clone())
+            let kept = flags::retention(&parsed.cli.server);
+            let shown = |name: &str| parsed.flags[&format!("storage.tsdb.retention.{name}")].clone();
+            (kept.time_ms.map(|ms| ms / 86_400_000), kept.bytes, shown("time"), shown("size"))
         };
-        assert_eq!(retention(""), (Some(15), false, "15d".to_owned()));
-        assert_eq!(retention("--storage.tsdb.retention.time=0s"), (Some(15), false, "15d".to_owned()));
-        assert_eq!(retention("--storage.tsdb.retention.time=30d"), (Some(30), true, "30d".to_owned()));
-        assert_eq!(retention("--storage.tsdb.retention.size=1GB"), (None, false, "0s".to_owned()));
+        let text = str::to_owned;
+        assert_eq!(retention(""), (Some(15), None, text("15d"), text("0B")));
+        assert_eq!(retention("--storage.tsdb.retention.time=0s"), (Some(15), None, text("15d"), text("0B")));
+        assert_eq!(retention("--storage.tsdb.retention.time=30d"), (Some(30), None, text("30d"), text("0B")));
+        let gib = Some(1 << 30);
+        assert_eq!(retention("--storage.tsdb.retention.size=1GB"), (None, gib, text("0s"), text("1GiB")));
         let both = "--storage.tsdb.retention.size=1GB --storage.tsdb.retention.time=30d";
-        assert_eq!(retention(both), (Some(30), true, "30d".to_owned()));
-        assert_eq!(parse_words(both).unwrap().flags["storage.tsdb.retention.size"], "1GB");
-        assert_eq!(parse_words("--storage.tsdb.retention.size=0").unwrap().warnings, Vec::<String>::new());
+        assert_eq!(retention(both), (Some(30), gib, text("30d"), text("1GiB")));
+        assert_eq!(retention("--storage.tsdb.retention.size=0"), (Some(15), None, text("15d"), text("0B")));
     }
 
     #[test]

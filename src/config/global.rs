@@ -27,6 +27,10 @@ pub struct GlobalConfig {
     pub name_validation: NameValidation,
     /// How targets are asked to escape names; `None` follows from the validation.
     pub name_escaping: Option<EscapingScheme>,
+    /// Whether native histograms are stored as such.
+    pub scrape_native_histograms: bool,
+    /// Whether classic buckets are stored beside native ones.
+    pub always_scrape_classic_histograms: bool,
     /// Whether to store `scrape_timeout_seconds`, `scrape_sample_limit`, `scrape_body_size_bytes`.
     pub extra_scrape_metrics: bool,
 }
@@ -42,6 +46,8 @@ impl Default for GlobalConfig {
             limits: ScrapeLimits::default(),
             name_validation: NameValidation::Utf8,
             name_escaping: None,
+            scrape_native_histograms: false,
+            always_scrape_classic_histograms: false,
             extra_scrape_metrics: false,
         }
     }
@@ -78,18 +84,16 @@ impl GlobalConfig {
             limits: ScrapeLimits::read(&mut section, notes)?,
             name_validation,
             name_escaping: EscapingScheme::read(&mut section, notes)?,
+            scrape_native_histograms: section.bool(notes, "scrape_native_histograms")?.unwrap_or_default(),
+            always_scrape_classic_histograms: section
+                .bool(notes, "always_scrape_classic_histograms")?
+                .unwrap_or_default(),
             extra_scrape_metrics: section.bool(notes, "extra_scrape_metrics")?.unwrap_or_default(),
         };
         for key in ["rule_query_offset", "query_log_file", "scrape_failure_log_file"] {
             section.unserved(notes, key);
         }
-        for key in [
-            "scrape_native_histograms",
-            "convert_classic_histograms_to_nhcb",
-            "always_scrape_classic_histograms",
-        ] {
-            section.unserved_flag(notes, key)?;
-        }
+        section.unserved_flag(notes, "convert_classic_histograms_to_nhcb")?;
         section.finish(notes)?;
         Ok(config)
     }

@@ -31,6 +31,7 @@ pub use http::{AuthConfig, HttpClientConfig, PasswordSource, Secret, TlsConfig};
 use reader::{At, Notes, Section};
 pub use scrape::{EscapingScheme, FileSdConfig, ScrapeConfig, ScrapeLimits, ScrapeProtocol, StaticConfig};
 pub use storage::StorageConfig;
+pub use units::{format_bytes, parse_bytes};
 
 /// A checked configuration. What is left out of the file has its default filled in.
 #[derive(Debug, Clone, PartialEq)]

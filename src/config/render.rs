@@ -1,10 +1,13 @@
 //! A configuration back as YAML.
 
-use promontory_tsdb::Labels;
+use std::time::Duration;
+
+use promontory_tsdb::{Labels, Retention};
 use serde_yaml_ng::{Mapping, Value};
 
 use super::http::{AuthConfig, HttpClientConfig, PasswordSource};
 use super::scrape::{ScrapeConfig, ScrapeLimits, ScrapeProtocol};
+use super::storage::StorageConfig;
 use super::units::{format_bytes, format_duration};
 use super::{Config, GlobalConfig};
 use crate::relabel::Rule;
@@ -14,11 +17,7 @@ const MASK: &str = "<secret>";
 pub(super) fn render(config: &Config) -> String {
     let mut root = Map::default();
     root.put("global", global(&config.global));
-    if let Some(time) = config.storage.retention_time {
-        let mut retention = Map::default();
-        retention.put("time", format_duration(time));
-        root.put("storage", nested("tsdb", nested("retention", retention)));
-    }
+    storage(&mut root, &config.storage);
     root.list("scrape_config_files", config.scrape_config_files.iter().map(|f| Value::from(f.as_str())));
     root.list("scrape_configs", config.scrape_configs.iter().map(job));
     serde_yaml_ng::to_string(&root.0).unwrap_or_else(|e| format!("<error creating config string: {e}>"))
@@ -59,6 +58,31 @@ impl From<Map> for Value {
     }
 }
 
+fn storage(root: &mut Map, config: &StorageConfig) {
+    let mut map = Map::default();
+    if let Some(Retention { time_ms, bytes, percentage }) = config.retention {
+        let mut retention = Map::default();
+        if let Some(ms) = time_ms {
+            retention.put("time", format_duration(Duration::from_millis(ms.unsigned_abs())));
+        }
+        if let Some(bytes) = bytes {
+            retention.put("size", format_bytes(bytes));
+        }
+        if let Some(percentage) = percentage {
+            retention.put("percentage", percentage);
+        }
+        map.put("tsdb", nested("retention", retention));
+    }
+    if let Some(max) = config.exemplars_max {
+        let mut exemplars = Map::default();
+        exemplars.put("max_exemplars", max as u64);
+        map.put("exemplars", exemplars);
+    }
+    if !map.0.is_empty() {
+        root.put("storage", map);
+    }
+}
+
 fn nested(key: &str, value: Map) -> Map {
     let mut map = Map::default();
     map.put(key, value);
@@ -73,6 +97,8 @@ fn global(global: &GlobalConfig) -> Value {
     map.put("evaluation_interval", format_duration(global.evaluation_interval));
     labels(&mut map, "external_labels", &global.external_labels);
     limits(&mut map, global.limits);
+    map.flag("scrape_native_histograms", global.scrape_native_histograms);
+    map.flag("always_scrape_classic_histograms", global.always_scrape_classic_histograms);
     map.flag("extra_scrape_metrics", global.extra_scrape_metrics);
     map.into()
 }
@@ -107,6 +133,8 @@ fn job(job: &ScrapeConfig) -> Value {
     let mut map = Map::default();
     map.put("job_name", job.job_name.as_str());
     map.flag("honor_labels", job.honor_labels);
+    map.flag("scrape_native_histograms", job.scrape_native_histograms);
+    map.flag("always_scrape_classic_histograms", job.always_scrape_classic_histograms);
     map.put("honor_timestamps", job.honor_timestamps);
     map.put("track_timestamps_staleness", job.track_timestamps_staleness);
     if !job.params.is_empty() {

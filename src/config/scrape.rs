@@ -8,7 +8,7 @@ use super::global::GlobalConfig;
 use super::http::HttpClientConfig;
 use super::join_directory;
 use super::reader::{Item, Notes, Result, Section};
-use crate::exposition::Format;
+use crate::exposition::{Format, PageFormat};
 use crate::relabel::{Action, NameValidation, Rule, RuleConfig};
 
 /// Service discovery mechanisms that Prometheus has and this build does not.
@@ -53,7 +53,7 @@ const UNSERVED_DISCOVERY: [&str; 35] = [
 /// A format to ask targets for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScrapeProtocol {
-    /// Length-delimited protobuf; accepted in files, never asked for.
+    /// Length-delimited protobuf, the format that has native histograms.
     PrometheusProto,
     /// Prometheus text 0.0.4.
     PrometheusText0_0_4,
@@ -74,6 +74,15 @@ impl ScrapeProtocol {
         Self::PrometheusText0_0_4,
     ];
 
+    /// As [`ScrapeProtocol::DEFAULT`], for jobs that scrape native histograms.
+    pub const PROTOBUF_FIRST: [Self; 5] = [
+        Self::PrometheusProto,
+        Self::OpenMetricsText1_0_0,
+        Self::OpenMetricsText0_0_1,
+        Self::PrometheusText1_0_0,
+        Self::PrometheusText0_0_4,
+    ];
+
     /// The name in config files.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -85,23 +94,25 @@ impl ScrapeProtocol {
         }
     }
 
-    /// The media type for an `Accept` header; `None` if this build does not read the format.
-    pub fn media_type(self) -> Option<&'static str> {
+    /// The media type for an `Accept` header.
+    pub fn media_type(self) -> &'static str {
         match self {
-            Self::PrometheusProto => None,
-            Self::PrometheusText0_0_4 => Some("text/plain;version=0.0.4"),
-            Self::PrometheusText1_0_0 => Some("text/plain;version=1.0.0"),
-            Self::OpenMetricsText0_0_1 => Some("application/openmetrics-text;version=0.0.1"),
-            Self::OpenMetricsText1_0_0 => Some("application/openmetrics-text;version=1.0.0"),
+            Self::PrometheusProto => {
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+            }
+            Self::PrometheusText0_0_4 => "text/plain;version=0.0.4",
+            Self::PrometheusText1_0_0 => "text/plain;version=1.0.0",
+            Self::OpenMetricsText0_0_1 => "application/openmetrics-text;version=0.0.1",
+            Self::OpenMetricsText1_0_0 => "application/openmetrics-text;version=1.0.0",
         }
     }
 
-    /// The parser for the format, if there is one.
-    pub fn format(self) -> Option<Format> {
+    /// How to read the format.
+    pub fn format(self) -> PageFormat {
         match self {
-            Self::PrometheusProto => None,
-            Self::PrometheusText0_0_4 | Self::PrometheusText1_0_0 => Some(Format::PrometheusText),
-            Self::OpenMetricsText0_0_1 | Self::OpenMetricsText1_0_0 => Some(Format::OpenMetrics),
+            Self::PrometheusProto => PageFormat::Protobuf,
+            Self::PrometheusText0_0_4 | Self::PrometheusText1_0_0 => PageFormat::Text(Format::PrometheusText),
+            Self::OpenMetricsText0_0_1 | Self::OpenMetricsText1_0_0 => PageFormat::Text(Format::OpenMetrics),
         }
     }
 
@@ -244,6 +255,10 @@ pub struct ScrapeConfig {
     pub scrape_timeout: Duration,
     /// Formats to ask for, best first.
     pub scrape_protocols: Vec<ScrapeProtocol>,
+    /// Whether native histograms are stored as such.
+    pub scrape_native_histograms: bool,
+    /// Whether classic buckets are stored beside native ones.
+    pub always_scrape_classic_histograms: bool,
     /// Format of pages that do not say what they are.
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
     /// Path on the target.
@@ -286,7 +301,9 @@ impl ScrapeConfig {
             scrape_protocols: global
                 .scrape_protocols
                 .clone()
-                .unwrap_or_else(|| ScrapeProtocol::DEFAULT.to_vec()),
+                .unwrap_or_else(|| default_protocols(global.scrape_native_histograms)),
+            scrape_native_histograms: global.scrape_native_histograms,
+            always_scrape_classic_histograms: global.always_scrape_classic_histograms,
             fallback_scrape_protocol: None,
             metrics_path: "/metrics".to_owned(),
             scheme: "http".to_owned(),
@@ -366,6 +383,15 @@ impl ScrapeConfig {
     }
 
     fn read_formats(&mut self, section: &mut Section, global: &GlobalConfig, notes: &Notes) -> Result<()> {
+        if let Some(native) = section.bool(notes, "scrape_native_histograms")? {
+            self.scrape_native_histograms = native;
+            if global.scrape_protocols.is_none() {
+                self.scrape_protocols = default_protocols(native);
+            }
+        }
+        if let Some(classic) = section.bool(notes, "always_scrape_classic_histograms")? {
+            self.always_scrape_classic_histograms = classic;
+        }
         if let Some(protocols) = read_protocols(section, notes)? {
             self.scrape_protocols = protocols;
         }
@@ -463,11 +489,7 @@ fn is_file_sd_pattern(path: &str) -> bool {
 }
 
 fn read_unserved(section: &mut Section, notes: &mut Notes) -> Result<()> {
-    for key in
-        ["scrape_native_histograms", "always_scrape_classic_histograms", "convert_classic_histograms_to_nhcb"]
-    {
-        section.unserved_flag(notes, key)?;
-    }
+    section.unserved_flag(notes, "convert_classic_histograms_to_nhcb")?;
     for key in
         ["scrape_failure_log_file", "native_histogram_bucket_limit", "native_histogram_min_bucket_factor"]
     {
@@ -477,6 +499,14 @@ fn read_unserved(section: &mut Section, notes: &mut Notes) -> Result<()> {
         section.unserved(notes, &format!("{mechanism}_sd_configs"));
     }
     Ok(())
+}
+
+/// What a job asks for that says nothing about it.
+fn default_protocols(native_histograms: bool) -> Vec<ScrapeProtocol> {
+    match native_histograms {
+        true => ScrapeProtocol::PROTOBUF_FIRST.to_vec(),
+        false => ScrapeProtocol::DEFAULT.to_vec(),
+    }
 }
 
 fn default_escaping(validation: NameValidation) -> EscapingScheme {

@@ -1,28 +1,22 @@
-//! The `storage` section: how long samples are kept.
+//! The `storage` section: how long samples are kept, and how many exemplars.
 
-use std::time::Duration;
+use promontory_tsdb::Retention;
 
-use super::reader::{Notes, Result, Section};
+use super::reader::{Item, Notes, Result, Section};
 
 /// How the data directory is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct StorageConfig {
-    /// How long to keep samples; comes before `--storage.tsdb.retention.time`.
-    pub retention_time: Option<Duration>,
-    /// Whether the file limits the size of the data, which this build does not do. Without a time, nothing
-    /// is deleted then: the default of 15 days is not what such a file asks for.
-    pub retention_by_size: bool,
+    /// What is kept; comes before the flags as a whole: a limit that is left out here does not hold.
+    pub retention: Option<Retention>,
+    /// How many exemplars are kept in memory, if the feature is enabled; `None` is the default.
+    pub exemplars_max: Option<usize>,
 }
 
 impl StorageConfig {
-    /// How long to keep samples, ms; `None` keeps all. `flags_ms` is what the command line says, `given`
-    /// whether that was asked for rather than being the default.
-    pub fn retention_ms(&self, flags_ms: Option<i64>, given: bool) -> Option<i64> {
-        match self.retention_time {
-            Some(time) => Some(i64::try_from(time.as_millis()).unwrap_or(i64::MAX)),
-            None if self.retention_by_size && !given => None,
-            None => flags_ms,
-        }
+    /// What is kept if the command line says `flags`.
+    pub fn retention_with(&self, flags: Retention) -> Retention {
+        self.retention.unwrap_or(flags)
     }
 
     pub(super) fn read(mut section: Section, notes: &mut Notes) -> Result<Self> {
@@ -31,35 +25,66 @@ impl StorageConfig {
             for key in ["out_of_order_time_window", "stale_series_compaction_threshold"] {
                 tsdb.unserved(notes, key);
             }
-            if let Some(retention) = tsdb.section(notes, "retention")? {
-                config = Self::read_retention(retention, notes)?;
+            if let Some(encoding) = tsdb.section(notes, "chunk_encoding")? {
+                read_chunk_encoding(encoding, notes)?;
+            }
+            if let Some(retention) = tsdb.take("retention").filter(|item| !item.is_null()) {
+                config.retention = Some(read_retention(retention.section(notes)?, notes)?);
             }
             tsdb.finish(notes)?;
         }
-        section.unserved(notes, "exemplars");
+        if let Some(mut exemplars) = section.section(notes, "exemplars")? {
+            if let Some(item) = exemplars.take("max_exemplars") {
+                // Compat: what is not positive keeps none.
+                let max: i64 = parsed(&item, notes, "a whole number")?;
+                config.exemplars_max = Some(usize::try_from(max).unwrap_or(0));
+            }
+            exemplars.finish(notes)?;
+        }
         section.finish(notes)?;
         Ok(config)
     }
+}
 
-    fn read_retention(mut section: Section, notes: &mut Notes) -> Result<Self> {
-        // Compat: zero is "not given", as for the flag.
-        let retention_time = section.duration(notes, "time")?.filter(|time| !time.is_zero());
-        let mut retention_by_size = false;
-        for key in ["size", "percentage"] {
-            if let Some(item) = section.take(key)
-                && item.string(notes)? != "0"
-            {
-                retention_by_size = true;
-                notes.warn(
-                    &item.at,
-                    match retention_time {
-                        Some(_) => "not supported yet; retention goes by time only",
-                        None => "not supported yet; unless a retention time is given, nothing is deleted",
-                    },
+fn read_retention(mut section: Section, notes: &mut Notes) -> Result<Retention> {
+    let time = section.duration(notes, "time")?.filter(|time| !time.is_zero());
+    let bytes = section.bytes(notes, "size")?.filter(|bytes| *bytes > 0);
+    let mut percentage = None;
+    if let Some(item) = section.take("percentage") {
+        let percent: f64 = parsed(&item, notes, "a number")?;
+        if !(0.0..=100.0).contains(&percent) {
+            let reason =
+                format!("'storage.tsdb.retention.percentage' must be in the range [0, 100], got {percent}");
+            return Err(notes.error(&item.at, reason));
+        }
+        percentage = Some(percent).filter(|percent| *percent > 0.0);
+        if percentage.is_some() && bytes.is_some() {
+            notes.warn(&item.at, "counts instead of storage.tsdb.retention.size, which is ignored");
+        }
+    }
+    section.finish(notes)?;
+    let time_ms = time.map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+    Ok(Retention { time_ms, bytes, percentage })
+}
+
+fn read_chunk_encoding(mut section: Section, notes: &mut Notes) -> Result<()> {
+    if let Some(item) = section.take("floats") {
+        match item.string(notes)?.as_str() {
+            "" | "xor" => {}
+            "xor2" => notes.warn(&item.at, "not supported yet; chunks are written as xor"),
+            other => {
+                let reason = format!(
+                    "'storage.tsdb.chunk_encoding.floats' must be 'xor' or 'xor2', or the field must be omitted \
+                     entirely, got {other:?}"
                 );
+                return Err(notes.error(&item.at, reason));
             }
         }
-        section.finish(notes)?;
-        Ok(Self { retention_time, retention_by_size })
     }
+    section.finish(notes)
+}
+
+fn parsed<T: std::str::FromStr>(item: &Item, notes: &Notes, what: &str) -> Result<T> {
+    let text = item.string(notes)?;
+    text.parse().map_err(|_| notes.error(&item.at, format!("expected {what}, found {text:?}")))
 }

@@ -185,44 +185,63 @@ fn unserved_keys_warn_once_each() {
             "prometheus.yml:16: scrape_configs[0].tls_config.server_name: not supported yet; ignored",
             "prometheus.yml:1: remote_write: not supported yet; ignored",
             "prometheus.yml:6: storage.tsdb.out_of_order_time_window: not supported yet; ignored",
-            "prometheus.yml:9: scrape_configs[0].scrape_native_histograms: not supported yet; ignored",
         ]
     );
 }
 
 #[test]
-fn retention_is_read_and_a_size_alone_is_warned_of() {
-    let read = |retention: &str| {
-        let (config, warnings) = parse(&format!("storage:\n  tsdb:\n    retention: {retention}\n")).unwrap();
-        (
-            config.storage.retention_time.map(|t| t.as_secs() / 86_400),
-            config.storage.retention_by_size,
-            warnings,
-        )
-    };
-    assert_eq!(read("{time: 90d}"), (Some(90), false, vec![]));
-    assert_eq!(read("{time: 0s}"), (None, false, vec![]));
-    for key in ["size: 100GB", "percentage: 80"] {
-        let (time, by_size, warnings) = read(&format!("{{{key}}}"));
-        assert_eq!((time, by_size, warnings.len()), (None, true, 1), "{warnings:?}");
-        assert!(warnings[0].contains("nothing is deleted"), "{warnings:?}");
-        let (time, by_size, warnings) = read(&format!("{{{key}, time: 1d}}"));
-        assert_eq!((time, by_size, warnings.len()), (Some(1), true, 1));
-    }
-    let effective = |keys: &str, flags_ms, given| {
+fn retention_of_the_file_stands_for_all_of_the_flags() {
+    let flags = Retention { time_ms: Some(1000), bytes: Some(5), percentage: None };
+    let effective = |keys: &str| {
         let (config, _) = parse(&format!("storage: {{tsdb: {{retention: {keys}}}}}\n")).unwrap();
-        config.storage.retention_ms(flags_ms, given)
+        config.storage.retention_with(flags)
     };
-    assert_eq!(effective("{time: 2s}", Some(1000), true), Some(2000));
-    assert_eq!(effective("{size: 1GB}", Some(1000), false), None);
-    assert_eq!(effective("{size: 1GB}", Some(1000), true), Some(1000));
-    assert_eq!(effective("{}", Some(1000), false), Some(1000));
-    let shown = good("storage: {tsdb: {retention: {time: 90d}}}\n").to_yaml();
-    assert!(shown.contains("storage:\n  tsdb:\n    retention:\n      time: 90d\n"), "{shown}");
+    let day = 86_400_000;
+    assert_eq!(effective("{time: 90d}"), Retention { time_ms: Some(90 * day), ..Retention::default() });
+    assert_eq!(effective("{size: 1GB}"), Retention { bytes: Some(1 << 30), ..Retention::default() });
+    assert_eq!(effective("{percentage: 12.5}"), Retention { percentage: Some(12.5), ..Retention::default() });
+    assert_eq!(effective("{time: 0s}"), Retention::default());
+    assert_eq!(effective(""), flags);
+    let (_, warnings) = parse("storage: {tsdb: {retention: {size: 1GB, percentage: 80}}}\n").unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let shown = good("storage: {tsdb: {retention: {time: 90d, size: 1GB}}}\n").to_yaml();
+    assert!(
+        shown.contains("storage:\n  tsdb:\n    retention:\n      time: 90d\n      size: 1GiB\n"),
+        "{shown}"
+    );
     bad(
         "storage: {tsdb: {retention: {tim: 90d}}}\n",
         "prometheus.yml:1: storage.tsdb.retention.tim: unknown key",
     );
+    bad(
+        "storage: {tsdb: {retention: {percentage: 101}}}\n",
+        "prometheus.yml:1: storage.tsdb.retention.percentage: 'storage.tsdb.retention.percentage' must be in the range [0, 100], got 101",
+    );
+}
+
+#[test]
+fn storage_keys_have_their_checks() {
+    assert_eq!(good("storage: {exemplars: {max_exemplars: 7}}\n").storage.exemplars_max, Some(7));
+    assert_eq!(good("storage: {exemplars: {max_exemplars: -1}}\n").storage.exemplars_max, Some(0));
+    good("storage: {tsdb: {chunk_encoding: {floats: xor}}}\n");
+    let error = parse("storage: {tsdb: {chunk_encoding: {floats: zip}}}\n").unwrap_err();
+    assert!(error.contains("must be 'xor' or 'xor2'"), "{error}");
+}
+
+#[test]
+fn native_histograms_are_asked_for_in_protobuf() {
+    let protocols = |text: &str| good(text).scrape_configs[0].scrape_protocols.clone();
+    let job = "scrape_configs:\n- job_name: a\n";
+    assert_eq!(protocols(job), ScrapeProtocol::DEFAULT);
+    assert_eq!(
+        protocols(&format!("{job}  scrape_native_histograms: true\n")),
+        ScrapeProtocol::PROTOBUF_FIRST
+    );
+    let global = format!("global: {{scrape_native_histograms: true}}\n{job}");
+    assert_eq!(protocols(&global), ScrapeProtocol::PROTOBUF_FIRST);
+    assert_eq!(protocols(&format!("{global}  scrape_native_histograms: false\n")), ScrapeProtocol::DEFAULT);
+    let own = format!("{global}  scrape_protocols: [PrometheusText0.0.4]\n");
+    assert_eq!(protocols(&own), [ScrapeProtocol::PrometheusText0_0_4]);
 }
 
 #[test]

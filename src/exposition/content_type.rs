@@ -11,11 +11,21 @@ pub enum Format {
     OpenMetrics,
 }
 
-impl Format {
+/// How to read a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PageFormat {
+    /// Line by line.
+    Text(Format),
+    /// Length-prefixed protobuf messages.
+    Protobuf,
+}
+
+impl PageFormat {
     fn from_media_type(media_type: &str) -> Option<Self> {
         match media_type {
-            "text/plain" => Some(Self::PrometheusText),
-            "application/openmetrics-text" => Some(Self::OpenMetrics),
+            "text/plain" => Some(Self::Text(Format::PrometheusText)),
+            "application/openmetrics-text" => Some(Self::Text(Format::OpenMetrics)),
+            "application/vnd.google.protobuf" => Some(Self::Protobuf),
             _ => None,
         }
     }
@@ -36,9 +46,6 @@ impl Format {
             Problem::Damaged
         } else if let Some(format) = Self::from_media_type(&media_type) {
             return Ok(format);
-        } else if media_type == "application/vnd.google.protobuf" {
-            // A fallback is for bodies that do not say what they are; this one does.
-            return Err(error(Problem::Protobuf));
         } else {
             Problem::Unknown
         };
@@ -61,7 +68,6 @@ enum Problem {
     Blank,
     Damaged,
     Unknown,
-    Protobuf,
 }
 
 /// A `Content-Type` that names no format that is read, with no fallback to use instead.
@@ -88,7 +94,6 @@ impl fmt::Display for UnsupportedContentType {
                 f,
                 "received unsupported Content-Type {content_type} and no fallback_scrape_protocol specified for target"
             ),
-            Problem::Protobuf => write!(f, "not supported yet: protobuf exposition, received {content_type}"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Exposition formats: what a target's page says, entry by entry.
 //!
-//! [`Parser`] walks a body in Prometheus text (0.0.4, 1.0.0) or OpenMetrics text (0.0.1, 1.0.0)
+//! [`ProtobufPage`] reads the protobuf format, the one with native histograms. [`Parser`] walks a body in Prometheus text (0.0.4, 1.0.0) or OpenMetrics text (0.0.1, 1.0.0)
 //! without copying it. The text of a series (name and braces, as written) identifies it from one
 //! scrape to the next, so a caller that keeps a cache by text needs labels only for a text that it
 //! has not seen: [`Series::labels_into`].
@@ -16,20 +16,22 @@
 //! [`ParseError`] carries the line, counted from 1, and a reason in upstream's words.
 //!
 //! # Source
-//! <https://github.com/prometheus/prometheus/tree/v3.14.0/model/textparse>. Differences: exemplars
-//! are checked and skipped; native histograms have no text form.
+//! <https://github.com/prometheus/prometheus/tree/v3.14.0/model/textparse>. Native
+//! histograms have no text form.
 
 mod content_type;
 mod lexer;
 mod metadata;
 mod number;
 mod parser;
+mod protobuf;
 #[cfg(test)]
 mod tests;
 
-pub use content_type::{Format, UnsupportedContentType};
+pub use content_type::{Format, PageFormat, UnsupportedContentType};
 pub use metadata::MetricType;
-pub use parser::{Entry, ParseError, Parser, Series};
+pub use parser::{Entry, ParseError, ParsedExemplar, Parser, Series};
+pub use protobuf::{ProtobufOptions, ProtobufPage};
 
 /// Bytes from a target, quoted for an error message and cut if they are long.
 fn quote(bytes: &[u8]) -> String {

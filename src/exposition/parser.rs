@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use promontory_tsdb::histogram::HistogramValue;
 use promontory_tsdb::sample::NORMAL_NAN_BITS;
-use promontory_tsdb::{LabelsBuilder, METRIC_NAME};
+use promontory_tsdb::{Labels, LabelsBuilder, METRIC_NAME};
 
 use super::lexer::{Lexer, Token, is_name_byte, is_name_start};
 use super::metadata::MetricType;
@@ -16,6 +17,8 @@ use super::{Format, quote};
 pub enum Entry<'a> {
     /// A sample of a series.
     Series(Series<'a>),
+    /// A native histogram of a series, whose `value` means nothing (protobuf).
+    Histogram(Series<'a>, HistogramValue),
     /// The type of a metric family.
     Type {
         /// Name of the family.
@@ -50,10 +53,29 @@ pub struct Series<'a> {
     pub value: f64,
     /// The timestamp if the line has one, ms.
     pub timestamp_ms: Option<i64>,
-    format: Format,
-    metric_type: MetricType,
+    pub(super) form: SeriesForm,
+    pub(super) metric_type: MetricType,
     /// Offset of `text` in the body.
-    at: usize,
+    pub(super) at: usize,
+}
+
+/// What the text of a series is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SeriesForm {
+    Text(Format),
+    /// A key made by [`super::protobuf`].
+    Protobuf,
+}
+
+/// An exemplar as the page has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParsedExemplar {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its value.
+    pub value: f64,
+    /// Its timestamp if it has one, ms.
+    pub timestamp_ms: Option<i64>,
 }
 
 /// What is wrong with a body.
@@ -83,13 +105,15 @@ pub struct Parser<'a> {
     body: &'a [u8],
     at: usize,
     metric_type: MetricType,
+    /// Of the entry that was read last.
+    exemplar: Option<Box<ParsedExemplar>>,
     done: bool,
 }
 
 impl<'a> Parser<'a> {
     /// A parser at the start of `body`.
     pub fn new(format: Format, body: &'a [u8]) -> Self {
-        Self { format, body, at: 0, metric_type: MetricType::Unknown, done: false }
+        Self { format, body, at: 0, metric_type: MetricType::Unknown, exemplar: None, done: false }
     }
 
     /// The next entry, found faster if the next line is of the series whose text is `expected`.
@@ -100,6 +124,9 @@ impl<'a> Parser<'a> {
     pub fn next_expecting(&mut self, expected: &[u8]) -> Option<Result<Entry<'a>, ParseError>> {
         if self.done {
             return None;
+        }
+        if self.exemplar.is_some() {
+            self.exemplar = None;
         }
         if let Some(series) = self.fast_series(expected) {
             return Some(Ok(Entry::Series(series)));
@@ -156,16 +183,18 @@ impl<'a> Parser<'a> {
             text: &body[at..text_end],
             value,
             timestamp_ms,
-            format: self.format,
+            form: SeriesForm::Text(self.format),
             metric_type: self.metric_type,
             at,
         })
     }
 
     fn slow_entry(&mut self) -> Option<Result<Entry<'a>, ParseError>> {
-        let mut line = Line { lexer: Lexer::new(self.format, self.body, self.at), start: self.at };
+        let lexer = Lexer::new(self.format, self.body, self.at);
+        let mut line = Line { lexer, start: self.at, exemplar: None };
         let entry = line.entry(self.metric_type);
         let at = line.lexer.at;
+        self.exemplar = line.exemplar.take();
         match entry {
             Ok(Some(entry)) => {
                 self.at = at.min(self.body.len());
@@ -177,6 +206,11 @@ impl<'a> Parser<'a> {
             Ok(None) => None,
             Err(reason) => Some(Err(ParseError { line: self.line_at(line.start), reason })),
         }
+    }
+
+    /// The exemplar of the series that came last, if it has one.
+    pub fn exemplar(&self) -> Option<&ParsedExemplar> {
+        self.exemplar.as_deref()
     }
 
     /// How many bytes have been read.
@@ -261,7 +295,11 @@ impl Series<'_> {
     /// # Errors
     /// If the text is not a well-formed series; the line is not filled in, see [`Parser::locate`].
     pub fn labels_into(&self, builder: &mut LabelsBuilder) -> Result<(), ParseError> {
-        let mut line = Line { lexer: Lexer::new(self.format, self.text, 0), start: 0 };
+        let format = match self.form {
+            SeriesForm::Text(format) => format,
+            SeriesForm::Protobuf => return super::protobuf::labels_into(self.text, builder),
+        };
+        let mut line = Line { lexer: Lexer::new(format, self.text, 0), start: 0, exemplar: None };
         let mut put = |part: Part<'_>| -> Result<(), String> {
             let (name, value) = match part {
                 Part::Name(name) => (Cow::Borrowed(METRIC_NAME), text(name)?),
@@ -303,6 +341,7 @@ type Sink<'s> = &'s mut dyn FnMut(Part<'_>) -> Result<(), String>;
 struct Line<'a> {
     lexer: Lexer<'a>,
     start: usize,
+    exemplar: Option<Box<ParsedExemplar>>,
 }
 
 impl<'a> Line<'a> {
@@ -410,7 +449,8 @@ impl<'a> Line<'a> {
             Format::PrometheusText => self.text_suffix(next)?,
             Format::OpenMetrics => self.open_metrics_suffix(next)?,
         };
-        Ok(Series { text, value, timestamp_ms, format: self.lexer.format(), metric_type, at: start })
+        let form = SeriesForm::Text(self.lexer.format());
+        Ok(Series { text, value, timestamp_ms, form, metric_type, at: start })
     }
 
     /// Name and labels. Returns where they end, and the token behind them.
@@ -530,8 +570,15 @@ impl<'a> Line<'a> {
         Ok((value, timestamp))
     }
 
-    /// Checks an exemplar and forgets it.
+    /// Reads an exemplar up to the end of its line.
     fn exemplar(&mut self) -> Result<(), String> {
+        let mut builder = LabelsBuilder::default();
+        let mut put = |part: Part<'_>| -> Result<(), String> {
+            if let Part::Label(name, value) = part {
+                builder.set(&text(name)?, &text(value)?);
+            }
+            Ok(())
+        };
         let mut token = self.lexer.next();
         while token != Token::BraceClose {
             if !matches!(token, Token::LabelName | Token::Quoted) {
@@ -539,18 +586,23 @@ impl<'a> Line<'a> {
             }
             let name = unquoted(self.lexer.token());
             token = self.lexer.next();
-            token = self.label_value(name, token, &mut |_| Ok(()))?;
+            token = self.label_value(name, token, &mut put)?;
         }
-        match self.lexer.next() {
+        let labels = builder.build();
+        let value = match self.lexer.next() {
             Token::Value => self.number(&self.lexer.token()[1..])?,
             got => return Err(self.unexpected("expected value after exemplar labels", got)),
         };
-        match self.lexer.next() {
-            Token::Linebreak => return Ok(()),
+        let timestamp = match self.lexer.next() {
+            Token::Linebreak => {
+                self.exemplar = Some(Box::new(ParsedExemplar { labels, value, timestamp_ms: None }));
+                return Ok(());
+            }
             Token::Timestamp => self.timestamp_seconds("exemplar timestamp")?,
             Token::Eof => return Err(NO_EOF.to_owned()),
             got => return Err(self.unexpected("expected timestamp or comment", got)),
         };
+        self.exemplar = Some(Box::new(ParsedExemplar { labels, value, timestamp_ms: Some(timestamp) }));
         match self.lexer.next() {
             Token::Linebreak => Ok(()),
             got => Err(self.unexpected("expected next entry after exemplar timestamp", got)),

@@ -270,12 +270,28 @@ fn expected_series_is_taken_only_when_it_is_there() {
 }
 
 #[test]
+fn exemplars_come_with_their_series() {
+    let body = b"a_total 1 # {trace_id=\"x\\\"y\"} 0.5 12.345\na_total{b=\"c\"} 2\nc 1 # {} 7\n# EOF\n";
+    let mut parser = Parser::new(Format::OpenMetrics, body);
+    let mut next = || {
+        parser.next().unwrap().unwrap();
+        parser.exemplar().map(|e| (e.labels.to_string(), e.value, e.timestamp_ms))
+    };
+    assert_eq!(next(), Some((r#"{trace_id="x\"y"}"#.to_owned(), 0.5, Some(12_345))));
+    assert_eq!(next(), None);
+    assert_eq!(next(), Some(("{}".to_owned(), 7.0, None)));
+}
+
+#[test]
 fn content_type_picks_the_format() {
-    let of = |ct: &str, fallback| Format::from_content_type(ct, fallback).map_err(|e| e.to_string());
-    assert_eq!(of("text/plain; version=0.0.4; charset=utf-8", None), Ok(Format::PrometheusText));
-    assert_eq!(of("Application/OpenMetrics-Text;version=1.0.0", None), Ok(Format::OpenMetrics));
-    assert_eq!(of("", Some(Format::PrometheusText)), Ok(Format::PrometheusText));
-    assert_eq!(of("text/html", Some(Format::OpenMetrics)), Ok(Format::OpenMetrics));
+    const PROMETHEUS_TEXT: PageFormat = PageFormat::Text(Format::PrometheusText);
+    const OPEN_METRICS: PageFormat = PageFormat::Text(Format::OpenMetrics);
+    let of = |ct: &str, fallback| PageFormat::from_content_type(ct, fallback).map_err(|e| e.to_string());
+    assert_eq!(of("text/plain; version=0.0.4; charset=utf-8", None), Ok(PROMETHEUS_TEXT));
+    assert_eq!(of("Application/OpenMetrics-Text;version=1.0.0", None), Ok(OPEN_METRICS));
+    assert_eq!(of("application/vnd.google.protobuf; encoding=delimited", None), Ok(PageFormat::Protobuf));
+    assert_eq!(of("", Some(PROMETHEUS_TEXT)), Ok(PROMETHEUS_TEXT));
+    assert_eq!(of("text/html", Some(OPEN_METRICS)), Ok(OPEN_METRICS));
     assert_eq!(
         of("", None).unwrap_err(),
         "non-compliant scrape target sending blank Content-Type and no fallback_scrape_protocol specified for target"

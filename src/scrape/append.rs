@@ -11,17 +11,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use promontory_tsdb::exemplar::{Exemplar, ExemplarError};
+use promontory_tsdb::histogram::HistogramValue;
+use promontory_tsdb::metadata::{Metadata, MetricKind};
 use promontory_tsdb::{
     AppendError, Error, Labels, LabelsBuilder, METRIC_NAME, SeriesRef, TimestampMs, stale_nan,
 };
 
-use super::cache::{Cache, Known, Page};
+use super::cache::{Cache, Known, Page, Slot};
 use super::metadata::Line;
 use super::metrics::Counters;
-use super::storage::{Append, Storage};
+use super::storage::{Append, Storage, Takes};
 use super::target::Target;
 use crate::config::ScrapeConfig;
-use crate::exposition::{Entry, Format, Parser, Series};
+use crate::exposition::{
+    Entry, MetricType, PageFormat, ParsedExemplar, Parser, ProtobufOptions, ProtobufPage, Series,
+};
 use crate::relabel;
 
 /// Series that every scrape leaves besides what the page says, in the order they are stored.
@@ -75,17 +80,28 @@ struct Refused {
     out_of_order: u64,
     duplicate: u64,
     out_of_bounds: u64,
+    exemplars_out_of_order: u64,
     over_sample_limit: bool,
+}
+
+/// The family that a page speaks of.
+#[derive(Debug, Default)]
+struct CurrentFamily {
+    name: Vec<u8>,
+    /// Whether this page says something new about it.
+    has_changed: bool,
 }
 
 /// One page on its way in.
 struct Run<'a> {
     ingest: &'a mut Ingest,
     app: &'a mut dyn Append,
+    takes: Takes,
     t: TimestampMs,
     counts: Counts,
     refused: Refused,
     appended: u64,
+    family: CurrentFamily,
 }
 
 impl Ingest {
@@ -225,10 +241,30 @@ impl Ingest {
         t: TimestampMs,
         counts: &mut Counts,
     ) -> Result<(), String> {
-        let fallback = self.config.fallback_scrape_protocol.and_then(|p| p.format());
-        let format = Format::from_content_type(content_type, fallback).map_err(|e| e.to_string())?;
-        let mut run = Run { ingest: self, app, t, counts: *counts, refused: Refused::default(), appended: 0 };
-        let result = run.entries(Parser::new(format, body));
+        let fallback = self.config.fallback_scrape_protocol.map(|p| p.format());
+        let format = PageFormat::from_content_type(content_type, fallback).map_err(|e| e.to_string())?;
+        let takes = app.takes();
+        let options = ProtobufOptions {
+            native_histograms: self.config.scrape_native_histograms && takes.histograms,
+            classic_beside_native: self.config.always_scrape_classic_histograms,
+        };
+        let mut run = Run {
+            ingest: self,
+            app,
+            takes,
+            t,
+            counts: *counts,
+            refused: Refused::default(),
+            appended: 0,
+            family: CurrentFamily::default(),
+        };
+        let result = match format {
+            PageFormat::Text(format) => run.text(Parser::new(format, body)),
+            PageFormat::Protobuf => match ProtobufPage::parse(body, options) {
+                Ok(page) => run.protobuf(&page),
+                Err(e) => Err(e.to_string()),
+            },
+        };
         *counts = run.counts;
         let refused = run.refused;
         self.note_refused(&refused);
@@ -246,11 +282,13 @@ impl Ingest {
         self.counters.samples_out_of_order.add(refused.out_of_order);
         self.counters.samples_duplicate.add(refused.duplicate);
         self.counters.samples_out_of_bounds.add(refused.out_of_bounds);
+        self.counters.exemplars_out_of_order.add(refused.exemplars_out_of_order);
         let target = self.target.key.shown_url.as_str();
         for (dropped, why) in [
             (refused.out_of_order, "out-of-order samples"),
             (refused.duplicate, "samples with different value but same timestamp"),
             (refused.out_of_bounds, "samples that are too old or too far into the future"),
+            (refused.exemplars_out_of_order, "out-of-order exemplars"),
         ] {
             if dropped > 0 {
                 tracing::warn!(job = self.config.job_name, target, dropped, "dropped {why}");
@@ -259,9 +297,12 @@ impl Ingest {
     }
 
     /// The labels that a series is stored under; empty if relabelling drops it.
-    fn labels(&self, series: &Series<'_>, parser: &Parser<'_>) -> Result<Labels, String> {
+    fn labels(&self, series: &Series<'_>, parser: Option<&Parser<'_>>) -> Result<Labels, String> {
         let mut builder = LabelsBuilder::default();
-        series.labels_into(&mut builder).map_err(|e| parser.locate(series, e).to_string())?;
+        series.labels_into(&mut builder).map_err(|e| match parser {
+            Some(parser) => parser.locate(series, e).to_string(),
+            None => e.to_string(),
+        })?;
         add_target_labels(&mut builder, &self.target.labels, self.config.honor_labels);
         if !relabel::apply(&self.config.metric_relabel_configs, &mut builder) {
             return Ok(Labels::default());
@@ -354,40 +395,152 @@ fn add_target_labels(builder: &mut LabelsBuilder, target: &Labels, honor_labels:
     }
 }
 
+/// The value of a sample.
+#[derive(Debug, Clone, Copy)]
+enum Value<'a> {
+    Float(f64),
+    Histogram(&'a HistogramValue),
+}
+
+/// A sample that was stored.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    series: SeriesRef,
+    /// `None` if the cache is full.
+    slot: Option<Slot>,
+    t: TimestampMs,
+    is_new: bool,
+}
+
 impl Run<'_> {
-    fn entries(&mut self, mut parser: Parser<'_>) -> Result<(), String> {
+    fn text(&mut self, mut parser: Parser<'_>) -> Result<(), String> {
         while let Some(entry) = parser.next_expecting(self.ingest.cache.expected()) {
             match entry.map_err(|e| e.to_string())? {
-                Entry::Series(series) => self.series(&series, &parser)?,
-                Entry::Type { metric, metric_type } => {
-                    self.ingest.target.metadata.set(metric, &Line::Type(metric_type));
+                Entry::Series(series) => {
+                    let stored = self.sample(&series, Value::Float(series.value), Some(&parser))?;
+                    if self.takes.exemplars
+                        && let (Some(stored), Some(exemplar)) = (stored, parser.exemplar())
+                    {
+                        self.exemplars(stored, std::slice::from_ref(exemplar));
+                    }
                 }
-                Entry::Help { metric, text } => {
-                    self.ingest.target.metadata.set(metric, &Line::Help(&text));
-                }
-                Entry::Unit { metric, unit } => {
-                    self.ingest.target.metadata.set(metric, &Line::Unit(unit));
-                }
-                Entry::Comment(_) => {}
+                other => self.metadata(&other),
             }
         }
         Ok(())
     }
 
+    fn protobuf(&mut self, page: &ProtobufPage<'_>) -> Result<(), String> {
+        for (entry, exemplars) in page.entries() {
+            let stored = match &entry {
+                Entry::Series(series) => self.sample(series, Value::Float(series.value), None)?,
+                Entry::Histogram(series, value) => self.sample(series, Value::Histogram(value), None)?,
+                other => {
+                    self.metadata(other);
+                    continue;
+                }
+            };
+            if self.takes.exemplars
+                && let Some(stored) = stored
+                && !exemplars.is_empty()
+            {
+                self.exemplars(stored, exemplars);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what a page says about a family.
+    fn metadata(&mut self, entry: &Entry<'_>) {
+        let (metric, line) = match entry {
+            Entry::Type { metric, metric_type } => (*metric, Line::Type(*metric_type)),
+            Entry::Help { metric, text } => (*metric, Line::Help(text)),
+            Entry::Unit { metric, unit } => (*metric, Line::Unit(unit)),
+            Entry::Series(_) | Entry::Histogram(..) | Entry::Comment(_) => return,
+        };
+        let has_changed = self.ingest.target.metadata.set(metric, &line);
+        if self.takes.metadata {
+            self.family.name.clear();
+            self.family.name.extend_from_slice(metric);
+            self.family.has_changed = has_changed;
+        }
+    }
+
+    /// Stores exemplars of a sample; one that is refused does not fail the scrape.
+    fn exemplars(&mut self, stored: Stored, exemplars: &[ParsedExemplar]) {
+        let Some(slot) = stored.slot else { return };
+        let (_, labels) = self.ingest.cache.series(slot);
+        let mut late = 0;
+        for e in exemplars {
+            let exemplar = Exemplar {
+                labels: e.labels.clone(),
+                value: e.value,
+                timestamp: e.timestamp_ms.unwrap_or(stored.t),
+                has_timestamp: e.timestamp_ms.is_some(),
+            };
+            match self.app.append_exemplar(stored.series, labels, exemplar) {
+                Ok(()) => {}
+                Err(ExemplarError::OutOfOrder) => late += 1,
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "an exemplar was refused");
+                }
+            }
+        }
+        // If only some are late, the others are an update of what is there.
+        if late == exemplars.len() as u64 {
+            self.refused.exemplars_out_of_order += late;
+        }
+    }
+
+    /// Says what a series is about, if that is new.
+    fn describe(&mut self, stored: Stored) {
+        let Some(slot) = stored.slot.filter(|_| stored.is_new || self.family.has_changed) else { return };
+        let name = &self.family.name;
+        let Some(family) = self.ingest.target.metadata.get(name) else { return };
+        let (_, labels) = self.ingest.cache.series(slot);
+        if is_of_family(labels.metric_name().as_bytes(), name, family.metric_type) {
+            let kind = metric_kind(family.metric_type);
+            let metadata = Metadata { kind, unit: family.unit, help: family.help };
+            self.app.set_metadata(stored.series, metadata);
+        }
+    }
+
     #[inline]
-    fn series(&mut self, series: &Series<'_>, parser: &Parser<'_>) -> Result<(), String> {
+    fn sample(
+        &mut self,
+        series: &Series<'_>,
+        value: Value<'_>,
+        parser: Option<&Parser<'_>>,
+    ) -> Result<Option<Stored>, String> {
+        let stored = self.store(series, value, parser)?;
+        if self.takes.metadata
+            && let Some(stored) = stored
+        {
+            self.describe(stored);
+        }
+        Ok(stored)
+    }
+
+    #[inline]
+    fn store(
+        &mut self,
+        series: &Series<'_>,
+        value: Value<'_>,
+        parser: Option<&Parser<'_>>,
+    ) -> Result<Option<Stored>, String> {
         self.counts.scraped += 1;
         let own_timestamp = series.timestamp_ms.filter(|_| self.ingest.config.honor_timestamps);
         let tracked = own_timestamp.is_none() || self.ingest.config.track_timestamps_staleness;
         let t = own_timestamp.unwrap_or(self.t);
+        let mut stored = None;
         match self.ingest.cache.look_up(series.text) {
-            Known::Dropped => return Ok(()),
+            Known::Dropped => return Ok(None),
             Known::Series { again: true, .. } if own_timestamp.is_none() => self.refused.duplicate += 1,
             Known::Series { slot, .. } => {
                 let cache = &mut self.ingest.cache;
                 let (known, labels) = cache.series(slot);
                 let limit = self.ingest.config.limits.samples;
-                let found = append(self.app, &mut self.appended, limit, known, labels, t, series.value);
+                let found = append(self.app, &mut self.appended, limit, known, labels, t, value);
                 if let Some(found) = accept(&mut self.refused, found)? {
                     if found != known {
                         cache.set_series(slot, found);
@@ -395,6 +548,7 @@ impl Run<'_> {
                     if tracked {
                         cache.track(slot);
                     }
+                    stored = Some(Stored { series: found, slot: Some(slot), t, is_new: false });
                 }
             }
             Known::New => {
@@ -402,11 +556,11 @@ impl Run<'_> {
                 let cache = &mut self.ingest.cache;
                 if labels.is_empty() {
                     cache.insert(series.text, SeriesRef::default(), labels);
-                    return Ok(());
+                    return Ok(None);
                 }
                 let limit = self.ingest.config.limits.samples;
                 let none = SeriesRef::default();
-                let found = append(self.app, &mut self.appended, limit, none, &labels, t, series.value);
+                let found = append(self.app, &mut self.appended, limit, none, &labels, t, value);
                 // A series that is refused is not remembered, so that no marker is written for it.
                 if let Some(found) = accept(&mut self.refused, found)? {
                     let slot = cache.insert(series.text, found, labels);
@@ -414,11 +568,46 @@ impl Run<'_> {
                         cache.track(slot);
                     }
                     self.counts.series_added += u64::from(!self.refused.over_sample_limit);
+                    stored = Some(Stored { series: found, slot, t, is_new: true });
                 }
             }
         }
         self.counts.kept += 1;
-        Ok(())
+        Ok(stored)
+    }
+}
+
+/// Whether a series is one of those that a family of this name and type has.
+///
+/// Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/scrape/scrape.go> (`isSeriesPartOfFamily`).
+fn is_of_family(series: &[u8], family: &[u8], metric_type: MetricType) -> bool {
+    let suffixes: &[&[u8]] = match metric_type {
+        MetricType::Counter => &[b"_total"],
+        MetricType::Histogram => &[b"_bucket", b"_sum", b"_count"],
+        MetricType::GaugeHistogram => &[b"_bucket", b"_gsum", b"_gcount"],
+        MetricType::Summary => &[b"_sum", b"_count"],
+        MetricType::Info => &[b"_info"],
+        MetricType::Gauge | MetricType::StateSet | MetricType::Unknown => &[],
+    };
+    let stem = |name: &[u8]| suffixes.iter().find_map(|s| name.strip_suffix(*s)).unwrap_or(name).to_vec();
+    // Prometheus text names the family of a counter or an info with the suffix.
+    let family = match metric_type {
+        MetricType::Counter | MetricType::Info => stem(family),
+        _ => family.to_vec(),
+    };
+    stem(series) == family
+}
+
+fn metric_kind(metric_type: MetricType) -> MetricKind {
+    match metric_type {
+        MetricType::Counter => MetricKind::Counter,
+        MetricType::Gauge => MetricKind::Gauge,
+        MetricType::Histogram => MetricKind::Histogram,
+        MetricType::GaugeHistogram => MetricKind::GaugeHistogram,
+        MetricType::Summary => MetricKind::Summary,
+        MetricType::Info => MetricKind::Info,
+        MetricType::StateSet => MetricKind::StateSet,
+        MetricType::Unknown => MetricKind::Unknown,
     }
 }
 
@@ -431,10 +620,13 @@ fn append(
     known: SeriesRef,
     labels: &Labels,
     t: TimestampMs,
-    v: f64,
+    value: Value<'_>,
 ) -> Option<Result<SeriesRef, Error>> {
     *appended += 1;
-    (limit == 0 || *appended <= limit).then(|| app.append(known, labels, t, v))
+    (limit == 0 || *appended <= limit).then(|| match value {
+        Value::Float(v) => app.append(known, labels, t, v),
+        Value::Histogram(value) => app.append_histogram(known, labels, t, value),
+    })
 }
 
 /// Sorts out what is wrong with the sample from what is wrong with the scrape.

@@ -182,8 +182,7 @@ fn accept(protocols: &[ScrapeProtocol], escaping: &str) -> String {
     let mut weight = FIRST_WEIGHT;
     let mut out = String::new();
     for protocol in protocols {
-        let Some(media_type) = protocol.media_type() else { continue };
-        out.push_str(media_type);
+        out.push_str(protocol.media_type());
         if matches!(protocol, ScrapeProtocol::PrometheusText1_0_0 | ScrapeProtocol::OpenMetricsText1_0_0) {
             out.push_str(&format!(";escaping={escaping}"));
         }

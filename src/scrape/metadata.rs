@@ -24,6 +24,8 @@ pub struct MetricMetadata {
 struct Family {
     metadata: MetricMetadata,
     seen: u64,
+    /// The scrape that last said something new.
+    changed: u64,
 }
 
 /// Metadata of one target.
@@ -45,20 +47,32 @@ pub(super) enum Line<'a> {
 }
 
 impl MetadataStore {
-    /// Takes a line in. Allocates only for what is new.
-    pub(super) fn set(&self, metric: &[u8], line: &Line<'_>) {
+    /// Takes a line in, and says whether this scrape has said anything new about the family. Allocates only
+    /// for what is new.
+    pub(super) fn set(&self, metric: &[u8], line: &Line<'_>) -> bool {
         let mut families = self.0.lock();
         let scrape = families.scrape;
         if !families.by_name.contains_key(metric) {
-            families.by_name.insert(metric.into(), Family::default());
+            families.by_name.insert(metric.into(), Family { changed: scrape, ..Family::default() });
         }
-        let Some(family) = families.by_name.get_mut(metric) else { return };
+        let Some(family) = families.by_name.get_mut(metric) else { return false };
         family.seen = scrape;
-        match line {
-            Line::Type(metric_type) => family.metadata.metric_type = *metric_type,
+        let has_changed = match line {
+            Line::Type(metric_type) => {
+                std::mem::replace(&mut family.metadata.metric_type, *metric_type) != *metric_type
+            }
             Line::Help(text) => set_text(&mut family.metadata.help, text),
             Line::Unit(text) => set_text(&mut family.metadata.unit, text),
+        };
+        if has_changed {
+            family.changed = scrape;
         }
+        family.changed == scrape
+    }
+
+    /// What is known of a family.
+    pub(super) fn get(&self, metric: &[u8]) -> Option<MetricMetadata> {
+        self.0.lock().by_name.get(metric).map(|family| family.metadata.clone())
     }
 
     /// Ends a good scrape.
@@ -82,8 +96,10 @@ impl MetadataStore {
     }
 }
 
-fn set_text(to: &mut String, text: &[u8]) {
-    if to.as_bytes() != text {
+fn set_text(to: &mut String, text: &[u8]) -> bool {
+    let is_new = to.as_bytes() != text;
+    if is_new {
         *to = String::from_utf8_lossy(text).into_owned();
     }
+    is_new
 }

@@ -16,6 +16,7 @@ pub(crate) struct Counters {
     pub(super) samples_duplicate: Counter,
     pub(super) samples_out_of_order: Counter,
     pub(super) samples_out_of_bounds: Counter,
+    pub(super) exemplars_out_of_order: Counter,
     pub(super) cache_flush_forced: Counter,
     pub(super) pools: Counter,
     pub(super) pools_failed: Counter,
@@ -82,6 +83,7 @@ impl Counters {
             samples_duplicate: self.samples_duplicate.get(),
             samples_out_of_order: self.samples_out_of_order.get(),
             samples_out_of_bounds: self.samples_out_of_bounds.get(),
+            exemplars_out_of_order: self.exemplars_out_of_order.get(),
             cache_flush_forced: self.cache_flush_forced.get(),
             pools: self.pools.get(),
             pools_failed: self.pools_failed.get(),
@@ -115,6 +117,8 @@ pub struct ScrapeMetrics {
     pub samples_out_of_order: u64,
     /// `prometheus_target_scrapes_sample_out_of_bounds_total`
     pub samples_out_of_bounds: u64,
+    /// `prometheus_target_scrapes_exemplar_out_of_order_total`
+    pub exemplars_out_of_order: u64,
     /// `prometheus_target_scrapes_cache_flush_forced_total`
     pub cache_flush_forced: u64,
     /// `prometheus_target_scrape_pools_total`

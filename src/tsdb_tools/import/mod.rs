@@ -156,7 +156,7 @@ impl<'a> Import<'a> {
                         .map_err(|e| failed(format!("next: {}", parser.locate(&series, e))))?;
                     self.spill.add(number, t, series.value)?;
                 }
-                Entry::Help { .. } | Entry::Unit { .. } | Entry::Comment(_) => {}
+                Entry::Histogram(..) | Entry::Help { .. } | Entry::Unit { .. } | Entry::Comment(_) => {}
             }
         }
         progress.finish_and_clear();
