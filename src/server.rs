@@ -114,6 +114,7 @@ impl ServerOptions {
         storage.lockfile = !flags.storage_tsdb_no_lockfile;
         let features = Features::read(&flags.enable_feature);
         tell(&features);
+        storage.memory_snapshot = features.memory_snapshot;
         let engine = EngineOptions {
             parser: features.parser,
             delayed_name_removal: features.delayed_name_removal,

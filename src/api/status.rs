@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
-use promontory_tsdb::{BlockSummary, Queryable as _, Retention};
+use promontory_tsdb::meta::Meta;
+use promontory_tsdb::{Queryable as _, Retention};
 use serde_json::{Value, json};
 
 use super::ApiState;
@@ -95,22 +96,23 @@ pub(crate) async fn tsdb(State(state): State<Arc<ApiState>>, params: Params) -> 
     })))
 }
 
-/// The blocks on disk, oldest first, in the shape of `meta.json`.
+/// The blocks on disk, oldest first, as their `meta.json` has them.
 pub(crate) async fn blocks(State(state): State<Arc<ApiState>>) -> ApiResult {
     let db = Arc::clone(&state.db);
-    let blocks = state.blocking(move || Ok(db.blocks())).await?;
-    Ok(Answer::json(&json!({"blocks": blocks.iter().map(block).collect::<Vec<_>>()})))
-}
-
-fn block(b: &BlockSummary) -> Value {
-    json!({
-        "ulid": b.ulid,
-        "minTime": b.min_time,
-        "maxTime": b.max_time,
-        "stats": {"numSamples": b.samples, "numSeries": b.series, "numChunks": b.chunks},
-        "compaction": {"level": b.level},
-        "version": 1,
-    })
+    let metas = state.blocking(move || {
+        let path = db.options().path.as_path();
+        let mut metas = Vec::new();
+        for block in db.blocks() {
+            match Meta::read(&path.join(&block.ulid)) {
+                Ok(meta) => metas.push(meta),
+                // Deleted meanwhile.
+                Err(_) if !path.join(&block.ulid).exists() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(metas)
+    });
+    Ok(Answer::json(&json!({"blocks": metas.await?})))
 }
 
 /// Compat: the limits that hold, joined by "or", as upstream shows them.

@@ -10,6 +10,8 @@ use promontory_promql::parser::ParserOptions;
 pub struct Features {
     /// `exemplar-storage`: exemplars are kept in memory and in the log.
     pub exemplar_storage: bool,
+    /// `memory-snapshot-on-shutdown`: the head is written out at shutdown and read at start.
+    pub memory_snapshot: bool,
     /// `promql-delayed-name-removal`.
     pub delayed_name_removal: bool,
     /// Additions to the query language.
@@ -51,6 +53,10 @@ impl Features {
                 self.exemplar_storage = true;
                 ("experimental in-memory exemplar storage enabled", false)
             }
+            "memory-snapshot-on-shutdown" => {
+                self.memory_snapshot = true;
+                ("experimental memory snapshot on shutdown enabled", false)
+            }
             "promql-experimental-functions" => {
                 self.parser.experimental_functions = true;
                 ("experimental PromQL functions enabled", false)
@@ -88,7 +94,6 @@ impl Features {
             | "delayed-compaction"
             | "fast-startup"
             | "histograms-st-encoding"
-            | "memory-snapshot-on-shutdown"
             | "metadata-wal-records"
             | "otlp-deltatocumulative"
             | "otlp-native-delta-ingestion"

@@ -1,3 +1,5 @@
+use promontory_tsdb::Retention;
+
 use super::*;
 
 fn parse(text: &str) -> Result<(Config, Vec<String>), String> {

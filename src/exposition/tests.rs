@@ -35,6 +35,7 @@ fn dump(format: Format, body: &[u8]) -> String {
             Ok(Entry::Unit { metric, unit }) => {
                 format!("unit {} {}", String::from_utf8_lossy(metric), String::from_utf8_lossy(unit))
             }
+            Ok(Entry::Histogram(..)) => panic!("text has no native histograms"),
             Ok(Entry::Comment(text)) => format!("comment {:?}", String::from_utf8_lossy(text)),
             Err(e) => format!("error: {e}"),
         };

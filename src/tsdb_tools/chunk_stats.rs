@@ -32,6 +32,7 @@ pub(super) fn put(out: &mut dyn Write, block: &Block, references: &[u64]) -> Res
     put_histogram(out, "bytes per float chunk", float_bytes, chunks)?;
     put_histogram(out, "samples per histogram chunk", histogram_samples, chunks)?;
     put_histogram(out, "bytes per histogram chunk", histogram_bytes, chunks)?;
+    put_histogram(out, "buckets per histogram chunk", Vec::new(), chunks)?;
     Ok(())
 }
 

@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::print_stdout, reason = "tests say what they skip")]
 
+mod admin;
 mod api;
 mod cli;
 mod crash;
+mod exemplars;
 mod export;
 mod fixtures;
 mod lifecycle;
 mod scrape;
 mod sql;
 mod support;
+mod tools;

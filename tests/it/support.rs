@@ -35,10 +35,16 @@ impl TestServer {
     }
 
     pub(crate) async fn with_config(yaml: &str) -> Self {
+        Self::with_options(yaml, |_| {}).await
+    }
+
+    /// As [`TestServer::with_config`], after `change` has had its way with the options.
+    pub(crate) async fn with_options(yaml: &str, change: impl FnOnce(&mut ServerOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("prometheus.yml"), yaml).unwrap();
         let mut options = ServerOptions::local(dir.path().join("data"));
         options.config_file = Some(dir.path().join("prometheus.yml"));
+        change(&mut options);
         let running = Server::start(options).await.unwrap();
         Self { dir, running }
     }
@@ -110,18 +116,23 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
 /// A scrape target whose page the test sets; `None` answers 500.
 pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
-    page: Arc<Mutex<Option<String>>>,
+    page: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl Target {
     pub(crate) async fn start(page: &str) -> Self {
+        Self::start_as("text/plain; version=0.0.4", page.as_bytes()).await
+    }
+
+    /// A target whose pages are of `content_type`.
+    pub(crate) async fn start_as(content_type: &'static str, page: &[u8]) -> Self {
         let page = Arc::new(Mutex::new(Some(page.to_owned())));
         let shown = Arc::clone(&page);
         let handler = move || {
             let page = shown.lock().unwrap().clone();
             async move {
                 let status = if page.is_some() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-                (status, [(CONTENT_TYPE, "text/plain; version=0.0.4")], page.unwrap_or_default())
+                (status, [(CONTENT_TYPE, content_type)], page.unwrap_or_default())
             }
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -132,7 +143,7 @@ impl Target {
     }
 
     pub(crate) fn set(&self, page: Option<&str>) {
-        *self.page.lock().unwrap() = page.map(str::to_owned);
+        *self.page.lock().unwrap() = page.map(|page| page.as_bytes().to_vec());
     }
 
     /// A configuration that scrapes this target ten times a second.
