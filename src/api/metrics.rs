@@ -117,7 +117,7 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
     let head = state.db.head_stats();
     let ms = |t: Option<i64>, empty: i64| t.unwrap_or(empty) as f64;
     let exemplars = state.db.exemplars().stats();
-    let gauges: [(&str, &str, f64); 15] = [
+    let gauges = [
         ("prometheus_tsdb_head_series", "Total number of series in the head block.", m.head_series as f64),
         ("prometheus_tsdb_head_chunks", "Total number of chunks in the head block.", head.chunks as f64),
         (
@@ -190,7 +190,7 @@ fn put_storage(page: &mut Page, m: &DbMetrics, state: &ApiState) {
         "Total number of appended samples.",
         [(label("type", "float"), m.samples_appended as f64)],
     );
-    let counters: [(&str, &str, u64); 19] = [
+    let counters = [
         (
             "prometheus_tsdb_head_series_created_total",
             "Total number of series created in the head.",

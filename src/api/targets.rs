@@ -66,7 +66,7 @@ fn labels(labels: &Labels) -> Value {
 /// The scraper's part of `/metrics`.
 pub(crate) fn put_metrics(page: &mut Page, scrapes: &ScrapeManager) {
     let m = scrapes.metrics();
-    let counters: [(&str, &str, u64); 13] = [
+    let counters = [
         ("prometheus_target_scrape_pools_total", "Total number of scrape pool creation attempts.", m.pools),
         (
             "prometheus_target_scrape_pools_failed_total",
