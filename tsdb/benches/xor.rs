@@ -1,4 +1,4 @@
-//! XOR chunks: time per sample to encode and decode, for a chunk of 120 samples.
+//! XOR and XOR2 chunks: time per sample to encode and decode, for a chunk of 120 samples.
 //!
 //! Criterion prints time for a whole chunk and samples per second; divide by 120 for ns per sample.
 
@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use promontory_tsdb::Sample;
-use promontory_tsdb::chunkenc::xor;
+use promontory_tsdb::chunkenc::{xor, xor2};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -65,5 +65,42 @@ fn xor_chunks(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, xor_chunks);
+fn xor2_chunks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("xor2");
+    group.throughput(Throughput::Elements(SAMPLES as u64));
+    for (name, samples) in [
+        ("regular_gauge", regular_gauge()),
+        ("random_counter", random_counter()),
+        ("random_floats", random_floats()),
+    ] {
+        group.bench_function(format!("encode/{name}"), |b| {
+            b.iter(|| xor2::encode(black_box(&samples).iter().copied()));
+        });
+        let chunk = xor2::encode(samples.iter().copied());
+        let (mut timestamps, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        group.bench_function(format!("decode/{name}"), |b| {
+            b.iter(|| {
+                timestamps.clear();
+                values.clear();
+                xor2::decode_into(black_box(&chunk), &mut timestamps, &mut values)
+            });
+        });
+        let mut appender = xor2::Appender::new();
+        for s in samples {
+            appender.append(s.t - 15_000, s.t, s.v);
+        }
+        let chunk = appender.into_bytes();
+        group.bench_function(format!("decode_with_start/{name}"), |b| {
+            b.iter(|| {
+                timestamps.clear();
+                values.clear();
+                starts.clear();
+                xor2::decode_with_start_into(black_box(&chunk), &mut timestamps, &mut values, &mut starts)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, xor_chunks, xor2_chunks);
 criterion_main!(benches);

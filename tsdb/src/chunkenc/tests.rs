@@ -77,9 +77,9 @@ fn check_any_bytes(data: &[u8]) {
                 Encoding::Xor => drop(xor::Appender::resume(data.to_vec()).unwrap()),
                 Encoding::Xor2 => drop(xor2::Appender::resume(data.to_vec()).unwrap()),
                 e if IntegerCoder::ENCODINGS.contains(&e) => {
-                    drop(ChunkAppender::<IntegerCoder>::resume(e, data.to_vec()).unwrap());
+                    drop(ChunkAppender::<IntegerCoder>::resume(e, data.to_vec()));
                 }
-                e => drop(ChunkAppender::<FloatCoder>::resume(e, data.to_vec()).unwrap()),
+                e => drop(ChunkAppender::<FloatCoder>::resume(e, data.to_vec())),
             }
         }
     }

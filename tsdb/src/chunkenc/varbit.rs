@@ -48,13 +48,19 @@ impl BitReader<'_> {
     #[inline]
     pub(super) fn varbit(&mut self) -> i64 {
         let word = self.peek();
+        // The usual classes have branches: the next position is then known once the branch is predicted,
+        // not only once this word was looked at.
+        if word >> 63 == 0 {
+            self.skip(1);
+            return 0;
+        }
+        if word >> 62 == 0b10 {
+            self.skip(5);
+            return lopsided(word << 2, 3);
+        }
         let ones = word.leading_ones().min(8);
         let (prefix, n) = (prefix_length(ones), WIDTHS[ones as usize]);
         match n {
-            0 => {
-                self.skip(1);
-                0
-            }
             64 => {
                 self.skip(8);
                 self.take(64) as i64

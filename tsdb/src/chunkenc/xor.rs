@@ -318,6 +318,12 @@ impl<'a> State<'a> {
             // The timestamp is where it is expected.
             self.bits.skip(1);
             word <<= 1;
+        } else if word >> 62 == 0b10 {
+            // A branch of its own for jitter: the next position is then known once the branch is
+            // predicted, not only once this word was looked at.
+            self.t_delta = self.t_delta.wrapping_add(lopsided(word << 2, 14));
+            self.bits.skip(16);
+            word <<= 16;
         } else {
             let ones = (!word).leading_zeros().min(4);
             let n = DOD_BITS[ones as usize];

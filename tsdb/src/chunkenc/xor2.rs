@@ -407,14 +407,19 @@ impl State<'_> {
                 self.bits.skip(3);
                 if word << 2 >> 63 == 0 { self.changed(None) } else { self.changed(Some(word << 3)) }
             }
-            ones @ 2..=4 => {
-                let n = [13, 20, 64][ones as usize - 2];
-                self.bits.skip(ones as usize + 1);
-                // Two's complement here, unlike in XOR chunks.
-                let dod = (self.bits.take(n) << (64 - n)) as i64 >> (64 - n);
-                self.t_delta = self.t_delta.wrapping_add(dod);
-                self.t = self.t.wrapping_add(self.t_delta);
-                self.value()
+            // Not by table, as in XOR: the next position is known once the branch is predicted.
+            2 => {
+                self.bits.skip(16);
+                self.distance((word << 3) as i64 >> 51)
+            }
+            3 => {
+                self.bits.skip(24);
+                self.distance((word << 4) as i64 >> 44)
+            }
+            4 => {
+                self.bits.skip(5);
+                let dod = self.bits.take(64) as i64;
+                self.distance(dod)
             }
             _ => {
                 self.bits.skip(5);
@@ -423,6 +428,14 @@ impl State<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// A changed distance (in two's complement, unlike in XOR chunks), and the value.
+    #[inline(always)]
+    fn distance(&mut self, dod: i64) -> Result<(), ChunkError> {
+        self.t_delta = self.t_delta.wrapping_add(dod);
+        self.t = self.t.wrapping_add(self.t_delta);
+        self.value()
     }
 
     /// The four-way value code.

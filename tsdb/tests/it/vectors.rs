@@ -271,3 +271,38 @@ fn histogram_chunks_have_the_bytes_of_prometheus() {
         }
     }
 }
+
+/// One sample as the pages on formats write it.
+fn written(t: i64, start: i64, value: &str) -> String {
+    if start == 0 { format!("{t} {value}") } else { format!("{t} @{start} {value}") }
+}
+
+#[test]
+fn examples_of_the_format_page_are_chunks() {
+    let page = include_str!("../../docs/format/chunks.md");
+    let mut seen = Vec::new();
+    for block in page.split("```chunk-").skip(1) {
+        let (code, rest) = block.split_once('\n').unwrap();
+        let (body, _) = rest.split_once("```").unwrap();
+        let (samples, rows): (Vec<_>, Vec<_>) = body.lines().partition(|l| l.starts_with("= "));
+        // Two spaces end the bytes of a row.
+        let digits = rows.iter().flat_map(|r| r.split("  ").next().unwrap().split_whitespace());
+        let data: Vec<u8> = digits.map(|d| u8::from_str_radix(d, 16).unwrap()).collect();
+        let encoding = Encoding::from_code(code.parse().unwrap()).unwrap();
+        let mut decoded = Decoded::default();
+        chunkenc::decode(encoding, &data, &mut decoded).unwrap();
+        decoded.start_timestamps.resize(decoded.values.len(), 0);
+        let float = |v: &f64| if promontory_tsdb::is_stale(*v) { "stale".to_owned() } else { v.to_string() };
+        let floats = decoded.timestamps.iter().zip(&decoded.start_timestamps).zip(&decoded.values);
+        let got = floats.map(|((t, start), v)| written(*t, *start, &float(v))).chain(
+            decoded
+                .histograms
+                .iter()
+                .map(|h| written(h.timestamp, h.start_timestamp, &h.histogram.to_string())),
+        );
+        let want: Vec<_> = samples.iter().map(|s| s[2..].to_owned()).collect();
+        assert_eq!(got.collect::<Vec<_>>(), want, "encoding {code}");
+        seen.push(encoding.code());
+    }
+    assert_eq!(seen, [1, 4, 2, 6]);
+}

@@ -67,11 +67,15 @@ impl<C: Coder> ChunkAppender<C> {
     /// Continues a chunk that [`ChunkAppender::bytes`] (or Prometheus) gave.
     ///
     /// # Errors
-    /// If the chunk is damaged or of another encoding.
+    /// If the chunk is damaged, its spans overlap, or it is of another encoding.
     pub fn resume(encoding: Encoding, mut data: Vec<u8>) -> Result<Self, ChunkError> {
         let mut cursor = Cursor::<C>::new(encoding, &data)?;
         while cursor.advance()? {}
         let Cursor { bits, coder, layout, header, start, done: count, .. } = cursor;
+        // Such a layout can be read, but not be brought together with another.
+        if [&layout.positive, &layout.negative].iter().any(|s| s.iter().skip(1).any(|s| s.offset < 0)) {
+            return Err(bits.error("span offset is negative"));
+        }
         let bits = bits.pos();
         data.truncate(bits.div_ceil(8));
         let free = (data.len() * 8 - bits) as u32;
