@@ -69,7 +69,7 @@ fn out_of_order_samples_are_merged_and_get_blocks_of_their_own() {
         &wal::wbl_dir(dir.path()),
         &[
             samples_record(&[(1, 5200, 2.0), (1, 1500, 0.5)]),
-            vec![5, 0],
+            vec![5],
             samples_record(&[(1, 5300, 77.0), (7, 1, 1.0)]),
         ],
     );
