@@ -300,6 +300,15 @@ pub fn crc32c_combine(first: u32, second: u32, len: usize) -> u32 {
     ::crc32c::crc32c_combine(first, second, len)
 }
 
+/// The bytes of the example in a page of `docs/format`: what is left of two spaces in the lines of the
+/// first code block after the heading.
+#[cfg(test)]
+pub(crate) fn example_of(page: &str) -> Vec<u8> {
+    let block = page.split("## Example").nth(1).and_then(|s| s.split("```").nth(1)).unwrap();
+    let bytes = block.lines().flat_map(|line| line.split("  ").next().unwrap_or_default().split_whitespace());
+    bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! Tombstones: time ranges that were deleted from a block but still lie in its chunks.
 //!
 //! # Format
-//! `docs/format/block.md`. Magic, version, `(uvarint series reference, varint mint, varint maxt)` …,
+//! `docs/format/tombstones.md`. Magic, version, `(uvarint series reference, varint mint, varint maxt)` …,
 //! CRC-32C of the entries. No file means no tombstones.
 //!
 //! # Source
@@ -172,6 +172,14 @@ mod tests {
     fn a_block_without_the_file_has_none() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Tombstones::read(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_example_of_the_format_page_is_read_and_written() {
+        let example = crate::encoding::example_of(include_str!("../docs/format/tombstones.md"));
+        let read = Tombstones::decode(&example, Path::new("tombstones")).unwrap();
+        assert_eq!(read.iter().collect::<Vec<_>>(), [(2, [interval(1000, 2000)].as_slice())]);
+        assert_eq!(read.encode(), example);
     }
 
     proptest! {

@@ -276,3 +276,23 @@ fn version_1_of_prometheus_is_read() {
         (meta.stats.num_series, meta.stats.num_chunks, meta.stats.num_samples)
     );
 }
+
+#[test]
+fn the_example_of_the_format_page_is_what_is_written() {
+    let example = crate::encoding::example_of(include_str!("../../docs/format/index.md"));
+    let labels = Labels::from_pairs([("a", "1")]);
+    let chunks = [ChunkMeta { mint: 1000, maxt: 3000, reference: ChunkRef(8) }];
+    let dir = tempfile::tempdir().unwrap();
+    let path = write(dir.path(), &[(labels.clone(), chunks.to_vec())].into());
+    assert_eq!(std::fs::read(&path).unwrap(), example);
+    // With symbols that are known in advance it is the same file.
+    let mut writer = Writer::with_symbols(dir.path()).unwrap();
+    writer.put_symbol("1").unwrap();
+    assert!(writer.put_symbol("1").is_err());
+    writer.put_symbol("a").unwrap();
+    assert!(writer.add(&labels, &chunks).is_err());
+    writer.add_numbered(&labels, &[(1, 0)], &chunks).unwrap();
+    assert!(writer.put_symbol("b").is_err());
+    writer.finish().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), example);
+}
