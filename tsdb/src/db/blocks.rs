@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 use crate::meta::Meta;
 use crate::sample::TimestampMs;
 
+/// So many blocks are opened before a thread is worth its while.
+const FEW: usize = 8;
+
 /// Loaded blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
@@ -86,20 +89,22 @@ impl Blocks {
     pub(super) fn reload(&self) -> Result<()> {
         let known = self.loaded();
         let by_ulid: BTreeMap<Ulid, &Arc<Block>> = known.iter().map(|b| (b.ulid(), b)).collect();
-        let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+        let (mut found, mut new) = (Vec::new(), Vec::new());
         for ulid in list(&self.dir)? {
-            if let Some(block) = by_ulid.get(&ulid) {
-                found.push(Arc::clone(block));
-                continue;
+            match by_ulid.get(&ulid) {
+                Some(block) => found.push(Arc::clone(block)),
+                None => new.push(ulid),
             }
-            let path = self.dir.join(ulid.to_string());
-            match Block::open(&path) {
+        }
+        let mut unreadable = Vec::new();
+        for (ulid, opened) in self.open_all(&new) {
+            match opened {
                 Ok(block) => {
                     self.damaged.lock().remove(&ulid);
                     found.push(Arc::new(block));
                 }
                 // Its server deleted it.
-                Err(_) if self.read_only && !path.exists() => {}
+                Err(_) if self.read_only && !self.dir.join(ulid.to_string()).exists() => {}
                 Err(error) => unreadable.push((ulid, error)),
             }
         }
@@ -118,6 +123,30 @@ impl Blocks {
             return Ok(());
         }
         self.delete_dirs(replaced)
+    }
+
+    /// Opens blocks, many of them on all cores: each checks its symbols and its postings table.
+    fn open_all(&self, ulids: &[Ulid]) -> Vec<(Ulid, Result<Block>)> {
+        let open = |ulid: &Ulid| (*ulid, Block::open(&self.dir.join(ulid.to_string())));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ulids.len() / FEW);
+        if threads <= 1 {
+            return ulids.iter().map(open).collect();
+        }
+        let open = &open;
+        std::thread::scope(|scope| {
+            let share = ulids.len().div_ceil(threads);
+            let shares = ulids
+                .chunks(share)
+                .map(|share| (share, scope.spawn(move || share.iter().map(open).collect::<Vec<_>>())));
+            // Collected, so that all of them work at once.
+            let shares: Vec<_> = shares.collect();
+            shares
+                .into_iter()
+                .flat_map(|(share, thread)| {
+                    thread.join().unwrap_or_else(|_| share.iter().map(open).collect())
+                })
+                .collect()
+        })
     }
 
     /// Takes blocks out of the list and deletes them.

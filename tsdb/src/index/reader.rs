@@ -1,10 +1,11 @@
 //! Reads an index in place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use parking_lot::RwLock;
 
 use super::symbols::Symbols;
 use super::{MAGIC, SERIES_ALIGN, Toc};
@@ -17,6 +18,8 @@ use crate::postings::{Postings, PostingsSource};
 
 /// Every how many values of a label name an offset is kept in memory, as Prometheus does.
 const SAMPLE: u32 = 32;
+/// Postings lists above this are verified once and not each time, bytes.
+const LARGE_LIST: usize = 16 << 10;
 
 /// An index, mapped. Memory holds the offsets of some symbols and of some postings lists.
 #[derive(Debug)]
@@ -34,6 +37,9 @@ pub struct Reader {
     names: Names,
     /// Offset of the list of all series.
     all: Option<u64>,
+    /// Offsets of large postings lists whose checksum was verified: once is enough, and takes longer than what
+    /// is done with them.
+    verified: RwLock<BTreeSet<u64>>,
 }
 
 /// Version 1 refers to symbols and series by their byte offsets, and does not sort the postings offset table.
@@ -124,7 +130,19 @@ impl Reader {
         };
         let table = v1.as_ref().map_or(&bytes[table_bytes.clone()], |v1| &v1.table);
         let (names, all) = read_names(table).map_err(in_table)?;
-        Ok(Self { path: path.to_owned(), bytes, toc, symbol_bytes, symbols, table_bytes, v1, names, all })
+        let verified = RwLock::default();
+        Ok(Self {
+            path: path.to_owned(),
+            bytes,
+            toc,
+            symbol_bytes,
+            symbols,
+            table_bytes,
+            v1,
+            names,
+            all,
+            verified,
+        })
     }
 
     /// Where the file is.
@@ -210,12 +228,20 @@ impl Reader {
         Ok((number(name)?, number(value)?))
     }
 
-    /// The postings list at `offset`, in place, after its checksum was verified.
+    /// The postings list at `offset`, in place, after its checksum was verified, now or, if it is large, before.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if there is no sound list.
     pub fn postings_at(&self, offset: u64) -> Result<Postings<'_>> {
-        let section = checked_section(&self.bytes, offset).map_err(|e| e.in_file(&self.path, 0))?;
+        let damaged = |e: DecodeError| e.in_file(&self.path, 0);
+        let section = section(&self.bytes, offset).map_err(damaged)?;
+        let large = section.len() > LARGE_LIST;
+        if !large || !self.verified.read().contains(&offset) {
+            check(&self.bytes, &section).map_err(damaged)?;
+            if large {
+                self.verified.write().insert(offset);
+            }
+        }
         let list = &self.bytes[section];
         match list.split_first_chunk::<4>() {
             Some((count, refs)) if u32::from_be_bytes(*count) as usize * 4 == refs.len() => {
@@ -335,17 +361,31 @@ impl PostingsSource for Reader {
     }
 }
 
-/// Body of the section at `offset`: after its BE32 length, before its CRC-32C, which is verified.
-fn checked_section(bytes: &[u8], offset: u64) -> Result<Range<usize>, DecodeError> {
+/// Body of the section at `offset`: after its BE32 length, before its CRC-32C.
+fn section(bytes: &[u8], offset: u64) -> Result<Range<usize>, DecodeError> {
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
     let mut cursor = Cursor::at(bytes, offset);
     let length = cursor.be32()? as usize;
     let start = cursor.offset();
-    let body = cursor.bytes(length)?;
-    if !checksum_fits(crc32c(body), cursor.be32()?) {
-        return Err(DecodeError { offset, reason: "checksum of a section is wrong" });
-    }
+    cursor.bytes(length)?;
+    cursor.be32()?;
     Ok(start..start + length)
+}
+
+/// Verifies the checksum behind the body of a section.
+fn check(bytes: &[u8], body: &Range<usize>) -> Result<(), DecodeError> {
+    let expected = Cursor::at(bytes, body.end).be32()?;
+    if checksum_fits(crc32c(&bytes[body.clone()]), expected) {
+        return Ok(());
+    }
+    Err(DecodeError { offset: body.start - 4, reason: "checksum of a section is wrong" })
+}
+
+/// As [`section`], verified.
+fn checked_section(bytes: &[u8], offset: u64) -> Result<Range<usize>, DecodeError> {
+    let body = section(bytes, offset)?;
+    check(bytes, &body)?;
+    Ok(body)
 }
 
 /// Label names with their values, and the offset of the list of all series.
