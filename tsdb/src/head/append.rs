@@ -55,9 +55,10 @@ impl Behind {
         }
         if !self.samples.is_empty() {
             let samples = self.samples.iter().copied();
-            match start_timestamps {
-                true => record::encode_samples_v2(&mut record, samples),
-                false => record::encode_samples(&mut record, samples),
+            if start_timestamps {
+                record::encode_samples_v2(&mut record, samples);
+            } else {
+                record::encode_samples(&mut record, samples);
             }
             self.records.push(record);
             self.samples.clear();

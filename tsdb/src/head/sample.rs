@@ -86,7 +86,7 @@ pub(super) fn encode<'a>(
     out
 }
 
-/// Encodes decoded samples from `floats_from` and `histograms_from` on as chunks for a block.
+/// Encodes the decoded samples of one series as chunks for a block.
 pub(super) fn encode_decoded(decoded: &Decoded, rules: ChunkRules) -> Vec<ClosedChunk> {
     let mut samples = Vec::with_capacity(decoded.values.len() + decoded.histograms.len());
     for (i, (t, v)) in decoded.timestamps.iter().zip(&decoded.values).enumerate() {
