@@ -216,10 +216,10 @@ fn a_segment_that_cannot_be_made_is_tried_again() {
     let mut log = writer(dir.path());
     log.log([&b"one"[..]]).unwrap();
     // Stands for any refusal to make a file.
-    fs::rename(dir.path(), dir.path().with_extension("away")).unwrap();
+    crate::fs::replace(dir.path(), &dir.path().with_extension("away")).unwrap();
     assert!(matches!(log.next_segment(), Err(Error::Io { action: "create", .. })));
     assert!(log.is_stuck());
-    fs::rename(dir.path().with_extension("away"), dir.path()).unwrap();
+    crate::fs::replace(&dir.path().with_extension("away"), dir.path()).unwrap();
     log.log([&b"two"[..]]).unwrap();
     assert_eq!(read(dir.path()), (vec![b"one".to_vec(), b"two".to_vec()], None));
 }

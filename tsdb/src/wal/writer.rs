@@ -83,7 +83,7 @@ struct Mark {
 /// Packs records one by one, with working memory that is kept.
 enum Packer {
     None,
-    Snappy(snap::raw::Encoder),
+    Snappy(Box<snap::raw::Encoder>),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -101,7 +101,7 @@ impl Packer {
     fn new(compression: Compression) -> Self {
         match compression {
             Compression::None => Self::None,
-            Compression::Snappy => Self::Snappy(snap::raw::Encoder::new()),
+            Compression::Snappy => Self::Snappy(Box::new(snap::raw::Encoder::new())),
             // Without working memory for zstd, records stay as they are: every reader takes that.
             Compression::Zstd => {
                 zstd::bulk::Compressor::new(zstd::DEFAULT_COMPRESSION_LEVEL).map_or(Self::None, Self::Zstd)

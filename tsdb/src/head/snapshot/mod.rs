@@ -83,12 +83,34 @@ fn list(dir: &Path) -> Result<Vec<((u32, u64), PathBuf)>> {
     Ok(out)
 }
 
-/// Reads the newest snapshot of the data directory `dir`, if there is one that fits the log.
+/// Reads the newest snapshot of the data directory `dir` that fits the log, if there is one. Newer ones
+/// are set aside: the log may grow to where they claim to stand, and would then not be replayed up to there.
 ///
 /// # Errors
 /// If it is damaged or cannot be read.
 pub(crate) fn read(dir: &Path, wal_dir: &Path) -> Result<Option<Snapshot>> {
-    let Some(((number, offset), path)) = list(dir)?.pop() else { return Ok(None) };
+    let mut snapshots = list(dir)?;
+    let ((number, offset), path) = loop {
+        let Some((end, path)) = snapshots.pop() else { return Ok(None) };
+        if fits(end, wal_dir)? {
+            break (end, path);
+        }
+        let aside = path.with_added_extension("unused");
+        tracing::warn!(snapshot = %path.display(), aside = %aside.display(),
+            "the snapshot of the head does not fit the log and is set aside");
+        if aside.exists() {
+            crate::fs::remove_dir_all(&aside)?;
+        }
+        crate::fs::replace(&path, &aside)?;
+    };
+    let mut snapshot = Snapshot { segment: number, offset, ..Snapshot::default() };
+    read_records(&path, 0..=u32::MAX, |record| snapshot.take(record).map_err(|e| e.to_string()))
+        .map_err(|e| e.into_error(&path))?;
+    Ok(Some(snapshot))
+}
+
+/// Whether the log is one that a snapshot at this place can stand for.
+fn fits((number, offset): (u32, u64), wal_dir: &Path) -> Result<bool> {
     let log_path = segment::path(wal_dir, number);
     let log_len = fs::metadata(&log_path).ok().map(|m| m.len());
     let covered = segment::last_checkpoint(wal_dir)?.is_some_and(|(_, last)| last >= number);
@@ -96,14 +118,7 @@ pub(crate) fn read(dir: &Path, wal_dir: &Path) -> Result<Option<Snapshot>> {
     // for a log that is gone.
     let fits =
         log_len.is_some_and(|len| offset <= len) && offset.is_multiple_of(crate::wal::PAGE_BYTES as u64);
-    if !covered && !fits {
-        tracing::warn!(snapshot = %path.display(), "the snapshot of the head does not fit the log and is not used");
-        return Ok(None);
-    }
-    let mut snapshot = Snapshot { segment: number, offset, ..Snapshot::default() };
-    read_records(&path, 0..=u32::MAX, |record| snapshot.take(record).map_err(|e| e.to_string()))
-        .map_err(|e| e.into_error(&path))?;
-    Ok(Some(snapshot))
+    Ok(covered || fits)
 }
 
 impl Snapshot {

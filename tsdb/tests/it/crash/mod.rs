@@ -4,7 +4,7 @@
 //! at this or that step would have left it, opened, compared with what was acknowledged, and used further.
 //!
 //! `CRASH_SEED` draws another script and other points, `CRASH_POINTS` says how many points (200), `CRASH_AT`
-//! replays one of them.
+//! replays one of them. `CRASH_BYTES` says at how many bytes of the last two pages of the log it is cut (100).
 
 mod faults;
 mod history;
@@ -159,6 +159,16 @@ fn survive(dir: &Path, history: &History, at: Moment, maintain: bool) -> Verdict
     verdict
 }
 
+/// What `promtool` makes of what a crash left is what we make of it.
+fn promtool_agrees(dir: &Path) {
+    let db = Db::open(options(dir)).unwrap();
+    let expected = crate::support::read_all(&*db);
+    db.close().unwrap();
+    if !expected.is_empty() {
+        crate::prometheus_reads_ours::promtool_agrees(dir, &expected);
+    }
+}
+
 /// A crash while what an earlier crash left is being opened.
 fn crash_again(dir: &Path, history: &History, at: Moment, rng: &mut StdRng) -> Verdict {
     let journal = Journal::record(dir).unwrap();
@@ -189,7 +199,8 @@ fn no_crash_loses_what_was_acknowledged() {
         journal.len()
     );
     let mut rewind = Rewind::new(world.journal.start(), &journal);
-    let (mut checked, mut expected, mut bad) = (0, 0, Vec::new());
+    let promtool = crate::prometheus_reads_ours::installed("promtool");
+    let (mut checked, mut expected, mut dumped, mut bad) = (0, 0, 0, Vec::new());
     for (i, point) in points.into_iter().enumerate() {
         let (maintain, again) = (rng.random_ratio(1, 4), rng.random_ratio(1, 8));
         let again_seed = rng.random();
@@ -201,6 +212,12 @@ fn no_crash_loses_what_was_acknowledged() {
         let at = point.moment(&journal, &world.history);
         let step = journal.get(point.steps).map_or("the end".to_owned(), ToString::to_string);
         let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if promtool && i % (count / 20).max(1) == 0 {
+                let copy = temporary();
+                rewind.materialise(point, copy.path());
+                promtool_agrees(copy.path());
+                dumped += 1;
+            }
             if again {
                 crash_again(image.path(), &world.history, at, &mut StdRng::seed_from_u64(again_seed))
             } else {
@@ -214,6 +231,40 @@ fn no_crash_loses_what_was_acknowledged() {
             Err(_) => bad.push(format!("CRASH_AT={i} before {step} ({point:?}): panicked, see above")),
         }
     }
-    println!("{checked} points, {expected} samples compared, {} with losses", bad.len());
+    println!("{checked} points, {expected} samples compared, {dumped} by promtool too, {} with losses", bad.len());
     assert!(bad.is_empty(), "CRASH_SEED={seed} CRASH_POINTS={count}\n{}", bad.join("\n"));
+}
+
+#[test]
+fn a_log_cut_at_any_byte_of_its_last_pages_keeps_all_before() {
+    const LAST: usize = 2 * promontory_tsdb::wal::PAGE_BYTES;
+    let dir = temporary();
+    let mut world = World::new(dir.path(), setting("CRASH_SEED", 1));
+    world.run(300);
+    let journal = world.journal.steps();
+    // Writes to the log, from the last one back, that make up the last two pages.
+    let written = |step: &Step| match step {
+        Step::Write { path, bytes, .. } if path.parent() == Some(Path::new("wal")) => bytes.len(),
+        _ => 0,
+    };
+    let mut cuts = Vec::new();
+    for (i, step) in journal.iter().enumerate().rev() {
+        cuts.extend((0..written(step)).map(|byte| (i, byte)));
+        if cuts.len() >= LAST {
+            break;
+        }
+    }
+    cuts.sort_unstable();
+    let stride = (cuts.len() / setting("CRASH_BYTES", 100).max(1) as usize).max(1);
+    let mut rewind = Rewind::new(world.journal.start(), &journal);
+    let mut checked = 0;
+    for &(steps, byte) in cuts.iter().step_by(stride) {
+        let image = temporary();
+        rewind.materialise(Point { steps, torn: Some(byte), power_cut: None }, image.path());
+        let db = Db::open(options(image.path())).unwrap();
+        let verdict = world.history.check(Moment::killed(steps), &read(&*db));
+        assert!(verdict.is_good(), "byte {byte} of {}: {verdict:?}", journal[steps]);
+        checked += 1;
+    }
+    println!("cut at {checked} of {} bytes, no losses", cuts.len());
 }
