@@ -12,7 +12,7 @@ use promontory_tsdb::{
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::support::{Contents, read, read_all};
+use crate::support::{Contents, append, read, read_all};
 
 const RANGE_MS: i64 = 60_000;
 
@@ -291,4 +291,39 @@ fn a_database_answers_as_a_map_does() {
     }
     println!("{seeds} runs of {steps} steps, {compared} samples at their ends");
     assert!(bad.is_empty(), "MODEL_SEEDS=1, MODEL_SEED: {bad:?}");
+}
+
+#[test]
+fn what_was_deleted_from_the_newest_block_stays_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(options(dir.path())).unwrap();
+    for t in (0..100_000).step_by(5_000) {
+        append(&db, &[(&series(1), t, 1.0)]);
+    }
+    assert_eq!(db.maintain().unwrap().blocks_cut.len(), 1);
+    db.delete(&[], 0, RANGE_MS).unwrap();
+    assert!(db.clean_tombstones().unwrap().is_empty(), "nothing is left of the block");
+    let before = read_all(&*db);
+    assert_eq!(before[&series(1)].len(), 7);
+    // As after a crash: the log still has what the block had.
+    drop(db);
+    assert_eq!(read_all(&*Db::open(options(dir.path())).unwrap()), before);
+}
+
+#[test]
+fn references_do_not_run_out_because_a_file_names_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = Vec::new();
+    wal::record::begin_series(&mut record);
+    wal::record::put_series(&mut record, SeriesRef(u64::MAX), &series(1));
+    let mut log =
+        wal::Writer::open(&wal::wal_dir(dir.path()), wal::PAGE_BYTES, wal::Compression::None).unwrap();
+    log.log([record.as_slice()]).unwrap();
+    log.close().unwrap();
+    for _ in 0..2 {
+        let db = Db::open(options(dir.path())).unwrap();
+        let t = db.time_bounds().map_or(0, |(_, maxt)| maxt + 1);
+        append(&db, &[(&series(1), t, 1.0), (&series(2), t, 2.0)]);
+        assert_eq!(read_all(&*db).len(), 2);
+    }
 }

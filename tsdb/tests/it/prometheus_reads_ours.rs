@@ -16,7 +16,7 @@ use crate::support::{Contents, options, read_all};
 pub(crate) const START: i64 = 1_700_000_000_000;
 pub(crate) const HOUR: i64 = 3_600_000;
 
-pub(crate) pub(crate) fn installed(binary: &str) -> bool {
+pub(crate) fn installed(binary: &str) -> bool {
     let found =
         Command::new(binary).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
@@ -69,7 +69,7 @@ pub(crate) fn fill(db: &Arc<Db>, from: i64, to: i64) {
 }
 
 /// What `promtool tsdb dump` says about `dir` is what we say.
-pub(crate) pub(crate) fn promtool_agrees(dir: &Path, expected: &Contents) {
+pub(crate) fn promtool_agrees(dir: &Path, expected: &Contents) {
     let dump = Command::new("promtool").args(["tsdb", "dump"]).arg(dir).output().unwrap();
     assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
     let (dump, _) = parse_dump(&String::from_utf8(dump.stdout).unwrap());

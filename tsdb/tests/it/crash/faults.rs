@@ -68,7 +68,8 @@ fn a_disk_that_fails_costs_nothing_that_was_acknowledged() {
     let runs = setting("FAULT_RUNS", 40);
     let mut bad = Vec::new();
     let mut totals = (0, 0);
-    for seed in seed..seed + runs {
+    // One found before: a block that a merge replaced cannot be removed.
+    for seed in std::iter::once(1106).chain(seed..seed + runs) {
         match std::panic::catch_unwind(|| run(seed)) {
             Ok((operations, calls)) => totals = (totals.0 + operations, totals.1 + calls),
             Err(_) => bad.push(seed),

@@ -231,7 +231,10 @@ fn no_crash_loses_what_was_acknowledged() {
             Err(_) => bad.push(format!("CRASH_AT={i} before {step} ({point:?}): panicked, see above")),
         }
     }
-    println!("{checked} points, {expected} samples compared, {dumped} by promtool too, {} with losses", bad.len());
+    println!(
+        "{checked} points, {expected} samples compared, {dumped} by promtool too, {} with losses",
+        bad.len()
+    );
     assert!(bad.is_empty(), "CRASH_SEED={seed} CRASH_POINTS={count}\n{}", bad.join("\n"));
 }
 
