@@ -309,21 +309,3 @@ fn what_was_deleted_from_the_newest_block_stays_deleted() {
     drop(db);
     assert_eq!(read_all(&*Db::open(options(dir.path())).unwrap()), before);
 }
-
-#[test]
-fn references_do_not_run_out_because_a_file_names_the_last() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut record = Vec::new();
-    wal::record::begin_series(&mut record);
-    wal::record::put_series(&mut record, SeriesRef(u64::MAX), &series(1));
-    let mut log =
-        wal::Writer::open(&wal::wal_dir(dir.path()), wal::PAGE_BYTES, wal::Compression::None).unwrap();
-    log.log([record.as_slice()]).unwrap();
-    log.close().unwrap();
-    for _ in 0..2 {
-        let db = Db::open(options(dir.path())).unwrap();
-        let t = db.time_bounds().map_or(0, |(_, maxt)| maxt + 1);
-        append(&db, &[(&series(1), t, 1.0), (&series(2), t, 2.0)]);
-        assert_eq!(read_all(&*db).len(), 2);
-    }
-}
