@@ -3,7 +3,7 @@
 use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
 
 use super::lanes::{Reader, decode, encode};
-use super::layout::{Added, Kahan, Layout, Number};
+use super::layout::{Added, Incompatible, Kahan, Layout, Number};
 
 /// A compensated sum of histograms; a mean once the sum would overflow.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,10 +57,10 @@ impl Total {
         Self { layout: Layout::of(h), count: 1.0, is_mean: false, seen }
     }
 
-    fn note<E>(&mut self, added: Result<Added, E>) {
+    fn note(&mut self, added: Result<Added, Incompatible>) {
         match added {
             Ok(added) => self.seen.reconciled |= added.reconciled,
-            Err(_) => self.seen.incompatible = true,
+            Err(Incompatible) => self.seen.incompatible = true,
         }
     }
 

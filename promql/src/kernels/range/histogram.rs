@@ -278,7 +278,8 @@ fn last_two(w: Window<'_>, is_rate: bool, notes: &Notes<'_>) -> Outcome {
     if is_rate && (is_gauge(before) || is_gauge(now)) {
         notes.not_a_counter();
     }
-    if !is_rate && !(is_gauge(before) && is_gauge(now)) {
+    let are_gauges = is_gauge(before) && is_gauge(now);
+    if !is_rate && !are_gauges {
         notes.not_a_gauge();
     }
     let was_reset = is_rate && (started_anew(before, now) || now.histogram.detect_reset(&before.histogram));
