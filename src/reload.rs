@@ -146,6 +146,8 @@ impl Reloader {
                 self.scrapes.apply(&config).await.map_err(|e| e.to_string())?;
                 self.db.set_retention(self.storage_flags.retention(&config));
                 self.db.exemplars().resize(self.storage_flags.exemplars_max(&config));
+                let window_ms = config.storage.out_of_order_window_ms;
+                self.db.set_out_of_order_window_ms(window_ms).map_err(|e| e.to_string())?;
                 self.config_state.applied(&config, self.clock.now_ms());
                 Ok(())
             }

@@ -25,6 +25,7 @@ use axum::response::Response;
 use promontory_promql::{Engine, EngineOptions};
 use promontory_sql::catalog::TSDB;
 use promontory_sql::{SqlCatalog, SqlError, SqlOptions, SqlServer};
+use promontory_tsdb::chunkenc::Encoding;
 use promontory_tsdb::{Clock, Db, DbOptions, Queryable, Retention, SystemClock, wal};
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -39,7 +40,7 @@ use crate::cli::{ServerFlags, WalCompression, flags};
 use crate::config::ConfigError;
 use crate::lenient_url::LenientListener;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
-use crate::scrape::{ApplyError, ScrapeManager, Storage};
+use crate::scrape::{ApplyError, ScrapeManager, Storage, WithMetadata};
 use crate::targets_table::TargetsTable;
 use crate::tasks::Tasks;
 use crate::units::PromDuration;
@@ -62,6 +63,8 @@ pub struct ServerOptions {
     pub storage: DbOptions,
     /// Whether exemplars are kept; how many, says the configuration.
     pub exemplars: bool,
+    /// Whether type, unit and help of series go to the log.
+    pub metadata_records: bool,
     /// What queries may use.
     pub engine: EngineOptions,
     /// Queries that run at the same time.
@@ -87,6 +90,7 @@ impl ServerOptions {
             sql_listen: Some("127.0.0.1:0".to_owned()),
             storage: DbOptions::new(data_dir),
             exemplars: false,
+            metadata_records: false,
             engine: EngineOptions::default(),
             max_concurrency: 20,
             enable_lifecycle: true,
@@ -115,6 +119,9 @@ impl ServerOptions {
         let features = Features::read(&flags.enable_feature);
         tell(&features);
         storage.memory_snapshot = features.memory_snapshot;
+        if features.xor2 {
+            storage.float_encoding = Encoding::Xor2;
+        }
         let engine = EngineOptions {
             parser: features.parser,
             delayed_name_removal: features.delayed_name_removal,
@@ -129,6 +136,7 @@ impl ServerOptions {
             sql_listen: Some(flags.sql_listen_address.clone()).filter(|a| !a.is_empty()),
             storage,
             exemplars: features.exemplar_storage,
+            metadata_records: features.metadata_records,
             engine,
             max_concurrency: flags.query_max_concurrency.max(1),
             enable_lifecycle: flags.web_enable_lifecycle,
@@ -243,12 +251,19 @@ impl Server {
             },
             exemplars: options.exemplars,
         };
+        storage_options.out_of_order_window_ms = config.storage.out_of_order_window_ms;
+        if let Some(encoding) = config.storage.float_encoding {
+            storage_options.float_encoding = encoding;
+        }
         storage_options.exemplars_max = storage_flags.exemplars_max(&config);
         let replayed_segments = segments(&storage_options.path.join("wal"));
         let db = open_storage(storage_options).await?;
         db.set_retention(storage_flags.retention(&config));
         let storage: Arc<dyn Queryable> = Arc::clone(&db) as Arc<dyn Queryable>;
-        let scrape_storage: Arc<dyn Storage> = Arc::clone(&db) as Arc<dyn Storage>;
+        let scrape_storage: Arc<dyn Storage> = match options.metadata_records {
+            true => Arc::new(WithMetadata(Arc::clone(&db))),
+            false => Arc::clone(&db) as Arc<dyn Storage>,
+        };
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
         let catalog = sql_catalog(&storage, &scrapes, &options.clock)?;
         let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;

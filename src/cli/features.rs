@@ -12,6 +12,10 @@ pub struct Features {
     pub exemplar_storage: bool,
     /// `memory-snapshot-on-shutdown`: the head is written out at shutdown and read at start.
     pub memory_snapshot: bool,
+    /// `metadata-wal-records`: type, unit and help of series go to the log.
+    pub metadata_records: bool,
+    /// `xor2-encoding`: float chunks are encoded so unless the configuration says something else.
+    pub xor2: bool,
     /// `promql-delayed-name-removal`.
     pub delayed_name_removal: bool,
     /// Additions to the query language.
@@ -57,6 +61,17 @@ impl Features {
                 self.memory_snapshot = true;
                 ("experimental memory snapshot on shutdown enabled", false)
             }
+            "metadata-wal-records" => {
+                self.metadata_records = true;
+                ("experimental metadata records in the log enabled", false)
+            }
+            "xor2-encoding" => {
+                self.xor2 = true;
+                (
+                    "set storage.tsdb.chunk_encoding.floats in the configuration instead; float chunks are xor2 now",
+                    true,
+                )
+            }
             "promql-experimental-functions" => {
                 self.parser.experimental_functions = true;
                 ("experimental PromQL functions enabled", false)
@@ -94,7 +109,6 @@ impl Features {
             | "delayed-compaction"
             | "fast-startup"
             | "histograms-st-encoding"
-            | "metadata-wal-records"
             | "otlp-deltatocumulative"
             | "otlp-native-delta-ingestion"
             | "promql-per-step-stats"
@@ -102,8 +116,7 @@ impl Features {
             | "st-storage"
             | "st-synthesis"
             | "type-and-unit-labels"
-            | "use-uncached-io"
-            | "xor2-encoding" => (NOT_SERVED, true),
+            | "use-uncached-io" => (NOT_SERVED, true),
             _ => ("unknown option for --enable-feature", true),
         }
     }

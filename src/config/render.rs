@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use promontory_tsdb::chunkenc::Encoding;
 use promontory_tsdb::{Labels, Retention};
 use serde_yaml_ng::{Mapping, Value};
 
@@ -60,6 +61,15 @@ impl From<Map> for Value {
 
 fn storage(root: &mut Map, config: &StorageConfig) {
     let mut map = Map::default();
+    let mut tsdb = Map::default();
+    if config.out_of_order_window_ms > 0 {
+        let window = Duration::from_millis(config.out_of_order_window_ms.unsigned_abs());
+        tsdb.put("out_of_order_time_window", format_duration(window));
+    }
+    if let Some(encoding) = config.float_encoding {
+        let name = if encoding == Encoding::Xor2 { "xor2" } else { "xor" };
+        tsdb.put("chunk_encoding", nested("floats", name));
+    }
     if let Some(Retention { time_ms, bytes, percentage }) = config.retention {
         let mut retention = Map::default();
         if let Some(ms) = time_ms {
@@ -71,7 +81,10 @@ fn storage(root: &mut Map, config: &StorageConfig) {
         if let Some(percentage) = percentage {
             retention.put("percentage", percentage);
         }
-        map.put("tsdb", nested("retention", retention));
+        tsdb.put("retention", retention);
+    }
+    if !tsdb.0.is_empty() {
+        map.put("tsdb", tsdb);
     }
     if let Some(max) = config.exemplars_max {
         let mut exemplars = Map::default();
@@ -83,7 +96,7 @@ fn storage(root: &mut Map, config: &StorageConfig) {
     }
 }
 
-fn nested(key: &str, value: Map) -> Map {
+fn nested(key: &str, value: impl Into<Value>) -> Map {
     let mut map = Map::default();
     map.put(key, value);
     map

@@ -1,6 +1,7 @@
 //! The `storage` section: how long samples are kept, and how many exemplars.
 
 use promontory_tsdb::Retention;
+use promontory_tsdb::chunkenc::Encoding;
 
 use super::reader::{Item, Notes, Result, Section};
 
@@ -9,6 +10,10 @@ use super::reader::{Item, Notes, Result, Section};
 pub struct StorageConfig {
     /// What is kept; comes before the flags as a whole: a limit that is left out here does not hold.
     pub retention: Option<Retention>,
+    /// How much older than the newest sample a sample may be, ms; 0 takes samples in order only.
+    pub out_of_order_window_ms: i64,
+    /// How float chunks are encoded; `None` leaves it to the flags.
+    pub float_encoding: Option<Encoding>,
     /// How many exemplars are kept in memory, if the feature is enabled; `None` is the default.
     pub exemplars_max: Option<usize>,
 }
@@ -22,11 +27,12 @@ impl StorageConfig {
     pub(super) fn read(mut section: Section, notes: &mut Notes) -> Result<Self> {
         let mut config = Self::default();
         if let Some(mut tsdb) = section.section(notes, "tsdb")? {
-            for key in ["out_of_order_time_window", "stale_series_compaction_threshold"] {
-                tsdb.unserved(notes, key);
+            tsdb.unserved(notes, "stale_series_compaction_threshold");
+            if let Some(window) = tsdb.duration(notes, "out_of_order_time_window")? {
+                config.out_of_order_window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
             }
             if let Some(encoding) = tsdb.section(notes, "chunk_encoding")? {
-                read_chunk_encoding(encoding, notes)?;
+                config.float_encoding = read_chunk_encoding(encoding, notes)?;
             }
             if let Some(retention) = tsdb.take("retention").filter(|item| !item.is_null()) {
                 config.retention = Some(read_retention(retention.section(notes)?, notes)?);
@@ -67,11 +73,13 @@ fn read_retention(mut section: Section, notes: &mut Notes) -> Result<Retention> 
     Ok(Retention { time_ms, bytes, percentage })
 }
 
-fn read_chunk_encoding(mut section: Section, notes: &mut Notes) -> Result<()> {
+fn read_chunk_encoding(mut section: Section, notes: &Notes) -> Result<Option<Encoding>> {
+    let mut encoding = None;
     if let Some(item) = section.take("floats") {
         match item.string(notes)?.as_str() {
-            "" | "xor" => {}
-            "xor2" => notes.warn(&item.at, "not supported yet; chunks are written as xor"),
+            "" => {}
+            "xor" => encoding = Some(Encoding::Xor),
+            "xor2" => encoding = Some(Encoding::Xor2),
             other => {
                 let reason = format!(
                     "'storage.tsdb.chunk_encoding.floats' must be 'xor' or 'xor2', or the field must be omitted \
@@ -81,7 +89,8 @@ fn read_chunk_encoding(mut section: Section, notes: &mut Notes) -> Result<()> {
             }
         }
     }
-    section.finish(notes)
+    section.finish(notes)?;
+    Ok(encoding)
 }
 
 fn parsed<T: std::str::FromStr>(item: &Item, notes: &Notes, what: &str) -> Result<T> {

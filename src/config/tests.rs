@@ -1,4 +1,5 @@
 use promontory_tsdb::Retention;
+use promontory_tsdb::chunkenc::Encoding;
 
 use super::*;
 
@@ -174,7 +175,7 @@ fn errors_name_file_line_and_key() {
 
 #[test]
 fn unserved_keys_warn_once_each() {
-    let text = "remote_write:\n- url: http://a\n- url: http://b\nstorage:\n  tsdb:\n    out_of_order_time_window: 1h\n\
+    let text = "remote_write:\n- url: http://a\n- url: http://b\nstorage:\n  tsdb:\n    stale_series_compaction_threshold: 0.5\n\
                 scrape_configs:\n- job_name: a\n  scrape_native_histograms: true\n  always_scrape_classic_histograms: false\n\
                 \x20 kubernetes_sd_configs:\n  - role: pod\n  oauth2:\n    client_id: x\n  tls_config:\n    server_name: y\n";
     let (_, mut warnings) = parse(text).unwrap();
@@ -186,7 +187,7 @@ fn unserved_keys_warn_once_each() {
             "prometheus.yml:13: scrape_configs[0].oauth2: not supported yet; ignored",
             "prometheus.yml:16: scrape_configs[0].tls_config.server_name: not supported yet; ignored",
             "prometheus.yml:1: remote_write: not supported yet; ignored",
-            "prometheus.yml:6: storage.tsdb.out_of_order_time_window: not supported yet; ignored",
+            "prometheus.yml:6: storage.tsdb.stale_series_compaction_threshold: not supported yet; ignored",
         ]
     );
 }
@@ -225,7 +226,13 @@ fn retention_of_the_file_stands_for_all_of_the_flags() {
 fn storage_keys_have_their_checks() {
     assert_eq!(good("storage: {exemplars: {max_exemplars: 7}}\n").storage.exemplars_max, Some(7));
     assert_eq!(good("storage: {exemplars: {max_exemplars: -1}}\n").storage.exemplars_max, Some(0));
-    good("storage: {tsdb: {chunk_encoding: {floats: xor}}}\n");
+    let encoding = |name: &str| {
+        good(&format!("storage: {{tsdb: {{chunk_encoding: {{floats: {name}}}}}}}\n")).storage.float_encoding
+    };
+    assert_eq!((encoding("xor"), encoding("xor2")), (Some(Encoding::Xor), Some(Encoding::Xor2)));
+    let window = good("storage: {tsdb: {out_of_order_time_window: 30m}}\n");
+    assert_eq!(window.storage.out_of_order_window_ms, 1_800_000);
+    assert!(window.to_yaml().contains("out_of_order_time_window: 30m\n"));
     let error = parse("storage: {tsdb: {chunk_encoding: {floats: zip}}}\n").unwrap_err();
     assert!(error.contains("must be 'xor' or 'xor2'"), "{error}");
 }

@@ -43,7 +43,7 @@ use metrics::Counters;
 pub use metrics::{JobMetrics, ScrapeMetrics, Spread};
 use pool::{Pool, Tasks, spawn};
 pub use snapshot::{ActiveTarget, DroppedTarget, TargetMetadata, TargetsSnapshot};
-pub use storage::{Append, Storage, Takes};
+pub use storage::{Append, Storage, Takes, WithMetadata};
 pub use target::Health;
 use worker::Shared;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use promontory_tsdb::exemplar::{Exemplar, ExemplarError};
 use promontory_tsdb::histogram::HistogramValue;
 use promontory_tsdb::metadata::Metadata;
-use promontory_tsdb::{Appender, Db, Error, Labels, Result, SeriesRef, TimestampMs};
+use promontory_tsdb::{AppendError, Appender, Db, Error, Labels, Result, SeriesRef, TimestampMs};
 
 /// Takes scrapes. A seam, so that the scraper can be tested without a database.
 pub trait Storage: fmt::Debug + Send + Sync {
@@ -83,21 +83,33 @@ pub trait Append: Send {
 
 impl Storage for Db {
     fn appender(self: Arc<Self>) -> Box<dyn Append> {
-        let appender = Db::appender(&self);
-        Box::new(DbBatch { appender, exemplars: Vec::new(), db: self })
+        let exemplars = self.exemplars().stats().max > 0;
+        let takes = Takes { histograms: true, exemplars, metadata: false };
+        Box::new(DbBatch { appender: Self::appender(&self), takes })
+    }
+}
+
+/// A database that keeps type, unit and help of series too, in its log.
+#[derive(Debug)]
+pub struct WithMetadata(pub Arc<Db>);
+
+impl Storage for WithMetadata {
+    fn appender(self: Arc<Self>) -> Box<dyn Append> {
+        let exemplars = self.0.exemplars().stats().max > 0;
+        let takes = Takes { histograms: true, exemplars, metadata: true };
+        Box::new(DbBatch { appender: Db::appender(&self.0), takes })
     }
 }
 
 /// A batch for a database.
 struct DbBatch {
-    db: Arc<Db>,
     appender: Appender,
-    exemplars: Vec<(Labels, Exemplar)>,
+    takes: Takes,
 }
 
 impl Append for DbBatch {
     fn takes(&self) -> Takes {
-        Takes { exemplars: self.db.exemplars().stats().max > 0, ..Takes::default() }
+        self.takes
     }
 
     fn append(
@@ -110,27 +122,35 @@ impl Append for DbBatch {
         Ok(self.appender.append(known, labels, t, v)?)
     }
 
+    fn append_histogram(
+        &mut self,
+        known: SeriesRef,
+        labels: &Labels,
+        t: TimestampMs,
+        value: &HistogramValue,
+    ) -> Result<SeriesRef, Error> {
+        Ok(self.appender.append_histogram(known, labels, t, 0, value.clone())?)
+    }
+
     fn append_exemplar(
         &mut self,
-        _series: SeriesRef,
-        labels: &Labels,
+        series: SeriesRef,
+        _labels: &Labels,
         exemplar: Exemplar,
     ) -> Result<(), ExemplarError> {
-        match self.db.exemplars().check(labels, &exemplar) {
-            // Seen in the scrape before; the usual case.
-            Err(ExemplarError::Duplicate) => return Ok(()),
-            checked => checked?,
+        match self.appender.append_exemplar(series, exemplar) {
+            Err(AppendError::Exemplar(reason)) => Err(reason),
+            // Any other reason has already been the sample's.
+            _ => Ok(()),
         }
-        self.exemplars.push((labels.clone(), exemplar));
-        Ok(())
+    }
+
+    fn set_metadata(&mut self, series: SeriesRef, metadata: Metadata) {
+        // The series has just taken a sample.
+        let _ = self.appender.set_metadata(series, metadata);
     }
 
     fn commit(self: Box<Self>) -> Result<()> {
-        self.appender.commit()?;
-        for (labels, exemplar) in self.exemplars {
-            // One that has become too old meanwhile is no loss.
-            let _ = self.db.exemplars().add(&labels, exemplar);
-        }
-        Ok(())
+        self.appender.commit()
     }
 }

@@ -2,22 +2,27 @@
 
 use std::io::{self, Write};
 
-use promontory_tsdb::TimestampMs;
 use promontory_tsdb::block::Block;
-use promontory_tsdb::chunkenc::num_samples;
+use promontory_tsdb::chunkenc::{Decoded, decode, num_samples};
+use promontory_tsdb::chunks::ChunkRef;
+use promontory_tsdb::histogram::HistogramValue;
 use promontory_tsdb::index::SeriesEntry;
+use promontory_tsdb::{Error, TimestampMs};
 
 use super::ToolError;
 
 pub(super) fn put(out: &mut dyn Write, block: &Block, references: &[u64]) -> Result<(), ToolError> {
     let mut chunks = 0;
     let (mut float_samples, mut float_bytes) = (Vec::new(), Vec::new());
-    let (mut histogram_samples, mut histogram_bytes) = (Vec::new(), Vec::new());
+    let (mut histogram_samples, mut histogram_bytes, mut buckets) = (Vec::new(), Vec::new(), Vec::new());
     let mut entry = SeriesEntry::default();
     for reference in references {
         block.index().series(*reference, TimestampMs::MIN, TimestampMs::MAX, &mut entry)?;
         for chunk in &entry.chunks {
             let (encoding, data) = block.chunks().chunk(chunk.reference)?;
+            if encoding.is_histogram() {
+                buckets.push(populated_buckets(block, chunk.reference)?);
+            }
             let (samples, bytes) = match encoding.is_histogram() {
                 true => (&mut histogram_samples, &mut histogram_bytes),
                 false => (&mut float_samples, &mut float_bytes),
@@ -32,8 +37,23 @@ pub(super) fn put(out: &mut dyn Write, block: &Block, references: &[u64]) -> Res
     put_histogram(out, "bytes per float chunk", float_bytes, chunks)?;
     put_histogram(out, "samples per histogram chunk", histogram_samples, chunks)?;
     put_histogram(out, "bytes per histogram chunk", histogram_bytes, chunks)?;
-    put_histogram(out, "buckets per histogram chunk", Vec::new(), chunks)?;
+    put_histogram(out, "buckets per histogram chunk", buckets, chunks)?;
     Ok(())
+}
+
+/// Buckets of all samples of a chunk together.
+fn populated_buckets(block: &Block, reference: ChunkRef) -> Result<u64, ToolError> {
+    let (encoding, data) = block.chunks().chunk(reference)?;
+    let mut decoded = Decoded::default();
+    decode(encoding, data, &mut decoded).map_err(|e| match block.chunks().file(reference) {
+        Ok(file) => Error::corrupt(file, u64::from(reference.offset()), e.to_string()),
+        Err(e) => e,
+    })?;
+    let counts = decoded.histograms.iter().map(|sample| match &sample.histogram {
+        HistogramValue::Integer(h) => h.positive_buckets.len() + h.negative_buckets.len(),
+        HistogramValue::Float(h) => h.positive_buckets.len() + h.negative_buckets.len(),
+    });
+    Ok(counts.sum::<usize>() as u64)
 }
 
 /// Bars whose lengths are percentages of `total`. Compat: upstream prints a bucket's limits one off
