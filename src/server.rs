@@ -33,6 +33,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::api::active_queries::ActiveQueries;
 use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::features::Features;
@@ -271,6 +272,9 @@ impl Server {
             Some(address) => Some(serve_sql(&serving, address, catalog, query_runtime.handle()).await?),
             None => None,
         };
+        let active_queries = ActiveQueries::open(&options.storage.path, options.max_concurrency)
+            .inspect_err(|error| tracing::error!(%error, "active queries are not logged"))
+            .ok();
         let mut engine = options.engine;
         engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let config_state = Arc::new(ConfigState::default());
@@ -286,6 +290,7 @@ impl Server {
             query_places: Arc::new(Semaphore::new(options.max_concurrency)),
             query_places_total: options.max_concurrency,
             queries: api::QueryMetrics::default(),
+            active_queries,
             http: Default::default(),
             cors,
             flags: options.flags,

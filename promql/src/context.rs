@@ -3,7 +3,7 @@
 //! It travels as an extension of DataFusion's session configuration, so that any operator reaches
 //! it through its `TaskContext` and no plan node has to carry it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -11,6 +11,7 @@ use std::time::Instant;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use parking_lot::Mutex;
+use promontory_tsdb::labels::go_quote;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::QueryError;
@@ -18,11 +19,20 @@ use crate::error::QueryError;
 /// Shared by all operators of one query.
 #[derive(Debug)]
 pub struct QueryContext {
-    annotations: Mutex<Annotations>,
+    annotations: Mutex<Notes>,
     samples: AtomicUsize,
     max_samples: usize,
     cancel: CancellationToken,
     deadline: Option<Instant>,
+}
+
+/// What was noted so far.
+#[derive(Debug, Default)]
+struct Notes {
+    /// Texts with their positions.
+    all: Annotations,
+    /// By metric name: how often, and the last position.
+    start_overlaps: BTreeMap<String, (usize, String)>,
 }
 
 /// Texts for the user, each once.
@@ -62,17 +72,40 @@ impl QueryContext {
 
     /// Notes a warning. `text` is upstream's, without the prefix, with the position behind it.
     pub fn warn(&self, text: &str) {
-        self.annotations.lock().warnings.insert(format!("PromQL warning: {text}"));
+        self.annotations.lock().all.warnings.insert(format!("PromQL warning: {text}"));
     }
 
     /// Notes an info. `text` is upstream's, without the prefix, with the position behind it.
     pub fn info(&self, text: &str) {
-        self.annotations.lock().infos.insert(format!("PromQL info: {text}"));
+        self.annotations.lock().all.infos.insert(format!("PromQL info: {text}"));
     }
 
-    /// What was noted so far.
+    /// Notes that `n` windows of the metric `name` have a sample that starts before the one in front of
+    /// it was taken.
+    pub fn start_overlaps(&self, name: &str, position: &str, n: usize) {
+        let mut notes = self.annotations.lock();
+        let (count, place) = notes.start_overlaps.entry(go_quote(name).into_owned()).or_default();
+        *count += n;
+        if place.is_empty() || parts(place).2 < parts(position).2 {
+            position.clone_into(place);
+        }
+    }
+
+    /// What was noted so far. A text that belongs to several places is given for the last one, as
+    /// upstream does.
     pub fn annotations(&self) -> Annotations {
-        self.annotations.lock().clone()
+        let notes = self.annotations.lock();
+        let mut all = Annotations {
+            warnings: last_evaluated(&notes.all.warnings),
+            infos: last_evaluated(&notes.all.infos),
+        };
+        for (name, (count, position)) in &notes.start_overlaps {
+            let times = if *count > 1 { format!(" ({count} occurrences)") } else { String::new() };
+            let what = "sample has start time that overlaps with previous sample timestamp";
+            all.warnings
+                .insert(format!("PromQL warning: {what} for metric {name}{times}{}", parts(position).1));
+        }
+        all
     }
 
     /// Accounts for `n` more samples held in memory.
@@ -105,6 +138,35 @@ impl QueryContext {
         }
         Ok(())
     }
+}
+
+/// Stands between a position and its place in the order of evaluation; see [`ordered_position`].
+const ORDER: char = '\0';
+
+/// ` (line:col)` of an expression that ends at byte `end`, with the place of that expression in the order of
+/// evaluation: what stands inside comes before what is around it, and left comes before right.
+pub(crate) fn ordered_position(line: usize, column: usize, end: usize) -> String {
+    format!(" ({line}:{column}){ORDER}{end:010}.{column:010}")
+}
+
+/// A text up to its position, the text with it, and the place in the order of evaluation.
+fn parts(text: &str) -> (&str, &str, &str) {
+    let (shown, order) = text.split_once(ORDER).unwrap_or((text, ""));
+    let before =
+        shown.strip_suffix(')').and_then(|s| s.rsplit_once(" (")).map_or(shown, |(before, _)| before);
+    (before, shown, order)
+}
+
+/// Of texts that differ in their position only, the one of the expression that is evaluated last.
+fn last_evaluated(texts: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut by_text: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+    for (before, shown, order) in texts.iter().map(|text| parts(text)) {
+        let kept = by_text.entry(before).or_insert((order, shown));
+        if kept.0 < order {
+            *kept = (order, shown);
+        }
+    }
+    by_text.into_values().map(|(_, shown)| shown.to_owned()).collect()
 }
 
 /// Upstream's text for a query that would hold more samples than it may.

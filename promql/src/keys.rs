@@ -16,6 +16,16 @@ use promontory_tsdb::{Labels, METRIC_NAME};
 
 use crate::logical::spec::{Grouping, KeyOutput};
 
+/// Labels that go where a metric name goes: the name, and the type and unit that a metric may carry as labels.
+///
+/// Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/schema/labels.go> (`IsMetadataLabel`)
+pub const METADATA_LABELS: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+
+/// Whether `name` is one of [`METADATA_LABELS`].
+pub fn is_metadata_label(name: &[u8]) -> bool {
+    METADATA_LABELS.iter().any(|label| label.as_bytes() == name)
+}
+
 impl Grouping {
     /// Whether the group's labels include `name`, if a series has it.
     pub fn keeps(&self, name: &str) -> bool {
@@ -29,7 +39,7 @@ impl KeyOutput {
     pub fn keeps(&self, name: &str) -> bool {
         match self {
             Self::Full => true,
-            Self::DropName => name != METRIC_NAME,
+            Self::DropName => !is_metadata_label(name.as_bytes()),
             Self::Group(grouping) => grouping.keeps(name),
         }
     }
@@ -53,8 +63,12 @@ pub fn group_of_output(output: &KeyOutput, grouping: &Grouping) -> Option<Groupi
     let mut grouping = grouping.clone();
     match output {
         KeyOutput::Full => {}
-        KeyOutput::DropName if grouping.without => {}
-        KeyOutput::DropName => grouping.labels.retain(|l| l != METRIC_NAME),
+        KeyOutput::DropName if grouping.without => {
+            grouping.labels.extend(METADATA_LABELS.map(str::to_owned));
+            grouping.labels.sort_unstable();
+            grouping.labels.dedup();
+        }
+        KeyOutput::DropName => grouping.labels.retain(|l| !is_metadata_label(l.as_bytes())),
         KeyOutput::Group(_) => return None,
     }
     Some(grouping)

@@ -32,6 +32,6 @@ mod stack;
 pub mod tile;
 pub mod value;
 
-pub use engine::Engine;
+pub use engine::{Engine, Explained};
 pub use error::QueryError;
 pub use params::{EngineOptions, Grid, QueryParams};

@@ -103,6 +103,10 @@ pub struct EngineOptions {
     pub parallel_samples: u64,
     /// `promql-delayed-name-removal`.
     pub delayed_name_removal: bool,
+    /// `use-start-timestamps`: counters look at the start timestamps of samples.
+    pub use_start_timestamps: bool,
+    /// `type-and-unit-labels`: a metric's type is in its label `__type__`.
+    pub type_and_unit_labels: bool,
     /// Which experimental parts of the language are on.
     pub parser: ParserOptions,
 }
@@ -118,6 +122,8 @@ impl Default for EngineOptions {
             partitions: std::thread::available_parallelism().map_or(1, |n| n.get()),
             parallel_samples: 100_000,
             delayed_name_removal: false,
+            use_start_timestamps: false,
+            type_and_unit_labels: false,
             parser: ParserOptions::default(),
         }
     }

@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use promontory_tsdb::sample::is_stale;
 use promontory_tsdb::{Labels, Queryable, SelectHints, TimestampMs};
 
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::histogram::weight;
+use crate::kernels::range::extended;
+use crate::kernels::{Live, Samples};
 use crate::operators::final_labels;
 use crate::operators::rows::{Held, lanes, same_labelset};
 use crate::params::Grid;
+use crate::parser::RangeExtension;
 use crate::planner::RawSelector;
 use crate::value::{InstantSample, QueryValue, RangeSeries, SampleValue};
 
@@ -209,7 +211,10 @@ pub(crate) async fn raw(
     context: &QueryContext,
 ) -> Result<QueryValue, QueryError> {
     let hints = SelectHints::default();
-    let selection = source.select(&selector.matchers, selector.mint + 1, selector.maxt, &hints)?;
+    let (before, after) = selector.extension.map_or((0, 0), |e| e.reach());
+    let (mint, maxt) = (selector.mint.saturating_sub(before), selector.maxt.saturating_add(after));
+    let selection = source.select(&selector.matchers, mint.saturating_add(1), maxt, &hints)?;
+    let mut live = Live::default();
     let mut series: Vec<RangeSeries> = Vec::new();
     for mut partition in selection.partitions {
         loop {
@@ -222,13 +227,24 @@ pub(crate) async fn raw(
             let mut histograms = batch.histograms.iter().peekable();
             for i in 0..batch.len() {
                 let (labels, timestamps, values) = batch.series(i);
-                let samples = timestamps.iter().copied().zip(values.iter().copied());
-                let floats: Vec<(TimestampMs, f64)> = samples.filter(|(_, v)| !is_stale(*v)).collect();
+                let samples = Samples::new(timestamps, values).without_stale(&mut live);
+                let floats: Vec<(TimestampMs, f64)> = match selector.extension {
+                    None => samples.timestamps.iter().copied().zip(samples.values.iter().copied()).collect(),
+                    Some(extension) => {
+                        let smoothed = extension.kind == RangeExtension::Smoothed;
+                        extended::points(samples, (selector.mint, selector.maxt), smoothed)
+                    }
+                };
                 let mut own = Vec::new();
                 while let Some(h) = histograms.next_if(|h| h.series as usize <= i) {
-                    if !is_stale(h.histogram.sum) {
+                    if !promontory_tsdb::is_stale(h.histogram.sum) {
                         own.push((h.timestamp, Arc::clone(&h.histogram)));
                     }
+                }
+                if let Some(extension) = selector.extension.filter(|_| !own.is_empty()) {
+                    let modifier = extension.kind.name();
+                    let text = format!("{modifier} modifier is not supported with histograms");
+                    return Err(QueryError::Execution(text));
                 }
                 if !floats.is_empty() || !own.is_empty() {
                     series.push(RangeSeries { labels: labels.clone(), floats, histograms: own });

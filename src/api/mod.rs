@@ -8,13 +8,16 @@
 //! A request whose client goes away is dropped, and its query is cancelled with it.
 //!
 //! # Not served yet
-//! `/federate`, `/parse_query`'s tree, remote read and write, OTLP.
+//! `/federate`, remote read and write, OTLP.
 
+pub(crate) mod active_queries;
 mod admin;
+mod ast;
 mod cors;
 mod envelope;
 pub mod error;
 mod exemplars;
+mod explain;
 mod exposition;
 mod histogram;
 mod http_metrics;
@@ -77,6 +80,8 @@ pub(crate) struct ApiState {
     pub(crate) query_places: Arc<Semaphore>,
     pub(crate) query_places_total: usize,
     pub(crate) queries: QueryMetrics,
+    /// None where its file cannot be written.
+    pub(crate) active_queries: Option<Arc<active_queries::ActiveQueries>>,
     pub(crate) http: HttpMetrics,
     pub(crate) cors: CorsOrigin,
     pub(crate) flags: BTreeMap<String, String>,
@@ -130,6 +135,7 @@ fn v1() -> Router<Arc<ApiState>> {
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_exemplars", get(exemplars::query_exemplars).post(exemplars::query_exemplars))
+        .route("/query_explain", get(explain::explain).post(explain::explain))
         .route("/format_query", get(query::format).post(query::format))
         .route("/parse_query", get(query::parse).post(query::parse))
         .route("/labels", get(labels::names).post(labels::names))

@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
-use promontory_promql::QueryParams;
 use promontory_promql::value::QueryResult;
+use promontory_promql::{QueryError, QueryParams};
 use promontory_tsdb::ErrorKind;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
-use super::ApiState;
 use super::envelope::{Answer, ApiResult};
 use super::error::ApiError;
 use super::params::Params;
 use super::result;
+use super::{ApiState, ast};
 
 /// Points that a range query may ask for per series, less one.
 const MAX_STEPS: i64 = 11_000;
@@ -29,9 +29,8 @@ pub(crate) async fn instant(State(state): State<Arc<ApiState>>, params: Params) 
     run(&state, &params, QueryParams { lookback, ..QueryParams::instant(t) }, timeout, limit).await
 }
 
-/// An expression at each step of a range.
-pub(crate) async fn range(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
-    let limit = params.limit()?;
+/// The grid of a range query, checked.
+pub(super) fn range_params(params: &Params) -> Result<QueryParams, ApiError> {
     let start = params.time("start")?;
     let end = params.time("end")?;
     if end < start {
@@ -49,10 +48,16 @@ pub(crate) async fn range(State(state): State<Arc<ApiState>>, params: Params) ->
             "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
         ));
     }
+    Ok(QueryParams::range(start, end, step))
+}
+
+/// An expression at each step of a range.
+pub(crate) async fn range(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
+    let limit = params.limit()?;
+    let grid = range_params(&params)?;
     let timeout = params.timeout()?;
     let lookback = lookback(&params)?;
-    run(&state, &params, QueryParams { lookback, ..QueryParams::range(start, end, step) }, timeout, limit)
-        .await
+    run(&state, &params, QueryParams { lookback, ..grid }, timeout, limit).await
 }
 
 /// The expression, printed over several lines where it is long.
@@ -63,14 +68,17 @@ pub(crate) async fn format(State(state): State<Arc<ApiState>>, params: Params) -
     Ok(Answer::json(&promontory_promql::parser::format(&expr)))
 }
 
-/// The expression as a tree; only checks it so far.
+/// The expression as a tree.
 pub(crate) async fn parse(State(state): State<Arc<ApiState>>, params: Params) -> ApiResult {
-    promontory_promql::parser::parse(params.get("query"), &state.engine.options().parser)
+    let expr = promontory_promql::parser::parse(params.get("query"), &state.engine.options().parser)
         .map_err(|e| ApiError::parameter("query", e))?;
-    Err(ApiError::new(ErrorKind::Unsupported, "not supported yet: the syntax tree of an expression as JSON"))
+    match ast::tree(&expr) {
+        Some(tree) => Ok(Answer::json(&tree)),
+        None => Err(ApiError::new(ErrorKind::Limit, "the expression nests too deep to be shown as a tree")),
+    }
 }
 
-fn lookback(params: &Params) -> Result<Option<i64>, ApiError> {
+pub(super) fn lookback(params: &Params) -> Result<Option<i64>, ApiError> {
     if params.get("lookback_delta").is_empty() {
         return Ok(None);
     }
@@ -115,15 +123,37 @@ fn stats(queued: Duration, total: Duration) -> String {
     )
 }
 
-/// Waits for a place, then runs the query on the query runtime, and returns how long it waited.
-///
-/// When the future is dropped, because the client went away, the query is cancelled with it.
+/// Runs the query, and returns how long it waited for its place.
 async fn execute(
     state: &Arc<ApiState>,
     expr: &str,
     query: QueryParams,
     timeout: Option<Duration>,
 ) -> Result<(QueryResult, Duration), ApiError> {
+    let (engine, source) = (Arc::clone(&state.engine), Arc::clone(&state.storage));
+    let text = expr.to_owned();
+    in_turn(
+        state,
+        expr,
+        timeout,
+        move |cancel| async move { engine.query(source, &text, query, cancel).await },
+    )
+    .await
+}
+
+/// Waits for a place, then runs `work` on the query runtime, and returns how long it waited.
+///
+/// When the future is dropped, because the client went away, the token that `work` got is cancelled.
+pub(super) async fn in_turn<T, F>(
+    state: &Arc<ApiState>,
+    expr: &str,
+    timeout: Option<Duration>,
+    work: impl FnOnce(CancellationToken) -> F + Send + 'static,
+) -> Result<(T, Duration), ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, QueryError>> + Send + 'static,
+{
     let longest = state.engine.options().timeout;
     let started = Instant::now();
     let deadline = tokio::time::Instant::now() + timeout.map_or(longest, |t| t.min(longest));
@@ -137,13 +167,13 @@ async fn execute(
         .map_err(|_| ApiError::new(ErrorKind::Unavailable, "the server is shutting down"))?;
     let queued = started.elapsed();
     let running = Running::new(state);
+    let now_s = state.clock.now_ms() / 1000;
+    let named = state.active_queries.as_ref().and_then(|queries| queries.insert(expr, now_s));
 
-    let (engine, source) = (Arc::clone(&state.engine), Arc::clone(&state.storage));
-    let text = expr.to_owned();
-    // Place and gauge go with the work: it may outlive this future by the time that it takes to notice.
+    // Place, gauge and name go with the work: it may outlive this future by the time that it takes to notice.
     let work = state.query_runtime.spawn(async move {
-        let _until_done = (place, running);
-        engine.query(source, &text, query, cancel).await
+        let _until_done = (place, running, named);
+        work(cancel).await
     });
     let outcome = timeout_at(deadline, work).await;
     state.queries.inner_eval.lock().observe(started.elapsed().saturating_sub(queued));

@@ -11,6 +11,7 @@ mod exemplars;
 mod export;
 mod fixtures;
 mod lifecycle;
+mod queries;
 mod scrape;
 mod sql;
 mod support;

@@ -176,6 +176,17 @@ impl SeriesBatch {
         self.offsets.push(u32::try_from(self.values.len()).expect("a batch holds less than 2^32 samples"));
     }
 
+    /// Start timestamps of the float samples of series `i`; empty if none in the batch has one.
+    ///
+    /// # Panics
+    /// If `i >= self.len()`.
+    pub fn starts(&self, i: usize) -> &[TimestampMs] {
+        if self.start_timestamps.is_empty() {
+            return &[];
+        }
+        &self.start_timestamps[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
     /// Number of series.
     pub fn len(&self) -> usize {
         self.labels.len()

@@ -21,6 +21,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::combine_partial_final_agg::CombinePartialFinalAggregate;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
@@ -89,6 +90,18 @@ impl Engine {
     ) -> Result<QueryResult, QueryError> {
         check_range_type(parsed, params)?;
         let plan = Planner::plan_query(&source, &self.options, expr, parsed, params)?;
+        self.run_plan(&source, plan, params, cancel, &mut None).await
+    }
+
+    /// Runs `plan`; what was run, with its figures, is left in `ran`.
+    async fn run_plan(
+        &self,
+        source: &Arc<dyn Queryable>,
+        plan: QueryPlan,
+        params: QueryParams,
+        cancel: CancellationToken,
+        ran: &mut Option<Arc<dyn ExecutionPlan>>,
+    ) -> Result<QueryResult, QueryError> {
         let running = cancel.child_token();
         let deadline = Instant::now().checked_add(self.options.timeout);
         let context = QueryContext::with_deadline(self.options.max_samples, running.clone(), deadline);
@@ -97,7 +110,7 @@ impl Engine {
         }
         // Whatever is still running when this future ends is told to stop.
         let _stop = running.drop_guard();
-        let run = self.run(&source, plan, params, &context);
+        let run = self.run(source, plan, params, &context, ran);
         let value = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(QueryError::Cancelled("query execution")),
@@ -123,18 +136,44 @@ impl Engine {
         source: Arc<dyn Queryable>,
         expr: &str,
         params: QueryParams,
-    ) -> Result<String, QueryError> {
+    ) -> Result<Explained, QueryError> {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
         let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
-        let logical = match plan.root {
-            Root::Text(text) => return Ok(format!("string {text:?}\n")),
-            Root::Constant(v, _) => return Ok(format!("scalar {v}\n")),
-            Root::Raw(raw) => return Ok(format!("{raw:?}\n")),
-            Root::Scalar(plan, _) | Root::Vector(plan, _) | Root::Matrix(plan, _) => plan,
-        };
-        let physical = self.planners.physical(&logical, self.size(&logical, plan.depth)?, plan.depth)?;
-        Ok(format!("{}\n\n{}", logical.display_indent(), displayable(physical.as_ref()).indent(false)))
+        let Some(logical) = plan.root.logical() else { return Ok(Explained::without_plan(&plan)) };
+        let physical = self.planners.physical(logical, self.size(logical, plan.depth)?, plan.depth)?;
+        Ok(Explained {
+            logical: logical.display_indent().to_string(),
+            physical: displayable(physical.as_ref()).indent(false).to_string(),
+        })
+    }
+
+    /// As [`Engine::explain`], but runs the query: the physical plan comes with rows, time and memory of
+    /// each operator.
+    ///
+    /// # Errors
+    /// As [`Engine::query`].
+    pub async fn analyze(
+        &self,
+        source: Arc<dyn Queryable>,
+        expr: &str,
+        params: QueryParams,
+        cancel: CancellationToken,
+    ) -> Result<(Explained, QueryResult), QueryError> {
+        let parsed = self.parse(expr, params)?;
+        check_range_type(&parsed, params)?;
+        let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
+        let mut explained = Explained::without_plan(&plan);
+        if let Some(logical) = plan.root.logical() {
+            explained.logical = logical.display_indent().to_string();
+        }
+        let mut ran = None;
+        let result = self.run_plan(&source, plan, params, cancel, &mut ran).await?;
+        if let Some(physical) = ran {
+            explained.physical =
+                DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string();
+        }
+        Ok((explained, result))
     }
 
     fn parse(&self, expr: &str, params: QueryParams) -> Result<Expr, QueryError> {
@@ -155,6 +194,7 @@ impl Engine {
         plan: QueryPlan,
         params: QueryParams,
         context: &Arc<QueryContext>,
+        ran: &mut Option<Arc<dyn ExecutionPlan>>,
     ) -> Result<QueryValue, QueryError> {
         let instant = params.step == 0;
         Ok(match plan.root {
@@ -163,13 +203,13 @@ impl Engine {
             Root::Constant(v, grid) => result::constant_matrix(v, &grid),
             Root::Raw(raw) => result::raw(source.as_ref(), &raw, context).await?,
             Root::Scalar(logical, grid) if instant => {
-                result::scalar(&self.execute(&logical, plan.depth, context).await?, &grid)?
+                result::scalar(&self.execute(&logical, plan.depth, context, ran).await?, &grid)?
             }
             Root::Vector(logical, grid) if instant => {
-                result::vector(&self.execute(&logical, plan.depth, context).await?, &grid, &plan.order)?
+                result::vector(&self.execute(&logical, plan.depth, context, ran).await?, &grid, &plan.order)?
             }
             Root::Scalar(logical, grid) | Root::Vector(logical, grid) | Root::Matrix(logical, grid) => {
-                result::matrix(&self.execute(&logical, plan.depth, context).await?, &grid)?
+                result::matrix(&self.execute(&logical, plan.depth, context, ran).await?, &grid)?
             }
         })
     }
@@ -179,6 +219,7 @@ impl Engine {
         logical: &LogicalPlan,
         depth: usize,
         context: &Arc<QueryContext>,
+        ran: &mut Option<Arc<dyn ExecutionPlan>>,
     ) -> Result<Held, QueryError> {
         let size = self.size(logical, depth)?;
         let mut physical = self.planners.physical(logical, size, depth)?;
@@ -186,8 +227,38 @@ impl Engine {
             physical = Arc::new(CoalescePartitionsExec::new(physical));
         }
         let task = self.planners.task(size, context);
+        *ran = Some(Arc::clone(&physical));
         let stream = physical.execute(0, task).map_err(QueryError::from_datafusion)?;
         result::collect(stream, context).await
+    }
+}
+
+/// How a query is carried out, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The plan as it was made from the expression: what leaves read, and what was pushed into them.
+    pub logical: String,
+    /// The operators that run, with their partitions.
+    pub physical: String,
+}
+
+/// Both, the logical plan first.
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\n{}", self.logical, self.physical)
+    }
+}
+
+impl Explained {
+    /// For queries that need no operators: literals, and samples as they are stored.
+    fn without_plan(plan: &QueryPlan) -> Self {
+        let logical = match &plan.root {
+            Root::Text(text) => format!("string {text:?}"),
+            Root::Constant(v, _) => format!("scalar {v}"),
+            Root::Raw(raw) => format!("{raw:?}"),
+            Root::Scalar(..) | Root::Vector(..) | Root::Matrix(..) => String::new(),
+        };
+        Self { logical, physical: String::new() }
     }
 }
 
@@ -221,16 +292,11 @@ impl Engine {
                 return Ok(TreeNodeRecursion::Continue);
             };
             let spec = leaf.spec();
-            let width = match spec.window {
-                Window::Instant { lookback_ms, .. } => lookback_ms,
-                Window::Range { range_ms, .. } => range_ms,
-            };
             // One value per series: reading it is next to nothing.
             if large > 0 && spec.grid.steps == 1 && matches!(spec.window, Window::Instant { .. }) {
                 return Ok(TreeNodeRecursion::Continue);
             }
-            let mint = spec.view.data_time(spec.grid.start).saturating_sub(width).saturating_add(1);
-            let maxt = spec.view.data_time(spec.grid.end());
+            let (mint, maxt) = spec.bounds();
             let series =
                 leaf.source().series_estimate(&spec.matchers, mint, maxt).map_err(QueryError::from)?;
             let each = maxt.saturating_sub(mint).unsigned_abs() / SCRAPE_MS + 1;

@@ -448,7 +448,7 @@ fn queries_hold_no_more_samples_than_they_may() {
 fn plans_can_be_explained() {
     let engine = engine(false);
     let params = QueryParams::range(0, 600_000, 60_000);
-    let explain = |query| engine.explain(storage(""), query, params).unwrap();
+    let explain = |query| engine.explain(storage(""), query, params).unwrap().to_string();
     insta::assert_snapshot!(explain("sum by (job) (rate(requests_total[5m])) * 2"), @r"
     Map: v * 2
       Totals: sums
@@ -630,7 +630,10 @@ impl Queryable for PostingsOnly {
 fn size_is_guessed_from_postings() {
     let engine = Engine::new(EngineOptions { partitions: 3, ..EngineOptions::default() });
     let partitions = |series, params| {
-        let text = engine.explain(Arc::new(PostingsOnly(series)), "sum(rate(m_total[5m]))", params).unwrap();
+        let text = engine
+            .explain(Arc::new(PostingsOnly(series)), "sum(rate(m_total[5m]))", params)
+            .unwrap()
+            .physical;
         if text.contains("partitions=3") { 3 } else { 1 }
     };
     let hour = QueryParams::range(0, 3_600_000, 60_000);

@@ -6,16 +6,16 @@ use promontory_tsdb::query::HistogramSample;
 use promontory_tsdb::{TimestampMs, is_stale};
 
 use super::{Samples, StepRow, Windows};
+use crate::logical::spec::SampleRead;
 
 /// Per step, the newest sample in `(end - lookback, end]`; nothing if it is a stale marker.
 ///
-/// `samples` still has its stale markers. With `timestamp`, gives the time of the sample in
-/// seconds and not its value.
-pub fn evaluate(windows: &Windows, samples: Samples<'_>, timestamp: bool, out: &mut StepRow) {
+/// `samples` still has its stale markers.
+pub fn evaluate(windows: &Windows, samples: Samples<'_>, read: SampleRead, out: &mut StepRow) {
     let steps = windows.grid.steps;
     if windows.is_pinned() && steps > 1 {
         let mut one = StepRow::default();
-        evaluate(&windows.first_step(), samples, timestamp, &mut one);
+        evaluate(&windows.first_step(), samples, read, &mut one);
         out.fill(steps, one.get(0));
         return;
     }
@@ -23,7 +23,13 @@ pub fn evaluate(windows: &Windows, samples: Samples<'_>, timestamp: bool, out: &
     windows.walk(samples.timestamps, |i, _, lo, hi| {
         if lo < hi {
             let v = samples.values[hi - 1];
-            let shown = if timestamp { samples.timestamps[hi - 1] as f64 / 1000.0 } else { v };
+            let shown = match read {
+                SampleRead::Value => v,
+                SampleRead::Timestamp | SampleRead::FloatTimestamp => {
+                    samples.timestamps[hi - 1] as f64 / 1000.0
+                }
+                SampleRead::StartTimestamp => samples.starts.get(hi - 1).map_or(0.0, |s| *s as f64 / 1000.0),
+            };
             out.set_if(i, shown, !is_stale(v));
         }
     });
@@ -35,7 +41,7 @@ pub fn overlay(
     windows: &Windows,
     floats: &[TimestampMs],
     histograms: &[HistogramSample],
-    timestamp: bool,
+    read: SampleRead,
     out: &mut StepRow,
 ) {
     if histograms.is_empty() {
@@ -48,7 +54,7 @@ pub fn overlay(
         if let Some(v) = out.get(0) {
             one.set(0, v);
         }
-        overlay(&windows.first_step(), floats, histograms, timestamp, &mut one);
+        overlay(&windows.first_step(), floats, histograms, read, &mut one);
         out.repeat(steps, &one);
         return;
     }
@@ -65,8 +71,10 @@ pub fn overlay(
         }
         if is_stale(newest.histogram.sum) {
             out.unset(step);
-        } else if timestamp {
+        } else if read == SampleRead::Timestamp {
             out.set(step, newest.timestamp as f64 / 1000.0);
+        } else if read == SampleRead::StartTimestamp {
+            out.set(step, newest.start_timestamp as f64 / 1000.0);
         } else {
             out.set_histogram(step, Arc::clone(&newest.histogram));
         }

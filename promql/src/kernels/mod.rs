@@ -34,6 +34,8 @@ pub struct Samples<'a> {
     pub timestamps: &'a [TimestampMs],
     /// As many values.
     pub values: &'a [f64],
+    /// As many start timestamps (0: none), or empty where nobody asks for them.
+    pub starts: &'a [TimestampMs],
 }
 
 impl<'a> Samples<'a> {
@@ -43,11 +45,29 @@ impl<'a> Samples<'a> {
     /// If the lengths differ.
     pub fn new(timestamps: &'a [TimestampMs], values: &'a [f64]) -> Self {
         assert_eq!(timestamps.len(), values.len(), "a sample is a timestamp and a value");
-        Self { timestamps, values }
+        Self { timestamps, values, starts: &[] }
+    }
+
+    /// The same samples with their start timestamps: as many, or none at all.
+    pub fn with_starts(self, starts: &'a [TimestampMs]) -> Self {
+        assert!(
+            starts.is_empty() || starts.len() == self.values.len(),
+            "a start timestamp belongs to a sample"
+        );
+        Self { starts, ..self }
+    }
+
+    /// The samples `lo..hi`.
+    pub(crate) fn slice(&self, lo: usize, hi: usize) -> Self {
+        Self {
+            timestamps: &self.timestamps[lo..hi],
+            values: &self.values[lo..hi],
+            starts: self.starts.get(lo..hi).unwrap_or_default(),
+        }
     }
 
     /// The same samples without stale markers; copies into `scratch` only if there are any.
-    pub fn without_stale<'b>(self, scratch: &'b mut (Vec<TimestampMs>, Vec<f64>)) -> Samples<'b>
+    pub fn without_stale<'b>(self, scratch: &'b mut Live) -> Samples<'b>
     where
         'a: 'b,
     {
@@ -55,16 +75,26 @@ impl<'a> Samples<'a> {
         if self.values.iter().filter(|v| is_stale(**v)).count() == 0 {
             return self;
         }
-        scratch.0.clear();
-        scratch.1.clear();
-        for (&t, &v) in self.timestamps.iter().zip(self.values) {
+        scratch.timestamps.clear();
+        scratch.values.clear();
+        scratch.starts.clear();
+        for (i, (&t, &v)) in self.timestamps.iter().zip(self.values).enumerate() {
             if !is_stale(v) {
-                scratch.0.push(t);
-                scratch.1.push(v);
+                scratch.timestamps.push(t);
+                scratch.values.push(v);
+                scratch.starts.extend(self.starts.get(i));
             }
         }
-        Samples { timestamps: &scratch.0, values: &scratch.1 }
+        Samples { timestamps: &scratch.timestamps, values: &scratch.values, starts: &scratch.starts }
     }
+}
+
+/// Where [`Samples::without_stale`] copies to.
+#[derive(Debug, Default)]
+pub struct Live {
+    timestamps: Vec<TimestampMs>,
+    values: Vec<f64>,
+    starts: Vec<TimestampMs>,
 }
 
 /// The windows of a grid: step `i` sees `(end(i) - width_ms, end(i)]`.

@@ -5,7 +5,9 @@ use std::fmt;
 use promontory_tsdb::METRIC_NAME;
 use promontory_tsdb::MatchOp;
 
-use super::spec::{Grouping, KeyOutput, RangeFunction, SelectorSpec, SubquerySpec, TimeView, Window};
+use super::spec::{
+    Grouping, KeyOutput, RangeFunction, SampleRead, SelectorSpec, SubquerySpec, TimeView, Window,
+};
 use crate::params::Grid;
 
 /// `[start..end step 15000ms, 240 steps in tiles of 128]`, or `[t]` for an instant.
@@ -66,8 +68,11 @@ impl fmt::Display for RangeFunction {
 impl fmt::Display for SelectorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.window {
-            Window::Instant { timestamp: true, .. } => f.write_str("timestamp(")?,
-            Window::Instant { timestamp: false, .. } => {}
+            Window::Instant { read: SampleRead::Timestamp | SampleRead::FloatTimestamp, .. } => {
+                f.write_str("timestamp(")?
+            }
+            Window::Instant { read: SampleRead::StartTimestamp, .. } => f.write_str("start_timestamp(")?,
+            Window::Instant { read: SampleRead::Value, .. } | Window::Smoothed { .. } => {}
             Window::Range { function, .. } => write!(f, "{function}(")?,
         }
         let is_name = |m: &&promontory_tsdb::Matcher| m.name() == METRIC_NAME && m.op() == MatchOp::Eq;
@@ -79,11 +84,21 @@ impl fmt::Display for SelectorSpec {
             write!(f, "{{{}}}", rest.join(","))?;
         }
         match self.window {
-            Window::Instant { lookback_ms, timestamp } => {
-                let close = if timestamp { ")" } else { "" };
+            Window::Instant { lookback_ms, read } => {
+                let close = if read == SampleRead::Value { "" } else { ")" };
                 write!(f, "{}{close} lookback={lookback_ms}ms", self.view)?;
             }
-            Window::Range { range_ms, .. } => write!(f, "[{range_ms}ms]{})", self.view)?,
+            Window::Smoothed { lookback_ms } => write!(f, "{} smoothed lookback={lookback_ms}ms", self.view)?,
+            Window::Range { range_ms, extension, use_starts, .. } => {
+                write!(f, "[{range_ms}ms]{}", self.view)?;
+                if let Some(extension) = extension {
+                    write!(f, " {} by {}ms", extension.kind.name(), extension.lookback_ms)?;
+                }
+                f.write_str(")")?;
+                if use_starts {
+                    f.write_str(" with start timestamps")?;
+                }
+            }
         }
         write!(f, " key={} grid={}", self.output, self.grid)
     }

@@ -3,6 +3,7 @@
 use promontory_tsdb::{Matcher, TimestampMs};
 
 use crate::params::Grid;
+use crate::parser::RangeExtension;
 
 /// A selector with all that happens to its samples before the first tile exists.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,10 +18,19 @@ pub struct SelectorSpec {
     pub window: Window,
     /// What the `labels_key` of the tiles holds.
     pub output: KeyOutput,
-    /// ` (line:col)` of the range function's first argument, for annotations.
+    /// ` (line:col)` of the range function's first argument, or of the selector, for annotations.
     pub position: String,
     /// Of histograms only count and sum are looked at: they come without buckets, with hints instead.
     pub without_buckets: bool,
+}
+
+impl SelectorSpec {
+    /// All data that any step looks at, both ends included, ms.
+    pub fn bounds(&self) -> (TimestampMs, TimestampMs) {
+        let (before, after) = self.window.reach();
+        let (first, last) = (self.view.data_time(self.grid.start), self.view.data_time(self.grid.end()));
+        (first.saturating_sub(before).saturating_add(1), last.saturating_add(after))
+    }
 }
 
 /// Maps the evaluation timestamp of a step to the time at which data is looked at.
@@ -46,8 +56,14 @@ pub enum Window {
     Instant {
         /// How far to look back.
         lookback_ms: i64,
-        /// Give the sample's timestamp in seconds and not its value: `timestamp(selector)`.
-        timestamp: bool,
+        /// What is wanted of the sample.
+        read: SampleRead,
+    },
+    /// `selector smoothed`: the value on the line between the samples before and after `t`, no further
+    /// away than `lookback_ms`; the one before where there is none after.
+    Smoothed {
+        /// How far to look back and ahead.
+        lookback_ms: i64,
     },
     /// A function of all samples in `(t - range_ms, t]`, stale markers left out.
     Range {
@@ -55,7 +71,57 @@ pub enum Window {
         range_ms: i64,
         /// What is computed; its scalar arguments are inputs of the node, in the order of the call.
         function: RangeFunction,
+        /// `anchored`, `smoothed`.
+        extension: Option<WindowExtension>,
+        /// Start timestamps tell of counter resets, too.
+        use_starts: bool,
     },
+}
+
+impl Window {
+    /// How far before (excluded) and after (included) a step's data time the window looks, ms.
+    pub fn reach(&self) -> (i64, i64) {
+        match *self {
+            Self::Instant { lookback_ms, .. } => (lookback_ms, 0),
+            Self::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
+            Self::Range { range_ms, extension, .. } => {
+                let (before, after) = extension.map_or((0, 0), |e| e.reach());
+                (range_ms.saturating_add(before), after)
+            }
+        }
+    }
+}
+
+/// What an instant selector gives of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SampleRead {
+    /// The sample itself.
+    Value,
+    /// Its timestamp in seconds: `timestamp(selector)`.
+    Timestamp,
+    /// The timestamp in seconds of a float, and a histogram as it is: `info`.
+    FloatTimestamp,
+    /// Its start timestamp in seconds, 0 if it has none: `start_timestamp(selector)`.
+    StartTimestamp,
+}
+
+/// How a range window takes in samples outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WindowExtension {
+    /// `anchored` or `smoothed`.
+    pub kind: RangeExtension,
+    /// How far outside.
+    pub lookback_ms: i64,
+}
+
+impl WindowExtension {
+    /// How far before and after the window samples are looked at, ms.
+    pub fn reach(&self) -> (i64, i64) {
+        match self.kind {
+            RangeExtension::Anchored => (self.lookback_ms, 0),
+            RangeExtension::Smoothed => (self.lookback_ms, self.lookback_ms),
+        }
+    }
 }
 
 /// Functions of a range of float samples.
@@ -86,6 +152,8 @@ pub enum RangeFunction {
     LastOverTime,
     FirstOverTime,
     PresentOverTime,
+    /// As `PresentOverTime`; the node above gives 1 where no series has it.
+    AbsentOverTime,
     MadOverTime,
     TsOfFirstOverTime,
     TsOfLastOverTime,
@@ -94,7 +162,7 @@ pub enum RangeFunction {
 }
 
 impl RangeFunction {
-    /// The function of this PromQL name. `absent_over_time` is planned as `absent` of `present_over_time`.
+    /// The function of this PromQL name; not `absent_over_time`, which is more than a range function.
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "rate" => Self::Rate,
@@ -127,9 +195,10 @@ impl RangeFunction {
         })
     }
 
-    /// Whether the result keeps the metric name: only where the value is a sample of the series itself.
+    /// Whether the result keeps the metric name: where the value is a sample of the series itself, or nobody
+    /// will see the labels.
     pub fn keeps_name(self) -> bool {
-        matches!(self, Self::LastOverTime | Self::FirstOverTime)
+        matches!(self, Self::LastOverTime | Self::FirstOverTime | Self::AbsentOverTime)
     }
 }
 
@@ -138,7 +207,7 @@ impl RangeFunction {
 pub enum KeyOutput {
     /// All labels.
     Full,
-    /// All but the metric name. Two series may then share a key; the node above must merge or refuse.
+    /// All but the metric name (and type and unit). Two series may then share a key; the node above must merge or refuse.
     DropName,
     /// The group of an aggregation right above; many series share a key.
     Group(Grouping),

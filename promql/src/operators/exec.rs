@@ -11,6 +11,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, Gauge, MetricBuilder, MetricsSet,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
@@ -36,6 +39,7 @@ pub struct OperatorExec {
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     properties: Arc<PlanProperties>,
     scalars: Arc<OnceCell<Vec<Vec<f64>>>>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl OperatorExec {
@@ -55,14 +59,21 @@ impl OperatorExec {
             if streams { EmissionType::Incremental } else { EmissionType::Final },
             Boundedness::Bounded,
         );
-        Self { operator, grid, inputs, properties: Arc::new(properties), scalars: Arc::default() }
+        Self {
+            operator,
+            grid,
+            inputs,
+            properties: Arc::new(properties),
+            scalars: Arc::default(),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     fn scalar_inputs(&self) -> &[Arc<dyn ExecutionPlan>] {
         &self.inputs[self.operator.evaluate().vector_inputs().min(self.inputs.len())..]
     }
 
-    fn job(&self, context: &Arc<TaskContext>) -> Result<Job> {
+    fn job(&self, partition: usize, context: &Arc<TaskContext>) -> Result<Job> {
         Ok(Job {
             operator: Arc::clone(&self.operator),
             grid: self.grid,
@@ -71,6 +82,8 @@ impl OperatorExec {
             task: Arc::clone(context),
             scalar_inputs: self.scalar_inputs().to_vec(),
             scalars: Arc::clone(&self.scalars),
+            figures: BaselineMetrics::new(&self.metrics, partition),
+            memory: MetricBuilder::new(&self.metrics).mem_used(partition),
         })
     }
 }
@@ -99,6 +112,10 @@ impl ExecutionPlan for OperatorExec {
         self.inputs.iter().collect()
     }
 
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
     fn apply_expressions(
         &self,
         _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
@@ -120,7 +137,7 @@ impl ExecutionPlan for OperatorExec {
 
 impl OperatorExec {
     fn start(&self, partition: usize, context: &Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let job = Arc::new(self.job(context)?);
+        let job = Arc::new(self.job(partition, context)?);
         let operator = self.operator.evaluate();
         let inputs = self.inputs[..operator.vector_inputs()]
             .iter()
@@ -129,6 +146,10 @@ impl OperatorExec {
         let batches = if operator.streams() {
             let input = inputs.into_iter().next().expect("a streaming operator has an input");
             let rows = operator.rows_per_run(&self.grid);
+            // Scalars first: what is wrong with them is told also where there is nothing to apply them to.
+            let first = Arc::clone(&job);
+            let scalars = stream::once(async move { first.scalars().await.map(|_| ()) });
+            let input = scalars.try_filter_map(|()| std::future::ready(Ok(None))).chain(input);
             input
                 .map_ok(move |batch| stream::iter(slices(&batch, rows).map(Ok)))
                 .try_flatten()
@@ -173,6 +194,9 @@ struct Job {
     task: Arc<TaskContext>,
     scalar_inputs: Vec<Arc<dyn ExecutionPlan>>,
     scalars: Arc<OnceCell<Vec<Vec<f64>>>>,
+    figures: BaselineMetrics,
+    /// Bytes of inputs that are held, at most.
+    memory: Gauge,
 }
 
 impl Job {
@@ -200,7 +224,9 @@ impl Job {
             tokio::task::consume_budget().await;
             let Some(batch) = input.next().await else { return Ok(held) };
             self.query.check()?;
-            held.push(batch?)?;
+            let batch = batch?;
+            self.memory.add(batch.get_array_memory_size());
+            held.push(batch)?;
         }
     }
 
@@ -209,10 +235,12 @@ impl Job {
         scalars: &[Vec<f64>],
         vectors: &[Vec<super::rows::Row<'_>>],
     ) -> Result<Vec<RecordBatch>> {
+        let _timer = self.figures.elapsed_compute().timer();
         let mut out = TileWriter::new(&self.grid, &self.query);
         let scope = Scope { grid: &self.grid, context: &self.query, scalars };
         self.operator.evaluate().run(scope, vectors, &mut out)?;
         let batches = out.finish();
+        batches.iter().for_each(|batch| self.figures.record_output(batch.num_rows()));
         debug_assert!(
             batches.iter().all(|b| b.schema() == self.schema),
             "operators write tiles of their grid"

@@ -278,7 +278,7 @@ impl Buckets {
 
     fn out_key(&self, key: &[u8], quantile: Option<(&str, f64)>) -> Vec<u8> {
         let mut out = Vec::with_capacity(key.len() + 16);
-        retain_into(key, &mut out, |n| self.delayed_names || n != METRIC_NAME.as_bytes());
+        retain_into(key, &mut out, |n| self.delayed_names || !crate::keys::is_metadata_label(n));
         if let Some((label, q)) = quantile {
             let mut builder = super::labels(&out).to_builder();
             builder.set(label, &openmetrics_float(q));

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use promontory_tsdb::Labels;
 use promontory_tsdb::labels::{METRIC_NAME, put_pair};
 
+use crate::keys::is_metadata_label;
 use crate::logical::spec::Grouping;
 use crate::parser::VectorMatching;
 
@@ -96,7 +97,12 @@ pub(crate) fn unmarked(key: &[u8]) -> &[u8] {
 pub(crate) fn final_labels(key: &[u8]) -> Labels {
     let plain = unmarked(key);
     let labels = labels(plain);
-    if plain.len() == key.len() { labels } else { labels.without_name() }
+    if plain.len() == key.len() {
+        return labels;
+    }
+    let mut kept = Vec::with_capacity(plain.len());
+    retain_into(plain, &mut kept, |name| !is_metadata_label(name));
+    Labels::from_bytes(&kept).unwrap_or_default()
 }
 
 /// The key as labels, the mark left out, the name kept.
@@ -114,14 +120,14 @@ impl KeyChange {
     pub(crate) fn apply<'a>(self, key: &'a [u8]) -> Cow<'a, [u8]> {
         match self {
             Self::Keep => Cow::Borrowed(key),
-            Self::DropName => match get(key, METRIC_NAME) {
-                None => Cow::Borrowed(key),
-                Some(_) => {
-                    let mut out = Vec::with_capacity(key.len());
-                    retain_into(key, &mut out, |n| n != METRIC_NAME.as_bytes());
-                    Cow::Owned(out)
+            Self::DropName => {
+                if !pairs(key).any(|(name, ..)| is_metadata_label(name)) {
+                    return Cow::Borrowed(key);
                 }
-            },
+                let mut out = Vec::with_capacity(key.len());
+                retain_into(key, &mut out, |name| !is_metadata_label(name));
+                Cow::Owned(out)
+            }
             Self::MarkName => {
                 let mut out = unmarked(key).to_vec();
                 put_pair(&mut out, NAME_DROPPED, "1");

@@ -1,5 +1,7 @@
 //! Functions of single floats: arithmetic, comparison, mathematics, dates.
 
+use std::f64::consts::{LN_2, LN_10};
+
 use crate::parser::BinaryOp;
 
 /// `a op b` for arithmetic operators; comparisons give 0 or 1. Other operators give NaN: the parser
@@ -112,8 +114,8 @@ impl MathFunction {
             Self::Exp => v.exp(),
             Self::Floor => v.floor(),
             Self::Ln => v.ln(),
-            Self::Log10 => v.log10(),
-            Self::Log2 => v.log2(),
+            Self::Log10 => go_log2(v) * (LN_2 / LN_10),
+            Self::Log2 => go_log2(v),
             Self::Rad => v * std::f64::consts::PI / 180.0,
             Self::Sgn => {
                 if v < 0.0 {
@@ -185,11 +187,11 @@ impl DateFunction {
     pub fn apply(self, seconds: f64) -> f64 {
         // Go's conversion on amd64 gives the least integer for what does not fit.
         let t = if seconds.is_nan() || seconds.abs() >= 9.3e18 { i64::MIN } else { seconds as i64 };
-        let day_second = t.rem_euclid(86_400);
-        let date = Date::of(t);
+        let (days, day_second) = go_days(t);
+        let date = Date::of_day(days);
         let value = match self {
             Self::DayOfMonth => date.day,
-            Self::DayOfWeek => (t.div_euclid(86_400) + 4).rem_euclid(7),
+            Self::DayOfWeek => (days + 4).rem_euclid(7),
             Self::DayOfYear => (1..date.month).map(|m| days_in_month(date.year, m)).sum::<i64>() + date.day,
             Self::DaysInMonth => days_in_month(date.year, date.month),
             Self::Hour => day_second / 3600,
@@ -219,11 +221,47 @@ pub(crate) struct Date {
     pub(crate) day: i64,
 }
 
+/// `math.Log2` of Go, to the digit: `count_values` makes labels of values.
+fn go_log2(v: f64) -> f64 {
+    let (fraction, exponent) = frexp(v);
+    if fraction == 0.5 {
+        return f64::from(exponent - 1);
+    }
+    fraction.ln() * (1.0 / LN_2) + f64::from(exponent)
+}
+
+/// `v` as a fraction in `[0.5, 1)` and a power of two. Zeros, infinities and NaN remain what they are.
+fn frexp(v: f64) -> (f64, i32) {
+    const MANTISSA_BITS: u32 = 52;
+    const HALF_EXPONENT: i32 = 1022;
+    if v == 0.0 || !v.is_finite() {
+        return (v, 0);
+    }
+    let (v, shift) = if v.is_normal() { (v, 0) } else { (v * (1_u64 << MANTISSA_BITS) as f64, -52) };
+    let exponent = (v.to_bits() >> MANTISSA_BITS & 0x7ff) as i32;
+    let bits = v.to_bits() & !(0x7ff << MANTISSA_BITS) | (HALF_EXPONENT as u64) << MANTISSA_BITS;
+    (f64::from_bits(bits), exponent - HALF_EXPONENT + shift)
+}
+
+/// Days since the epoch, and seconds of the day. Go counts seconds from a time so early that all of them
+/// fit an unsigned integer; what lies before comes out late in the future.
+fn go_days(t: i64) -> (i64, i64) {
+    /// Days from Go's absolute zero to the epoch.
+    const EPOCH_DAYS: i64 = 106_751_991_073_400;
+    let absolute = t.wrapping_add(EPOCH_DAYS * 86_400).cast_unsigned();
+    ((absolute / 86_400) as i64 - EPOCH_DAYS, (absolute % 86_400) as i64)
+}
+
 impl Date {
     /// The day of `seconds` since the epoch, in UTC.
     pub(crate) fn of(seconds: i64) -> Self {
+        Self::of_day(seconds.div_euclid(86_400))
+    }
+
+    /// The day that is `days` after the epoch.
+    fn of_day(days: i64) -> Self {
         // Days are counted from 0000-03-01, so that a leap day is the last day of its year.
-        let days = seconds.div_euclid(86_400) + 719_468;
+        let days = days + 719_468;
         let era = days.div_euclid(146_097);
         let in_era = days.rem_euclid(146_097);
         let year_of_era = (in_era - in_era / 1460 + in_era / 36_524 - in_era / 146_096) / 365;

@@ -15,6 +15,7 @@ mod elements;
 mod exec;
 pub(crate) mod format;
 mod histogram;
+mod info;
 mod key;
 mod map;
 mod math;
@@ -42,6 +43,7 @@ pub use constant::{Constant, ConstantValue};
 pub use count_values::CountValues;
 pub use exec::OperatorExec;
 pub use histogram::{BucketFunction, Buckets};
+pub use info::Info;
 pub use key::{KeyChange, Signature};
 pub(crate) use key::{NAME_DROPPED, compare, final_labels, get, labels};
 pub use map::{HistogramFunction, Map, MapFunction};
@@ -51,7 +53,7 @@ pub use merge::MergeDisjoint;
 pub(crate) use node::tile_df_schema;
 pub use node::{OperatorNode, OperatorPlanner, operator_plan};
 pub use notice::{Notice, NoticeKind};
-pub(crate) use notice::{bad_quantile, non_counter};
+pub(crate) use notice::{bad_quantile, non_counter, tell_bad_quantiles};
 pub use rank::{Rank, RankKind};
 pub(crate) use relabel::absent_labels;
 pub use relabel::{Relabel, RelabelRule};
@@ -147,6 +149,8 @@ operators! {
     Buckets(Buckets),
     /// Histograms are left out.
     FloatsOnly(FloatsOnly),
+    /// `info(v)`.
+    Info(Info),
     /// A function of each sample.
     Map(Map),
     /// Series that may share their labels become one.

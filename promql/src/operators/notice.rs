@@ -9,6 +9,8 @@ use super::format::go_g;
 use super::key::get;
 use super::rows::{Row, TileWriter, lanes};
 use super::{Evaluate, Scope};
+use crate::context::QueryContext;
+use crate::kernels::{StepRow, StepScalar};
 
 /// Annotates the query once rows pass.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,8 +30,10 @@ pub enum NoticeKind {
     Info(String),
     /// The metric name of floats does not look like a counter's.
     NonCounter,
-    /// The value is no quantile.
-    BadQuantile,
+    /// The label `__type__` does not say that it is one.
+    NonCounterType,
+    /// Some value is no quantile; the least and the greatest are told.
+    BadQuantiles,
 }
 
 /// Upstream's text for a rate over something whose name is no counter's.
@@ -42,9 +46,37 @@ pub(crate) fn non_counter(name: &str) -> Option<String> {
     })
 }
 
+/// Upstream's text for a rate over something whose type is no counter's.
+fn non_counter_type(key: &[u8]) -> Option<String> {
+    let text = |label| get(key, label).and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
+    let (name, kind) = (text(METRIC_NAME), text("__type__"));
+    (!name.is_empty() && !matches!(kind, "counter" | "histogram")).then(|| {
+        let (name, kind) = (go_quote(name), go_quote(kind));
+        format!(
+            "metric might not be a counter, __type__ label is not set to \"counter\" or \"histogram\", \
+             got {kind}: {name}"
+        )
+    })
+}
+
 /// Upstream's text for a quantile outside `[0, 1]`.
 pub(crate) fn bad_quantile(q: f64) -> Option<String> {
     (!(0.0..=1.0).contains(&q)).then(|| format!("quantile value should be between 0 and 1, got {}", go_g(q)))
+}
+
+/// Tells of values of φ that are no quantile, at the steps at which `row` has a float.
+pub(crate) fn tell_bad_quantiles(context: &QueryContext, phi: &StepScalar, row: &StepRow, position: &str) {
+    let tell = |q| {
+        if let Some(text) = bad_quantile(q) {
+            context.warn(&format!("{text}{position}"));
+        }
+    };
+    let steps = row.values().len();
+    match phi {
+        StepScalar::Constant(q) if (0..steps).any(|i| row.get(i).is_some()) => tell(*q),
+        StepScalar::Constant(_) => {}
+        StepScalar::PerStep(_) => (0..steps).filter(|i| row.get(*i).is_some()).for_each(|i| tell(phi.at(i))),
+    }
 }
 
 impl fmt::Display for Notice {
@@ -52,7 +84,8 @@ impl fmt::Display for Notice {
         match &self.kind {
             NoticeKind::Warn(text) | NoticeKind::Info(text) => f.write_str(text),
             NoticeKind::NonCounter => f.write_str("names that are no counter's"),
-            NoticeKind::BadQuantile => f.write_str("values that are no quantile"),
+            NoticeKind::NonCounterType => f.write_str("types that are no counter's"),
+            NoticeKind::BadQuantiles => f.write_str("values that are no quantile"),
         }
     }
 }
@@ -63,7 +96,7 @@ impl Evaluate for Notice {
     }
 
     fn streams(&self) -> bool {
-        true
+        self.kind != NoticeKind::BadQuantiles
     }
 
     fn run(
@@ -89,11 +122,23 @@ impl Evaluate for Notice {
                     }
                 }
             }
-            NoticeKind::BadQuantile => {
-                for row in &vectors[0] {
-                    for text in lanes(row.mask).filter_map(|lane| bad_quantile(row.values[lane])) {
-                        scope.context.warn(&format!("{text}{at}"));
+            NoticeKind::NonCounterType => {
+                for row in floats() {
+                    if let Some(text) = non_counter_type(row.key) {
+                        scope.context.info(&format!("{text}{at}"));
                     }
+                }
+            }
+            NoticeKind::BadQuantiles => {
+                let values =
+                    || vectors[0].iter().flat_map(|row| lanes(row.mask).map(|lane| row.values[lane]));
+                let ends =
+                    [values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)];
+                let nan = values().find(|v| v.is_nan());
+                // Of values on either side of [0, 1] the outermost one.
+                let known = [(ends[0] < 0.0).then_some(ends[0]), (ends[1] > 1.0).then_some(ends[1])];
+                for text in known.into_iter().flatten().chain(nan).filter_map(bad_quantile) {
+                    scope.context.warn(&format!("{text}{at}"));
                 }
             }
         }

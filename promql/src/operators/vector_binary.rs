@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
-use promontory_tsdb::labels::{METRIC_NAME, put_pair};
+use promontory_tsdb::labels::put_pair;
 
 use super::elements::{Element, binary};
 use super::key::{Interner, NAME_DROPPED, PerKey, Signature, get, labels, retain_into};
@@ -22,6 +22,7 @@ use super::{Evaluate, Float, Scope};
 use crate::context::Pace;
 use crate::error::QueryError;
 use crate::histogram::lanes::{LaneHistograms, Lanes};
+use crate::keys::{METADATA_LABELS, is_metadata_label};
 use crate::notes::Notes;
 use crate::parser::{BinaryOp, Cardinality};
 
@@ -73,6 +74,8 @@ struct Side<'a, 'b> {
     order: Vec<(u32, u32, u32)>,
     /// Steps at which the side has any sample, by tile.
     any: Vec<u128>,
+    /// Some series has its type or unit as a label.
+    typed: bool,
 }
 
 impl<'a, 'b> Side<'a, 'b> {
@@ -85,14 +88,19 @@ impl<'a, 'b> Side<'a, 'b> {
         let mut pace = Pace::new(scope.context);
         let mut known = PerKey::new();
         let mut any = vec![0; scope.grid.tiles()];
+        let mut typed = false;
         let mut order = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
             pace.step(1)?;
             any[row.tile as usize] |= row.any();
-            order.push((row.tile, known.get(row.key, |key| ids.id(&signature.of(key))), i as u32));
+            let id = known.get(row.key, |key| {
+                typed |= METADATA_LABELS[1..].iter().any(|label| get(key, label).is_some());
+                ids.id(&signature.of(key))
+            });
+            order.push((row.tile, id, i as u32));
         }
         order.sort_unstable();
-        Ok(Self { rows, order, any })
+        Ok(Self { rows, order, any, typed })
     }
 
     /// Takes the rows of the group `(tile, signature)`, which is not behind the cursor.
@@ -113,18 +121,27 @@ impl<'a, 'b> Side<'a, 'b> {
     }
 }
 
-/// The first thing that is wrong in a tile: step and kind decide which one is told.
+/// The first thing that is wrong in a tile: step, kind and key decide which one is told.
 #[derive(Debug, Default)]
-struct FirstError(Option<(usize, u8, QueryError)>);
+struct FirstError(Option<(usize, u8, Vec<u8>, QueryError)>);
 
 impl FirstError {
-    fn offer(&mut self, mask: u128, kind: u8, text: impl FnOnce(usize) -> String) {
+    /// `tell` gives the text for a lane, and the key of the series at which upstream would notice.
+    fn offer(&mut self, mask: u128, kind: u8, tell: impl FnOnce(usize) -> (String, Vec<u8>)) {
         if mask == 0 {
             return;
         }
         let lane = mask.trailing_zeros() as usize;
-        if self.0.as_ref().is_none_or(|(l, k, _)| (lane, kind) < (*l, *k)) {
-            self.0 = Some((lane, kind, QueryError::Execution(text(lane))));
+        let known = self.0.as_ref().map(|(lane, kind, ..)| (*lane, *kind));
+        if known.is_some_and(|known| known < (lane, kind)) {
+            return;
+        }
+        let (text, key) = tell(lane);
+        let is_first = self.0.as_ref().is_none_or(|(l, k, other, _)| {
+            (lane, kind).cmp(&(*l, *k)).then_with(|| super::compare(&key, other)).is_lt()
+        });
+        if is_first {
+            self.0 = Some((lane, kind, key, QueryError::Execution(text)));
         }
     }
 }
@@ -149,6 +166,7 @@ impl Evaluate for VectorBinary {
         let mut ids = Interner::default();
         let many = Side::new(&vectors[many], &self.signature, &mut ids, scope)?;
         let one = Side::new(&vectors[one], &self.signature, &mut ids, scope)?;
+        let listed = METADATA_LABELS.iter().any(|label| self.signature.lists(label.as_bytes()));
         let mut matcher = Matcher {
             operator: self,
             notes: Notes { context: scope.context, position: &self.position, name: "" },
@@ -157,7 +175,7 @@ impl Evaluate for VectorBinary {
             pace: Pace::new(scope.context),
             values: vec![0.0; out.width()],
             // Keys of different groups can only meet where the signature holds what the result drops.
-            merger: self.signature.lists(METRIC_NAME.as_bytes()).then(|| Merger::new(out.width())),
+            merger: (listed || many.typed || one.typed).then(|| Merger::new(out.width())),
             out,
         };
         let (mut m, mut o) = (0, 0);
@@ -239,7 +257,7 @@ impl GroupRows {
 impl Matcher<'_, '_> {
     fn fail(&mut self) -> Result<(), DataFusionError> {
         match self.error.0.take() {
-            Some((_, _, error)) => Err(error.into()),
+            Some((.., error)) => Err(error.into()),
             None => Ok(()),
         }
     }
@@ -316,14 +334,15 @@ impl Matcher<'_, '_> {
             found.sort_by(|a, b| super::compare(a, b));
             let mut texts = [labels(found[0]).to_string(), labels(found[1]).to_string()];
             texts.sort();
-            format!(
+            let text = format!(
                 "found duplicate series for the match group {} on the {} hand-side of the operation: [{}, {}];\
                  many-to-many matching not allowed: matching labels must be unique on one side",
                 operator.signature.group_labels(found[0]),
                 if swapped { "left" } else { "right" },
                 texts[0],
                 texts[1]
-            )
+            );
+            (text, found[1].to_vec())
         });
         duplicates
     }
@@ -351,7 +370,7 @@ impl Matcher<'_, '_> {
         let one_to_one = operator.cardinality == Cardinality::OneToOne;
         if one_to_one {
             self.error.offer(*matched & both, 1, |_| {
-                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".into()
+                ("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)".to_owned(), Vec::new())
             });
         }
         *matched |= both;
@@ -364,7 +383,11 @@ impl Matcher<'_, '_> {
                 let row = &mut made.rows[at];
                 if !one_to_one {
                     self.error.offer(row.inserted & both, 1, |_| {
-                        "multiple matches for labels: grouping labels must ensure unique matches".into()
+                        (
+                            "multiple matches for labels: grouping labels must ensure unique matches"
+                                .to_owned(),
+                            Vec::new(),
+                        )
                     });
                 }
                 row.inserted |= both;
@@ -452,7 +475,7 @@ impl VectorBinary {
         let one_to_one = self.cardinality == Cardinality::OneToOne;
         let mut key = Vec::with_capacity(many.len() + 8);
         retain_into(many, &mut key, |name| {
-            let is_name = name == METRIC_NAME.as_bytes();
+            let is_name = is_metadata_label(name);
             name != NAME_DROPPED.as_bytes()
                 && !(is_name && drop_name)
                 && (!one_to_one || self.signature.lists(name) == self.signature.on)

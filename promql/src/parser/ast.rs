@@ -344,6 +344,16 @@ pub enum RangeExtension {
     Smoothed,
 }
 
+impl RangeExtension {
+    /// As written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Anchored => "anchored",
+            Self::Smoothed => "smoothed",
+        }
+    }
+}
+
 /// `offset` and `@` of a selector or subquery.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TimeShift {

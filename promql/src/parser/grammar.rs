@@ -11,7 +11,7 @@ use super::ast::{
     UnaryOp, VectorMatching,
 };
 use super::lexer::Lexer;
-use super::literal::{parse_duration, parse_number, quote, unquote};
+use super::literal::{parse_duration, parse_number, quote, unquote, unquote_exact};
 use super::token::{Kind, Token};
 use super::{MAX_DEPTH, ParseError, ParserOptions, functions};
 
@@ -273,7 +273,9 @@ impl<'a> Parser<'a> {
             }
             Kind::String => {
                 self.bump()?;
-                Ok(Expr { span: token.span, kind: ExprKind::String(self.unquote(token)?) })
+                let exact = unquote_exact(self.text(token));
+                let text = exact.map_or_else(|| self.unquote(token), Ok)?;
+                Ok(Expr { span: token.span, kind: ExprKind::String(text) })
             }
             Kind::LeftParen => {
                 self.bump()?;

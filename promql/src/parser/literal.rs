@@ -116,10 +116,53 @@ pub(super) fn format_float_short(v: f64) -> String {
 /// Escapes may make bytes that are not UTF-8; the replacement character stands in for those.
 /// `None` if the literal is malformed, which the lexer does not let happen.
 pub(crate) fn unquote(literal: &str) -> Option<String> {
+    let bytes = unquote_bytes(literal)?;
+    Some(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// Stands in for the byte 0 where bytes are no UTF-8; the others follow. A private character, so that
+/// strings of expressions need no type of their own.
+const STRAY_BYTE: u32 = 0x10_fe00;
+
+/// As [`unquote`], but bytes that are not UTF-8 remain known: see [`stray_bytes_shown`].
+pub(super) fn unquote_exact(literal: &str) -> Option<String> {
+    let mut out = String::new();
+    for chunk in unquote_bytes(literal)?.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().filter_map(|b| char::from_u32(STRAY_BYTE + u32::from(*b))));
+    }
+    Some(out)
+}
+
+fn stray_byte(c: char) -> Option<u8> {
+    u8::try_from((c as u32).checked_sub(STRAY_BYTE)?).ok()
+}
+
+/// The text with the replacement character for bytes that are no UTF-8; `None` if it has no such bytes.
+pub(crate) fn stray_bytes_shown(text: &str) -> Option<String> {
+    text.chars()
+        .any(|c| stray_byte(c).is_some())
+        .then(|| text.chars().map(|c| stray_byte(c).map_or(c, |_| char::REPLACEMENT_CHARACTER)).collect())
+}
+
+/// Quotes a string of an expression; bytes that are no UTF-8 appear as `\xff`.
+pub(crate) fn quote_exact(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    for c in quote(text).chars() {
+        match stray_byte(c) {
+            // Writing to a `String` does not fail.
+            Some(b) => drop(write!(out, "\\x{b:02x}")),
+            None => out.push(c),
+        }
+    }
+    out
+}
+
+fn unquote_bytes(literal: &str) -> Option<Vec<u8>> {
     let quote = literal.chars().next()?;
     let body = literal.get(1..literal.len().checked_sub(1)?)?;
     if quote == '`' || !body.contains('\\') {
-        return Some(body.to_owned());
+        return Some(body.as_bytes().to_vec());
     }
     let mut out = Vec::with_capacity(body.len());
     let mut chars = body.chars();
@@ -147,10 +190,7 @@ pub(crate) fn unquote(literal: &str) -> Option<String> {
             _ => return None,
         }
     }
-    Some(match String::from_utf8(out) {
-        Ok(s) => s,
-        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-    })
+    Some(out)
 }
 
 fn take_digits(chars: &mut std::str::Chars<'_>, first: u32, count: usize, radix: u32) -> Option<u32> {

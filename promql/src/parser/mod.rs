@@ -36,7 +36,7 @@ use promontory_tsdb::Matcher;
 
 pub use ast::*;
 pub use literal::{format_duration, parse_duration};
-pub(crate) use literal::{parse_number, unquote};
+pub(crate) use literal::{parse_number, quote_exact, stray_bytes_shown, unquote};
 pub use pretty::format;
 
 /// How deep parentheses, calls, signs and right-associative operators may nest.

@@ -13,7 +13,7 @@ use super::ast::{
     ExprKind, MatrixSelector, NumberLiteral, RangeExtension, SubqueryExpr, TimeShift, UnaryOp,
     VectorMatching, VectorSelector,
 };
-use super::literal::{format_duration, format_float, format_float_short, quote};
+use super::literal::{format_duration, format_float, format_float_short, quote, quote_exact};
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -25,7 +25,7 @@ impl Display for ExprKind {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(n) => n.fmt(f),
-            Self::String(s) => f.write_str(&quote(s)),
+            Self::String(s) => f.write_str(&quote_exact(s)),
             Self::Paren(e) => write!(f, "({e})"),
             Self::Unary(op, e) => write!(f, "{op}{e}"),
             Self::Binary(b) => b.fmt(f),

@@ -33,9 +33,10 @@ use super::{tile_properties, tile_stream};
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::histogram::weight;
-use crate::kernels::{Samples, StepRow, StepScalar, Windows, instant, range};
-use crate::logical::spec::{SelectorSpec, Window};
+use crate::kernels::{Live, Samples, StepRow, StepScalar, Windows, instant, range};
+use crate::logical::spec::{RangeFunction, SelectorSpec, Window};
 use crate::notes::Notes;
+use crate::operators::tell_bad_quantiles;
 
 /// The leaf of every plan.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl SelectorExec {
         if let Some(stream) = selection.0.get_mut(partition).and_then(Option::take) {
             return Ok(stream);
         }
-        let (first, last) = windows(&self.spec).bounds();
+        let (first, last) = self.spec.bounds();
         let hints = SelectHints { partitions: self.partitions, ..SelectHints::default() };
         let selected = self.source.select(&self.spec.matchers, first, last, &hints)?;
         selection.0 = selected.partitions.into_iter().map(Some).collect();
@@ -101,7 +102,7 @@ impl SelectorExec {
 
 fn windows(spec: &SelectorSpec) -> Windows {
     let width_ms = match spec.window {
-        Window::Instant { lookback_ms, .. } => lookback_ms,
+        Window::Instant { lookback_ms, .. } | Window::Smoothed { lookback_ms } => lookback_ms,
         Window::Range { range_ms, .. } => range_ms,
     };
     Windows { grid: spec.grid, view: spec.view, width_ms }
@@ -235,7 +236,7 @@ impl Leaf {
                 if stats { Cow::Owned(without_buckets(histograms)) } else { Cow::Borrowed(histograms) };
             self.evaluator.series(
                 labels,
-                Samples::new(timestamps, values),
+                Samples::new(timestamps, values).with_starts(self.batch.starts(self.next)),
                 &histograms,
                 scalars,
                 &mut self.held,
@@ -318,12 +319,23 @@ fn without_buckets(histograms: &[HistogramSample]) -> Vec<HistogramSample> {
     out
 }
 
-/// Without stale markers.
-pub(super) fn live_histograms(histograms: &[HistogramSample]) -> Cow<'_, [HistogramSample]> {
-    if histograms.iter().all(|h| !h.histogram.is_stale()) {
+/// Without stale markers, and without start timestamps unless they are in use.
+pub(super) fn live_histograms(
+    histograms: &[HistogramSample],
+    use_starts: bool,
+) -> Cow<'_, [HistogramSample]> {
+    let is_fine = |h: &HistogramSample| !h.histogram.is_stale() && (use_starts || h.start_timestamp == 0);
+    if histograms.iter().all(is_fine) {
         return Cow::Borrowed(histograms);
     }
-    Cow::Owned(histograms.iter().filter(|h| !h.histogram.is_stale()).cloned().collect())
+    let live = histograms.iter().filter(|h| !h.histogram.is_stale());
+    let start = |h: &HistogramSample| if use_starts { h.start_timestamp } else { 0 };
+    Cow::Owned(live.map(|h| HistogramSample { start_timestamp: start(h), ..h.clone() }).collect())
+}
+
+fn notes<'a>(held: &'a Held, spec: &'a SelectorSpec, labels: &'a Labels) -> Notes<'a> {
+    let name = labels.get(METRIC_NAME).unwrap_or_default();
+    Notes { context: &held.query, position: &spec.position, name }
 }
 
 impl Drop for Held {
@@ -338,7 +350,7 @@ struct Evaluator {
     windows: Windows,
     key: Vec<u8>,
     row: StepRow,
-    live: (Vec<TimestampMs>, Vec<f64>),
+    live: Live,
     scratch: range::Scratch,
 }
 
@@ -350,7 +362,7 @@ impl Evaluator {
             windows,
             key: Vec::new(),
             row: StepRow::default(),
-            live: Default::default(),
+            live: Live::default(),
             scratch: range::Scratch::default(),
         }
     }
@@ -365,20 +377,64 @@ impl Evaluator {
         tiles: &mut TileBuilder,
     ) -> Result<(), QueryError> {
         match self.spec.window {
-            Window::Instant { timestamp, .. } => {
-                instant::evaluate(&self.windows, samples, timestamp, &mut self.row);
-                instant::overlay(&self.windows, samples.timestamps, histograms, timestamp, &mut self.row);
+            Window::Instant { read, .. } => {
+                instant::evaluate(&self.windows, samples, read, &mut self.row);
+                instant::overlay(&self.windows, samples.timestamps, histograms, read, &mut self.row);
             }
-            Window::Range { function, .. } => {
+            Window::Smoothed { lookback_ms } => {
+                let samples = samples.without_stale(&mut self.live);
+                range::extended::smoothed_instant(lookback_ms, &self.windows, samples, &mut self.row);
+                if !histograms.is_empty() {
+                    let (live, row) = (live_histograms(histograms, true), &mut self.row);
+                    let notes = notes(held, &self.spec, labels);
+                    range::extended_histogram::overlay_instant(
+                        lookback_ms,
+                        &self.windows,
+                        samples,
+                        &live,
+                        &notes,
+                        row,
+                    );
+                }
+            }
+            Window::Range { function, extension, use_starts, .. } => {
+                let samples = samples.with_starts(if use_starts { samples.starts } else { &[] });
                 let samples = samples.without_stale(&mut self.live);
                 held.window(&self.windows, samples.timestamps)?;
-                range::evaluate(function, &self.windows, samples, scalars, &mut self.scratch, &mut self.row)?;
-                if !histograms.is_empty() {
-                    let live = live_histograms(histograms);
-                    held.histogram_window(&self.windows, &live)?;
+                match extension {
+                    None => {
+                        let (scratch, row) = (&mut self.scratch, &mut self.row);
+                        range::evaluate(function, &self.windows, samples, scalars, scratch, row)?;
+                    }
+                    Some(extension) => {
+                        range::extended::evaluate(
+                            function,
+                            extension,
+                            &self.windows,
+                            samples,
+                            &mut self.row,
+                        )?;
+                    }
+                }
+                if let (RangeFunction::QuantileOverTime, Some(phi)) = (function, scalars.first()) {
+                    tell_bad_quantiles(&held.query, phi, &self.row, &self.spec.position);
+                }
+                let overlaps = std::mem::take(&mut self.scratch.start_overlaps);
+                if overlaps > 0 {
                     let name = labels.get(METRIC_NAME).unwrap_or_default();
-                    let notes = Notes { context: &held.query, position: &self.spec.position, name };
-                    range::histogram::overlay(function, &self.windows, samples, &live, &notes, &mut self.row);
+                    held.query.start_overlaps(name, &self.spec.position, overlaps);
+                }
+                if !histograms.is_empty() {
+                    let live = live_histograms(histograms, use_starts);
+                    held.histogram_window(&self.windows, &live)?;
+                    let (notes, windows, row) =
+                        (notes(held, &self.spec, labels), &self.windows, &mut self.row);
+                    match extension {
+                        None => range::histogram::overlay(function, windows, samples, &live, &notes, row),
+                        Some(extension) => range::extended_histogram::overlay(
+                            function, extension, windows, samples, &live, &notes, row,
+                        ),
+                    }
                 }
             }
         }

@@ -28,9 +28,9 @@ use super::{all_partitions, tile_properties, tile_stream};
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::kernels::{Samples, StepRow, StepScalar, Windows, range};
-use crate::logical::spec::SubquerySpec;
+use crate::logical::spec::{RangeFunction, SubquerySpec};
 use crate::notes::Notes;
-use crate::operators::get;
+use crate::operators::{get, tell_bad_quantiles};
 use crate::params::Grid;
 
 /// The window of a subquery. One output partition.
@@ -257,6 +257,9 @@ impl Run {
                     Notes { context: &self.query, position: &spec.position, name: name.unwrap_or_default() };
                 let histograms = &points.histograms;
                 range::histogram::overlay(spec.function, &windows, samples, histograms, &notes, &mut row);
+            }
+            if let (RangeFunction::QuantileOverTime, Some(phi)) = (spec.function, self.scalars.first()) {
+                tell_bad_quantiles(&self.query, phi, &row, &spec.position);
             }
             self.hold(row.count())?;
             let labels = Labels::from_bytes(&self.collected.series[self.next].key)

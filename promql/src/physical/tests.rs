@@ -107,7 +107,8 @@ fn instant(name: &str, grid: Grid) -> SelectorSpec {
         matchers: vec![Matcher::eq("__name__", name)],
         grid,
         view: TimeView::default(),
-        window: Window::Instant { lookback_ms: 5 * MINUTE, timestamp: false },
+        window: Window::Instant { lookback_ms: 5 * MINUTE, read: SampleRead::Value },
+        position: String::new(),
         output: KeyOutput::Full,
         position: String::new(),
         without_buckets: false,
@@ -116,7 +117,7 @@ fn instant(name: &str, grid: Grid) -> SelectorSpec {
 
 fn ranged(function: RangeFunction, grid: Grid) -> SelectorSpec {
     SelectorSpec {
-        window: Window::Range { range_ms: 5 * MINUTE, function },
+        window: Window::Range { range_ms: 5 * MINUTE, function, extension: None, use_starts: false },
         output: KeyOutput::DropName,
         ..instant("requests_total", grid)
     }

@@ -63,7 +63,7 @@ impl Planner<'_> {
         let input = self.vector(&aggregate.expr, grid)?.finish(grid);
         let (args, mut inputs) = scalar_args(vec![k]);
         inputs.insert(0, input.plan);
-        let (position, whole) = (self.position(param.span), self.position(expr.span));
+        let (position, whole) = (self.position(unwrap_parens(param).span), self.position(expr.span));
         let rank = Rank { kind, grouping, param: args[0], position, whole };
         Ok(VectorPlan::new(operator_plan(rank, grid, inputs), input.names))
     }
@@ -97,14 +97,14 @@ impl Planner<'_> {
     }
 
     fn quantile_param(&mut self, param: &Expr, grid: Grid) -> Result<ScalarPlan, QueryError> {
-        let position = self.position(param.span);
+        let position = self.position(unwrap_parens(param).span);
         Ok(match self.scalar(param, grid)? {
             ScalarPlan::Constant(q) => {
                 self.warnings.extend(bad_quantile(q).map(|text| format!("{text}{position}")));
                 ScalarPlan::Constant(q)
             }
             ScalarPlan::Relation(plan) => {
-                let notice = Notice { kind: NoticeKind::BadQuantile, position };
+                let notice = Notice { kind: NoticeKind::BadQuantiles, position };
                 ScalarPlan::Relation(operator_plan(notice, grid, vec![plan]))
             }
         })
@@ -116,10 +116,9 @@ impl Planner<'_> {
         mut grouping: Grouping,
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
-        let label = self.text(param(aggregate)?)?;
-        if label.is_empty() {
-            return Err(QueryError::Execution(format!("invalid label name {label:?}")));
-        }
+        let label = self
+            .label_name(param(aggregate)?)?
+            .map_err(|label| QueryError::Execution(format!("invalid label name {label}")))?;
         if !aggregate.without && !grouping.labels.contains(&label) {
             grouping.labels.push(label.clone());
             grouping.labels.sort_unstable();

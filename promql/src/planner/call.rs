@@ -2,7 +2,7 @@
 
 use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap_parens};
 use crate::error::QueryError;
-use crate::logical::spec::RangeFunction;
+use crate::logical::spec::{RangeFunction, SampleRead};
 use crate::operators::{
     Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, FloatsOnly, HistogramFunction,
     MapFunction, MathFunction, Relabel, RelabelRule, ScalarOf, go_max, go_min, operator_plan,
@@ -93,6 +93,8 @@ impl Planner<'_> {
             "clamp_max" => self.with_scalars(call, MapFunction::ClampMax, grid),
             "round" => self.with_scalars(call, MapFunction::Round, grid),
             "timestamp" => self.timestamp(call, grid),
+            "start_timestamp" => self.start_timestamp(call, grid),
+            "info" => self.info(call, grid),
             "vector" => {
                 let scalar = self.scalar(&call.args[0], grid)?;
                 Ok(VectorPlan::new(scalar.relation(grid), Names::Absent))
@@ -102,7 +104,7 @@ impl Planner<'_> {
                 Ok(absent(call, input, grid))
             }
             "absent_over_time" => {
-                let input = self.range_call(call, RangeFunction::PresentOverTime, grid)?.finish(grid);
+                let input = self.range_call(call, RangeFunction::AbsentOverTime, grid)?.finish(grid);
                 Ok(absent(call, input, grid))
             }
             "label_replace" | "label_join" => self.relabel(call, grid),
@@ -156,11 +158,27 @@ impl Planner<'_> {
 
     fn timestamp(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
         // Only a selector knows when its samples were taken.
-        if let ExprKind::VectorSelector(selector) = &unwrap_parens(&call.args[0]).kind {
-            return self.instant(selector, grid, true);
+        let arg = unwrap_parens(&call.args[0]);
+        if let ExprKind::VectorSelector(selector) = &arg.kind {
+            return self.instant(selector, arg.span, grid, SampleRead::Timestamp);
         }
         let vector = self.vector(&call.args[0], grid)?;
         Ok(self.map(vector, grid, MapFunction::Timestamp, Vec::new(), true))
+    }
+
+    /// Nothing, unless start timestamps are in use and the argument is a selector.
+    fn start_timestamp(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let arg = unwrap_parens(&call.args[0]);
+        match &arg.kind {
+            ExprKind::VectorSelector(selector) if self.options.use_start_timestamps => {
+                self.instant(selector, arg.span, grid, SampleRead::StartTimestamp)
+            }
+            _ => {
+                // What is wrong with the argument is told all the same.
+                self.vector(arg, grid)?;
+                Ok(VectorPlan::new(super::empty(&grid), Names::Absent))
+            }
+        }
     }
 
     fn relabel(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
@@ -176,14 +194,16 @@ impl Planner<'_> {
             RelabelRule::Replace { template: texts[1].clone(), source: texts[2].clone(), pattern }
         } else {
             let sources = texts[2..].to_vec();
-            if let Some(source) = sources.iter().find(|source| source.is_empty()) {
-                return Err(QueryError::Execution(format!(
-                    "invalid source label name in label_join(): {source}"
-                )));
+            for arg in &call.args[3..] {
+                if self.label_name(arg)?.is_err() {
+                    let source = self.text(arg)?;
+                    let text = format!("invalid source label name in label_join(): {source}");
+                    return Err(QueryError::Execution(text));
+                }
             }
             RelabelRule::Join { separator: texts[1].clone(), sources }
         };
-        if destination.is_empty() {
+        if self.label_name(&call.args[1])?.is_err() {
             let text = format!("invalid destination label name in {function}(): {destination}");
             return Err(QueryError::Execution(text));
         }

@@ -10,6 +10,7 @@ mod aggregate;
 mod binary;
 mod call;
 mod duration;
+mod info;
 mod invariant;
 mod selector;
 
@@ -19,14 +20,15 @@ use std::sync::Arc;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use promontory_tsdb::Queryable;
 
-use crate::context::too_many_samples;
+use crate::context::{ordered_position, too_many_samples};
 use crate::error::QueryError;
+use crate::logical::spec::SampleRead;
 use crate::operators::{
     Constant, ConstantValue, Float, KeyChange, Map, MapFunction, MergeDisjoint, Notice, NoticeKind, Repeat,
     ScalarArg, operator_plan,
 };
 use crate::params::{EngineOptions, Grid, QueryParams};
-use crate::parser::{Expr, ExprKind, Span, UnaryOp};
+use crate::parser::{Expr, ExprKind, Span, UnaryOp, quote_exact, stray_bytes_shown};
 use crate::result::ResultOrder;
 use crate::stack::deeper;
 
@@ -66,6 +68,16 @@ pub(crate) enum Root {
     Matrix(LogicalPlan, Grid),
     /// A range selector without a function: samples as they are stored.
     Raw(RawSelector),
+}
+
+impl Root {
+    /// The plan, if there is one.
+    pub(crate) fn logical(&self) -> Option<&LogicalPlan> {
+        match self {
+            Self::Scalar(plan, _) | Self::Vector(plan, _) | Self::Matrix(plan, _) => Some(plan),
+            Self::Text(_) | Self::Constant(..) | Self::Raw(_) => None,
+        }
+    }
 }
 
 /// A planned expression.
@@ -221,14 +233,18 @@ impl<'a> Planner<'a> {
     fn plan_kind(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
         match &expr.kind {
             ExprKind::Number(n) => Ok(Planned::Scalar(ScalarPlan::Constant(n.value))),
-            ExprKind::String(text) => Ok(Planned::Text(text.clone())),
+            ExprKind::String(text) => {
+                Ok(Planned::Text(stray_bytes_shown(text).unwrap_or_else(|| text.clone())))
+            }
             ExprKind::Paren(inner) => self.plan(inner, grid),
             ExprKind::Unary(UnaryOp::Plus, inner) => self.plan(inner, grid),
             ExprKind::Unary(UnaryOp::Minus, inner) => self.negate(inner, grid),
             ExprKind::Binary(binary) => self.binary(expr, binary, grid),
             ExprKind::Aggregate(aggregate) => self.aggregate(expr, aggregate, grid).map(Planned::Vector),
             ExprKind::Call(call) => self.call(expr, call, grid),
-            ExprKind::VectorSelector(selector) => self.instant(selector, grid, false).map(Planned::Vector),
+            ExprKind::VectorSelector(selector) => {
+                self.instant(selector, expr.span, grid, SampleRead::Value).map(Planned::Vector)
+            }
             ExprKind::MatrixSelector(_) | ExprKind::Subquery(_) => {
                 Err(QueryError::Internal("a range vector outside of a function".into()))
             }
@@ -312,9 +328,21 @@ impl<'a> Planner<'a> {
 
     fn text(&mut self, expr: &Expr) -> Result<String, QueryError> {
         match &unwrap_parens(expr).kind {
-            ExprKind::String(text) => Ok(text.clone()),
+            ExprKind::String(text) => Ok(stray_bytes_shown(text).unwrap_or_else(|| text.clone())),
             other => Err(QueryError::Internal(format!("expected a string, got {other:?}"))),
         }
+    }
+
+    /// The name of a label; the error is what upstream says behind `invalid` of one that is none.
+    fn label_name(&mut self, expr: &Expr) -> Result<Result<String, String>, QueryError> {
+        let text = self.text(expr)?;
+        let quoted = match &unwrap_parens(expr).kind {
+            ExprKind::String(text) if text.is_empty() || stray_bytes_shown(text).is_some() => {
+                quote_exact(text)
+            }
+            _ => return Ok(Ok(text)),
+        };
+        Ok(Err(quoted))
     }
 
     /// ` (line:col)` of a place in the query.
@@ -322,7 +350,7 @@ impl<'a> Planner<'a> {
         let before = &self.query.as_bytes()[..span.start.min(self.query.len())];
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
         let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
-        format!(" ({line}:{column})")
+        ordered_position(line, column, span.end)
     }
 }
 

@@ -9,14 +9,18 @@ use promontory_tsdb::{Matcher, TimestampMs};
 
 use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, empty, info, unwrap_parens};
 use crate::error::QueryError;
-use crate::logical::spec::{KeyOutput, RangeFunction, SelectorSpec, SubquerySpec, TimeView, Window};
+use crate::kernels::range::extended::{ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS};
+use crate::logical::spec::{
+    KeyOutput, RangeFunction, SampleRead, SelectorSpec, SubquerySpec, TimeView, Window, WindowExtension,
+};
 use crate::logical::{selector_plan, subquery_plan};
 use crate::operators::{
     MapFunction, MergeDisjoint, Notice, NoticeKind, bad_quantile, non_counter, operator_plan,
 };
 use crate::params::Grid;
 use crate::parser::{
-    AtModifier, Call, Expr, ExprKind, MatrixSelector, Span, SubqueryExpr, TimeShift, VectorSelector,
+    AtModifier, Call, Expr, ExprKind, MatrixSelector, RangeExtension, Span, SubqueryExpr, TimeShift,
+    VectorSelector,
 };
 
 /// Samples as they are stored, in `(mint, maxt]`, ms.
@@ -25,29 +29,38 @@ pub(crate) struct RawSelector {
     pub(crate) matchers: Vec<Matcher>,
     pub(crate) mint: TimestampMs,
     pub(crate) maxt: TimestampMs,
+    /// Samples at both ends are made up.
+    pub(crate) extension: Option<WindowExtension>,
 }
 
 impl Planner<'_> {
-    /// An instant selector; `timestamp` gives the samples' times and not their values.
+    /// An instant selector, and what is wanted of its samples.
     pub(super) fn instant(
         &mut self,
         selector: &VectorSelector,
+        span: Span,
         grid: Grid,
-        timestamp: bool,
+        read: SampleRead,
     ) -> Result<VectorPlan, QueryError> {
-        refuse_extension(selector)?;
+        let lookback_ms = self.lookback_ms;
+        // Compat: `anchored` means nothing to an instant selector, and times are never smoothed.
+        let smoothed = selector.extension == Some(RangeExtension::Smoothed) && read == SampleRead::Value;
         let spec = SelectorSpec {
             matchers: selector.matchers.clone(),
             grid,
             view: self.view(&selector.time)?,
-            window: Window::Instant { lookback_ms: self.lookback_ms, timestamp },
+            window: if smoothed {
+                Window::Smoothed { lookback_ms }
+            } else {
+                Window::Instant { lookback_ms, read }
+            },
             output: KeyOutput::Full,
-            position: String::new(),
+            position: self.position(span),
             without_buckets: self.skips_buckets(),
         };
-        let names = names_of(selector);
+        let names = self.names_of(selector);
         let vector = VectorPlan::new(selector_plan(Arc::clone(self.source), spec, Vec::new()), names);
-        if !timestamp {
+        if read == SampleRead::Value {
             return Ok(vector);
         }
         Ok(self.map(vector, grid, MapFunction::Identity, Vec::new(), true))
@@ -58,13 +71,25 @@ impl Planner<'_> {
         matrix: &MatrixSelector,
         grid: Grid,
     ) -> Result<RawSelector, QueryError> {
-        refuse_extension(&matrix.selector)?;
         let maxt = self.view(&matrix.selector.time)?.data_time(grid.start);
         let mint = maxt - self.duration(&matrix.range)?;
-        Ok(RawSelector { matchers: matrix.selector.matchers.clone(), mint, maxt })
+        let extension = self.extension(&matrix.selector);
+        Ok(RawSelector { matchers: matrix.selector.matchers.clone(), mint, maxt, extension })
     }
 
-    fn view(&self, time: &TimeShift) -> Result<TimeView, QueryError> {
+    fn extension(&self, selector: &VectorSelector) -> Option<WindowExtension> {
+        let lookback_ms = self.lookback_ms;
+        selector.extension.map(|kind| WindowExtension { kind, lookback_ms })
+    }
+
+    /// What is known of the names of a selector's series. A name may take a type and a unit with it when
+    /// it goes, and then series with the same name may meet.
+    fn names_of(&self, selector: &VectorSelector) -> Names {
+        let same = metric_name(selector).is_some() && !self.options.type_and_unit_labels;
+        if same { Names::Same } else { Names::Various }
+    }
+
+    pub(super) fn view(&self, time: &TimeShift) -> Result<TimeView, QueryError> {
         let at = time.at.map(|at| match at {
             AtModifier::At(t) => t,
             AtModifier::Start => self.params.start,
@@ -90,7 +115,7 @@ impl Planner<'_> {
         for (i, arg) in args.iter().enumerate().filter(|(i, _)| *i != range) {
             let scalar = self.scalar(&call.args[i], grid)?;
             let scalar = if function == RangeFunction::QuantileOverTime {
-                self.checked_quantile(scalar, arg.span, grid, &mut notices)
+                self.checked_quantile(scalar, arg.span, &mut notices)
             } else {
                 scalar
             };
@@ -98,13 +123,17 @@ impl Planner<'_> {
         }
         let counter = matches!(function, RangeFunction::Rate | RangeFunction::Increase);
         let argument = args[range];
-        let first = self.position(args[0].span);
+        // Compat: upstream puts the values of a subquery in its place, and they stand nowhere.
+        let first = match args[0].kind {
+            ExprKind::Subquery(_) => " (1:1)".to_owned(),
+            _ => self.position(args[0].span),
+        };
         let mut vector = match &argument.kind {
             ExprKind::MatrixSelector(matrix) => {
                 self.over_selector(matrix, (argument.span, &first), function, counter, scalars, grid)?
             }
             ExprKind::Subquery(subquery) => {
-                self.over_subquery(subquery, (argument.span, &first), function, counter, scalars, grid)?
+                self.over_subquery(subquery, &first, function, counter, scalars, grid)?
             }
             _ => unreachable!("`range` points at one of the two"),
         };
@@ -112,14 +141,8 @@ impl Planner<'_> {
         Ok(vector)
     }
 
-    /// Tells about a φ outside of `[0, 1]`: at once if it is known, through the plan otherwise.
-    fn checked_quantile(
-        &self,
-        scalar: ScalarPlan,
-        span: Span,
-        grid: Grid,
-        notices: &mut Vec<Notice>,
-    ) -> ScalarPlan {
+    /// Tells about a φ outside of `[0, 1]` if it is known.
+    fn checked_quantile(&self, scalar: ScalarPlan, span: Span, notices: &mut Vec<Notice>) -> ScalarPlan {
         let position = self.position(span);
         match scalar {
             ScalarPlan::Constant(q) => {
@@ -128,10 +151,8 @@ impl Planner<'_> {
                 }
                 ScalarPlan::Constant(q)
             }
-            ScalarPlan::Relation(plan) => {
-                let notice = Notice { kind: NoticeKind::BadQuantile, position };
-                ScalarPlan::Relation(operator_plan(notice, grid, vec![plan]))
-            }
+            // The values count only at steps at which there is a sample: the window looks at them.
+            relation @ ScalarPlan::Relation(_) => relation,
         }
     }
 
@@ -144,8 +165,9 @@ impl Planner<'_> {
         scalars: Vec<LogicalPlan>,
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
-        refuse_extension(&matrix.selector)?;
-        let names = names_of(&matrix.selector);
+        let extension = self.extension(&matrix.selector);
+        check_extension(extension, function)?;
+        let names = self.names_of(&matrix.selector);
         // Names that are not known now are looked at on the way.
         let look = counter && names == Names::Various;
         let drop_in_leaf = !function.keeps_name() && !self.options.delayed_name_removal && !look;
@@ -153,7 +175,12 @@ impl Planner<'_> {
             matchers: matrix.selector.matchers.clone(),
             grid,
             view: self.view(&matrix.selector.time)?,
-            window: Window::Range { range_ms: self.duration(&matrix.range)?, function },
+            window: Window::Range {
+                range_ms: self.duration(&matrix.range)?,
+                function,
+                extension,
+                use_starts: self.options.use_start_timestamps,
+            },
             output: if drop_in_leaf { KeyOutput::DropName } else { KeyOutput::Full },
             position: first.clone(),
             without_buckets: self.skips_buckets(),
@@ -161,7 +188,7 @@ impl Planner<'_> {
         let plan = selector_plan(Arc::clone(self.source), spec, scalars);
         let mut vector = VectorPlan::new(plan, names);
         if look {
-            vector.notices.push(Notice { kind: NoticeKind::NonCounter, position: self.position(span) });
+            vector.notices.push(Notice { kind: self.non_counter(), position: self.position(span) });
         }
         vector = self.drop_range_name(vector, function, drop_in_leaf, grid);
         if counter && names == Names::Same {
@@ -171,6 +198,11 @@ impl Planner<'_> {
             }
         }
         Ok(vector)
+    }
+
+    /// What tells that a rate is over something that is no counter.
+    fn non_counter(&self) -> NoticeKind {
+        if self.options.type_and_unit_labels { NoticeKind::NonCounterType } else { NoticeKind::NonCounter }
     }
 
     /// Drops the name behind a range function; two series that then look the same are an error.
@@ -203,7 +235,7 @@ impl Planner<'_> {
     fn over_subquery(
         &mut self,
         subquery: &SubqueryExpr,
-        (span, first): (Span, &String),
+        first: &String,
         function: RangeFunction,
         counter: bool,
         scalars: Vec<LogicalPlan>,
@@ -225,7 +257,7 @@ impl Planner<'_> {
         };
         let mut vector = VectorPlan::new(subquery_plan(inner.plan, spec, scalars), names);
         if counter && names != Names::Absent {
-            vector.notices.push(Notice { kind: NoticeKind::NonCounter, position: self.position(span) });
+            vector.notices.push(Notice { kind: self.non_counter(), position: first.clone() });
         }
         Ok(self.drop_range_name(vector, function, false, grid))
     }
@@ -271,13 +303,21 @@ impl Planner<'_> {
     }
 }
 
-fn refuse_extension(selector: &VectorSelector) -> Result<(), QueryError> {
-    match selector.extension {
-        None => Ok(()),
-        Some(extension) => {
-            Err(QueryError::Unsupported(format!("{extension:?} range selectors").to_lowercase()))
-        }
+/// Only some functions make sense of samples outside of the window.
+fn check_extension(extension: Option<WindowExtension>, function: RangeFunction) -> Result<(), QueryError> {
+    let Some(WindowExtension { kind, .. }) = extension else { return Ok(()) };
+    let (modifier, takers) = match kind {
+        RangeExtension::Anchored => ("anchored", ANCHORED_FUNCTIONS.as_slice()),
+        RangeExtension::Smoothed => ("smoothed", SMOOTHED_FUNCTIONS.as_slice()),
+    };
+    let name = function.to_string();
+    if takers.contains(&name.as_str()) {
+        return Ok(());
     }
+    let takers = takers.join(", ");
+    Err(QueryError::Execution(format!(
+        "{modifier} modifier can only be used with: {takers} - not with {name}"
+    )))
 }
 
 /// The metric name that all series of `selector` have.
@@ -287,8 +327,4 @@ pub(super) fn metric_name(selector: &VectorSelector) -> Option<&str> {
         .iter()
         .find(|m| m.name() == METRIC_NAME && m.op() == MatchOp::Eq && !m.value().is_empty())
         .map(Matcher::value)
-}
-
-fn names_of(selector: &VectorSelector) -> Names {
-    if metric_name(selector).is_some() { Names::Same } else { Names::Various }
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use promontory_tsdb::Queryable;
 use promontory_tsdb::memory::MemoryStorage;
 use tokio_util::sync::CancellationToken;
 
+use super::split::{self, Split};
 use crate::engine::Engine;
 use crate::params::{EngineOptions, QueryParams};
 use crate::parser::ParserOptions;
@@ -33,6 +35,7 @@ pub fn script_engine_options() -> EngineOptions {
         timeout: Duration::from_secs(100),
         default_subquery_step_ms: 60 * 1000,
         delayed_name_removal: true,
+        use_start_timestamps: true,
         parser: ParserOptions::all(),
         ..EngineOptions::default()
     }
@@ -43,6 +46,8 @@ pub fn script_engine_options() -> EngineOptions {
 pub struct EngineEvaluator {
     engine: Engine,
     runtime: tokio::runtime::Runtime,
+    /// How data is spread over sources, and the seed of chance.
+    split: Option<(Split, u64)>,
 }
 
 impl EngineEvaluator {
@@ -52,7 +57,12 @@ impl EngineEvaluator {
     /// If the operating system gives no threads.
     pub fn new(options: EngineOptions) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        Ok(Self { engine: Engine::new(options), runtime })
+        Ok(Self { engine: Engine::new(options), runtime, split: None })
+    }
+
+    /// The same, over data that is spread over several sources.
+    pub fn spread(self, split: Split, seed: u64) -> Self {
+        Self { split: Some((split, seed)), ..self }
     }
 }
 
@@ -63,7 +73,10 @@ impl Evaluate for EngineEvaluator {
         expr: &str,
         params: QueryParams,
     ) -> Result<QueryResult, String> {
-        let source = Arc::<MemoryStorage>::clone(storage);
+        let source: Arc<dyn Queryable> = match self.split {
+            None => Arc::<MemoryStorage>::clone(storage),
+            Some((split, seed)) => split::spread(storage, split, seed)?,
+        };
         let query = self.engine.query(source, expr, params, CancellationToken::new());
         self.runtime.block_on(query).map_err(|e| e.to_string())
     }

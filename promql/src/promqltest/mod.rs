@@ -9,8 +9,7 @@
 //! other times, and each of these also as the middle step of a range query. All must agree.
 //!
 //! # Limits
-//! The memory storage holds floats. Series with histograms and start timestamps are read but not
-//! loaded; cases that run on such data are marked ([`Case::data_incomplete`]).
+//! The memory storage holds floats. Series with histograms are read but not loaded; cases that run on such data are marked ([`Case::data_incomplete`]).
 //!
 //! Source: <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/promqltest/README.md>
 
@@ -20,6 +19,8 @@ mod expect;
 mod nhcb;
 pub mod run;
 pub mod script;
+pub mod split;
 
 pub use evaluate::{EngineEvaluator, Evaluate, script_engine_options};
 pub use run::{Case, Report, run_script};
+pub use split::Split;

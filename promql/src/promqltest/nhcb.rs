@@ -10,7 +10,7 @@ use promontory_tsdb::labels::METRIC_NAME;
 use promontory_tsdb::memory::MemoryStorage;
 use promontory_tsdb::{Labels, TimestampMs};
 
-use super::script::Load;
+use super::script::{Load, LoadSeries};
 use crate::parser::series::SequenceValue;
 
 /// What is known of a classic histogram at one time.
@@ -25,7 +25,7 @@ struct Classic {
 /// Loads the classic histograms of `load` as native ones.
 pub(super) fn load(load: &Load, storage: &MemoryStorage) -> Result<(), String> {
     let mut all: BTreeMap<Labels, BTreeMap<TimestampMs, Classic>> = BTreeMap::new();
-    for (labels, values) in &load.series {
+    for LoadSeries { labels, values, .. } in &load.series {
         let name = labels.get(METRIC_NAME).unwrap_or_default();
         let known = ["_bucket", "_sum", "_count"];
         let Some((base, suffix)) = known.iter().find_map(|s| Some((name.strip_suffix(s)?, *s))) else {

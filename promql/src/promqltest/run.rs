@@ -11,7 +11,7 @@ use regex::Regex;
 use super::compare;
 use super::evaluate::Evaluate;
 use super::nhcb;
-use super::script::{Command, Eval, Load, parse_script};
+use super::script::{Command, Eval, Load, LoadSeries, parse_script};
 use crate::params::QueryParams;
 use crate::parser::series::SequenceValue;
 use crate::parser::{AtModifier, Expr, ExprKind, ParserOptions, TimeShift, parse};
@@ -45,7 +45,7 @@ pub struct Case {
     pub expr: String,
     /// Why it failed.
     pub failure: Option<String>,
-    /// The script has loaded start timestamps, which the storage does not hold. A pass
+    /// Some data was not loaded. A pass
     /// then says less.
     pub data_incomplete: bool,
 }
@@ -96,14 +96,15 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 /// Loads what the storage can hold; `true` if that is everything.
 fn run_load(load: &Load, storage: &MemoryStorage) -> Result<bool, String> {
     // Of lines with the same labels the last one counts.
-    let series: BTreeMap<_, _> = load.series.iter().map(|(labels, values)| (labels, values)).collect();
-    for (labels, values) in series {
+    let series: BTreeMap<_, _> = load.series.iter().map(|series| (&series.labels, series)).collect();
+    for (labels, LoadSeries { values, starts, .. }) in series {
         for (i, value) in values.iter().enumerate() {
             let t = i as i64 * load.gap_ms;
+            let start = starts.get(i).copied().flatten().map_or(0, |offset| t + offset);
             let appended = match value {
                 SequenceValue::Omitted => Ok(()),
-                SequenceValue::Float(v) => storage.append(labels, t, *v),
-                SequenceValue::Histogram { value, .. } => storage.append_histogram(labels, t, 0, value),
+                SequenceValue::Float(v) => storage.append_with_start(labels, t, start, *v),
+                SequenceValue::Histogram { value, .. } => storage.append_histogram(labels, t, start, value),
             };
             appended.map_err(|e| format!("{labels} @{t}: {e}"))?;
         }
@@ -111,7 +112,7 @@ fn run_load(load: &Load, storage: &MemoryStorage) -> Result<bool, String> {
     if load.with_nhcb {
         nhcb::load(load, storage)?;
     }
-    Ok(!load.has_start_timestamps)
+    Ok(true)
 }
 
 fn run_eval(eval: &Eval, evaluator: &dyn Evaluate, storage: &Arc<MemoryStorage>) -> Result<(), String> {

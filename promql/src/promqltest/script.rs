@@ -48,9 +48,18 @@ pub struct Load {
     /// `load_with_nhcb`: classic histograms are also loaded as native ones.
     pub with_nhcb: bool,
     /// What to load.
-    pub series: Vec<(Labels, Vec<SequenceValue>)>,
-    /// There are `@st` lines.
-    pub has_start_timestamps: bool,
+    pub series: Vec<LoadSeries>,
+}
+
+/// A series to load.
+#[derive(Debug)]
+pub struct LoadSeries {
+    /// Its labels.
+    pub labels: Labels,
+    /// Values at `0, gap, 2 gap, …`.
+    pub values: Vec<SequenceValue>,
+    /// Where each value's start timestamp lies, ms from the value's own time: as many, or none at all.
+    pub starts: Vec<Option<i64>>,
 }
 
 /// A query and what it should give.
@@ -125,18 +134,62 @@ pub fn parse_script(text: &str) -> Vec<Step> {
 fn parse_load(first: &str, body: &[&str]) -> Result<Load, String> {
     let parts = LOAD.captures(first).ok_or("invalid load command. (load[_with_nhcb] <step:duration>)")?;
     let gap_ms = parse_duration(&parts[2]).map_err(|e| format!("invalid step definition: {e}"))?;
-    let mut load =
-        Load { gap_ms, with_nhcb: parts.get(1).is_some(), series: Vec::new(), has_start_timestamps: false };
+    let mut load = Load { gap_ms, with_nhcb: parts.get(1).is_some(), series: Vec::new() };
+    let mut pending: Option<(Labels, Vec<Option<i64>>)> = None;
     for line in body {
         if let Some(metric) = start_timestamp_line(line) {
-            parse_metric(metric).map_err(|e| format!("invalid @st line metric {metric:?}: {e}"))?;
-            load.has_start_timestamps = true;
+            if pending.is_some() {
+                return Err("@st line has no following sample line".to_owned());
+            }
+            let labels =
+                parse_metric(metric).map_err(|e| format!("invalid @st line metric {metric:?}: {e}"))?;
+            let starts =
+                line.split_whitespace().skip(1).map(parse_start_item).collect::<Result<Vec<_>, _>>()?;
+            pending = Some((labels, starts.concat()));
             continue;
         }
         let series = parse_series_description(line).map_err(|e| format!("{line:?}: {e}"))?;
-        load.series.push((series.labels, series.values));
+        let starts = match pending.take() {
+            None => Vec::new(),
+            Some((labels, _)) if labels != series.labels => {
+                return Err("@st metric does not match the following sample line metric".to_owned());
+            }
+            Some((_, starts)) if starts.len() != series.values.len() => {
+                let (n, m) = (starts.len(), series.values.len());
+                return Err(format!("@st line has {n} values but sample line has {m}"));
+            }
+            Some((_, starts)) => starts,
+        };
+        load.series.push(LoadSeries { labels: series.labels, values: series.values, starts });
     }
-    Ok(load)
+    match pending {
+        None => Ok(load),
+        Some(_) => Err("@st line has no following sample line".to_owned()),
+    }
+}
+
+/// One item of an `@st` line: `_`, `_xN`, `D`, `DxN`, `D+DxN` or `D-DxN`, where D is a duration.
+fn parse_start_item(item: &str) -> Result<Vec<Option<i64>>, String> {
+    pattern!(ITEM, r"^(_|[+-]?[0-9a-z]+?)([+-][0-9a-z]+?)?(?:x([0-9]+))?$");
+    let wrong = || format!("invalid ST item {item:?}");
+    let parts = ITEM.captures(item).ok_or_else(wrong)?;
+    let times = parts.get(3).map(|n| n.as_str().parse::<u32>().map_err(|_| wrong())).transpose()?;
+    if &parts[1] == "_" {
+        return Ok(vec![None; times.unwrap_or(1) as usize]);
+    }
+    let signed = |text: &str| {
+        let (sign, text) = match text.split_at_checked(1) {
+            Some(("-", rest)) => (-1, rest),
+            Some(("+", rest)) => (1, rest),
+            _ => (1, text),
+        };
+        // A bare zero needs no unit.
+        let ms = if text == "0" { Ok(0) } else { parse_duration(text) };
+        ms.map(|ms| sign * ms).map_err(|e| format!("invalid ST item {item:?}: {e}"))
+    };
+    let base = signed(&parts[1])?;
+    let step = parts.get(2).map_or(Ok(0), |step| signed(step.as_str()))?;
+    Ok((0..=i64::from(times.unwrap_or(0))).map(|i| Some(base + i * step)).collect())
 }
 
 /// The metric of a line `metric{…}@st …`, which gives the start timestamps of the line below it.

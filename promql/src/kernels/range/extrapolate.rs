@@ -44,7 +44,7 @@ pub(super) fn evaluate<const COUNTER: bool, const RATE: bool>(
     scratch: &mut Scratch,
     out: &mut StepRow,
 ) {
-    let Samples { timestamps, values } = samples;
+    let Samples { timestamps, values, .. } = samples;
     let resets = &mut scratch.indexes;
     resets.clear();
     if COUNTER {
@@ -136,7 +136,7 @@ pub(super) fn go_seconds(ms: i64) -> f64 {
 
 /// `irate` (`RATE`) and `idelta`: the last two samples only.
 pub(super) fn last_two<const RATE: bool>(windows: &Windows, samples: Samples<'_>, out: &mut StepRow) {
-    let Samples { timestamps, values } = samples;
+    let Samples { timestamps, values, .. } = samples;
     windows.walk(timestamps, |i, _, lo, hi| {
         if hi >= lo + 2 {
             let (before, last) = (values[hi - 2], values[hi - 1]);

@@ -12,6 +12,7 @@ use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
 use promontory_tsdb::query::HistogramSample;
 
 use super::extrapolate::go_seconds;
+use super::starts::start_reset;
 use crate::histogram::layout::{divide, multiply};
 use crate::histogram::total::Total;
 use crate::histogram::{Layout, sub};
@@ -98,7 +99,7 @@ fn overlay_each(
         if histograms.is_empty() {
             return;
         }
-        let floats = Samples { timestamps: &floats.timestamps[lo..hi], values: &floats.values[lo..hi] };
+        let floats = floats.slice(lo, hi);
         let window = Window { end, width_ms: windows.width_ms, floats, histograms };
         match f(window) {
             Outcome::Float(v) => out.set(step, v),
@@ -122,10 +123,10 @@ fn evaluate(function: RangeFunction, w: Window<'_>, notes: &Notes<'_>) -> Outcom
         F::AvgOverTime | F::SumOverTime => total(function, w.histograms, notes),
         F::Irate => last_two(w, true, notes),
         F::Idelta => last_two(w, false, notes),
-        F::Changes => Outcome::Float(count_steps(points(w), changed)),
-        F::Resets => Outcome::Float(count_steps(points(w), was_reset)),
+        F::Changes => Outcome::Float(count_steps(points(w.floats, w.histograms), changed)),
+        F::Resets => Outcome::Float(count_steps(points(w.floats, w.histograms), was_reset)),
         F::CountOverTime => Outcome::Float((floats + w.histograms.len()) as f64),
-        F::PresentOverTime => Outcome::Float(1.0),
+        F::PresentOverTime | F::AbsentOverTime => Outcome::Float(1.0),
         F::FirstOverTime | F::LastOverTime | F::TsOfFirstOverTime | F::TsOfLastOverTime => edge(function, w),
         F::Deriv
         | F::PredictLinear
@@ -195,20 +196,39 @@ fn edge(function: RangeFunction, w: Window<'_>) -> Outcome {
 /// A sample of either kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Point<'a> {
-    Float(f64),
+    Float {
+        t: TimestampMs,
+        v: f64,
+        /// 0 for none.
+        start: TimestampMs,
+    },
     Histogram(&'a HistogramSample),
 }
 
+impl Point<'_> {
+    pub(super) fn timestamp(&self) -> TimestampMs {
+        match self {
+            Self::Float { t, .. } => *t,
+            Self::Histogram(h) => h.timestamp,
+        }
+    }
+}
+
 /// All samples of the window in the order of time.
-pub(super) fn points<'a>(w: Window<'a>) -> impl Iterator<Item = Point<'a>> + 'a {
-    let mut floats = w.floats.timestamps.iter().copied().zip(w.floats.values.iter().copied()).peekable();
-    let mut histograms = w.histograms.iter().peekable();
+pub(super) fn points<'a>(
+    floats: Samples<'a>,
+    histograms: &'a [HistogramSample],
+) -> impl Iterator<Item = Point<'a>> + 'a {
+    let mut floats = (0..floats.values.len())
+        .map(move |i| {
+            let start = floats.starts.get(i).copied().unwrap_or(0);
+            Point::Float { t: floats.timestamps[i], v: floats.values[i], start }
+        })
+        .peekable();
+    let mut histograms = histograms.iter().peekable();
     std::iter::from_fn(move || {
         let before = histograms.peek().map_or(TimestampMs::MAX, |h| h.timestamp);
-        match floats.next_if(|(t, _)| *t < before) {
-            Some((_, v)) => Some(Point::Float(v)),
-            None => histograms.next().map(Point::Histogram),
-        }
+        floats.next_if(|float| float.timestamp() < before).or_else(|| histograms.next().map(Point::Histogram))
     })
 }
 
@@ -230,7 +250,7 @@ pub(super) fn count_steps<'a>(
 #[expect(clippy::float_cmp, reason = "any change counts")]
 pub(super) fn changed(before: Point<'_>, now: Point<'_>) -> bool {
     match (before, now) {
-        (Point::Float(a), Point::Float(b)) => a != b && !(a.is_nan() && b.is_nan()),
+        (Point::Float { v: a, .. }, Point::Float { v: b, .. }) => a != b && !(a.is_nan() && b.is_nan()),
         (Point::Histogram(a), Point::Histogram(b)) => !a.histogram.equals(&b.histogram),
         _ => true,
     }
@@ -238,7 +258,9 @@ pub(super) fn changed(before: Point<'_>, now: Point<'_>) -> bool {
 
 pub(super) fn was_reset(before: Point<'_>, now: Point<'_>) -> bool {
     match (before, now) {
-        (Point::Float(a), Point::Float(b)) => b < a,
+        (Point::Float { t: t_before, v: a, start: start_before }, Point::Float { t, v: b, start }) => {
+            b < a || start_reset(start_before, t_before, start, t)
+        }
         (Point::Histogram(a), Point::Histogram(b)) => {
             started_anew(a, b) || b.histogram.detect_reset(&a.histogram)
         }
@@ -248,26 +270,18 @@ pub(super) fn was_reset(before: Point<'_>, now: Point<'_>) -> bool {
 
 /// Whether the start timestamps alone tell of a reset between two samples.
 fn started_anew(before: &HistogramSample, now: &HistogramSample) -> bool {
-    let (start, t) = (now.start_timestamp, now.timestamp);
-    if start == 0 || start >= t || start < before.timestamp {
-        return false;
-    }
-    // A start at the very time of the previous sample is one if that sample had another start.
-    start > before.timestamp
-        || (before.start_timestamp <= before.timestamp
-            && before.start_timestamp != 0
-            && before.start_timestamp != before.timestamp)
+    start_reset(before.start_timestamp, before.timestamp, now.start_timestamp, now.timestamp)
 }
 
 /// `irate` and `idelta`: the last two samples only.
 fn last_two(w: Window<'_>, is_rate: bool, notes: &Notes<'_>) -> Outcome {
     let mut last: [Option<Point<'_>>; 2] = [None, None];
-    for point in points(w) {
+    for point in points(w.floats, w.histograms) {
         last = [last[1], Some(point)];
     }
     let (before, now) = match last {
         [Some(Point::Histogram(before)), Some(Point::Histogram(now))] => (before, now),
-        [Some(Point::Float(..)), Some(Point::Float(..))] => return Outcome::Floats,
+        [Some(Point::Float { .. }), Some(Point::Float { .. })] => return Outcome::Floats,
         [Some(_), Some(_)] => {
             notes.mixed_floats();
             return Outcome::Absent;

@@ -9,10 +9,13 @@
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/promql/functions.go>
 
+pub mod extended;
+pub mod extended_histogram;
 mod extrapolate;
 pub mod histogram;
 mod over_time;
 mod regression;
+mod starts;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,9 @@ pub struct Scratch {
     floats: Vec<f64>,
     indexes: Vec<u32>,
     lanes: Box<extrapolate::Lanes>,
+    /// Windows in which a sample starts before the one in front of it was taken, counted up; whoever
+    /// tells the user sets it back.
+    pub start_overlaps: usize,
 }
 
 /// Evaluates `function` for every step. `samples` has no stale markers; `scalars` are the
@@ -52,7 +58,9 @@ pub fn evaluate(
         )));
     }
     let steps = windows.grid.steps;
-    if windows.is_pinned() && steps > 1 && scalars.iter().all(StepScalar::is_constant) {
+    // Where a line leads to depends on the step, also if the samples do not.
+    let same = function != RangeFunction::PredictLinear && scalars.iter().all(StepScalar::is_constant);
+    if windows.is_pinned() && steps > 1 && same {
         let mut one = StepRow::default();
         evaluate(function, &windows.first_step(), samples, scalars, scratch, &mut one)?;
         out.fill(steps, one.get(0));
@@ -82,6 +90,10 @@ fn dispatch(
 ) -> Result<(), QueryError> {
     use RangeFunction as F;
     let seconds = |t: TimestampMs| t as f64 / 1000.0;
+    if s.starts.iter().any(|start| *start != 0) && starts::looks_at(function) {
+        starts::evaluate(function, w, s, scratch, out);
+        return Ok(());
+    }
     match function {
         F::Rate => extrapolate::evaluate::<true, true>(w, s, scratch, out),
         F::Increase => extrapolate::evaluate::<true, false>(w, s, scratch, out),
@@ -109,7 +121,7 @@ fn dispatch(
         F::AvgOverTime => each(w, s, out, |_, x| Some(over_time::avg(x.values))),
         F::SumOverTime => each(w, s, out, |_, x| Some(over_time::sum(x.values))),
         F::CountOverTime => each(w, s, out, |_, x| Some(x.values.len() as f64)),
-        F::PresentOverTime => each(w, s, out, |_, _| Some(1.0)),
+        F::PresentOverTime | F::AbsentOverTime => each(w, s, out, |_, _| Some(1.0)),
         F::LastOverTime => each(w, s, out, |_, x| x.values.last().copied()),
         F::FirstOverTime => each(w, s, out, |_, x| x.values.first().copied()),
         F::TsOfFirstOverTime => each(w, s, out, |_, x| x.timestamps.first().map(|t| seconds(*t))),
@@ -146,8 +158,7 @@ fn each(
 ) {
     windows.walk(samples.timestamps, |i, _, lo, hi| {
         if lo < hi {
-            let window = Samples { timestamps: &samples.timestamps[lo..hi], values: &samples.values[lo..hi] };
-            if let Some(v) = f(i, window) {
+            if let Some(v) = f(i, samples.slice(lo, hi)) {
                 out.set(i, v);
             }
         }
