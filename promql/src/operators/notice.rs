@@ -137,7 +137,9 @@ impl Evaluate for Notice {
                 let nan = values().find(|v| v.is_nan());
                 // Of values on either side of [0, 1] the outermost one.
                 let known = [(ends[0] < 0.0).then_some(ends[0]), (ends[1] > 1.0).then_some(ends[1])];
-                for text in known.into_iter().flatten().chain(nan).filter_map(bad_quantile) {
+                // Compat: NaN is upstream's least and greatest value, too.
+                let told = if nan.is_some() { [nan, None] } else { known };
+                for text in told.into_iter().flatten().filter_map(bad_quantile) {
                     scope.context.warn(&format!("{text}{at}"));
                 }
             }

@@ -109,7 +109,7 @@ impl Planner<'_> {
             }
             "label_replace" | "label_join" => self.relabel(call, grid),
             "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => {
-                if grid.steps > 1 {
+                if self.is_range && !super::invariant::is_invariant(expr) {
                     let text =
                         "sort is ineffective for range queries since results are always ordered by labels";
                     self.warnings.push(format!("{text}{}", self.position(expr.span)));

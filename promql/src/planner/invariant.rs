@@ -51,6 +51,11 @@ pub(super) fn find(root: &Expr) -> HashSet<*const Expr> {
     wrapped
 }
 
+/// Whether `expr` has the same value at every step.
+pub(super) fn is_invariant(expr: &Expr) -> bool {
+    look(expr, &mut HashSet::new()).invariant
+}
+
 fn look(expr: &Expr, wrapped: &mut HashSet<*const Expr>) -> Found {
     deeper(|| look_here(expr, wrapped))
 }

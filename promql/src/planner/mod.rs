@@ -126,6 +126,8 @@ pub(crate) struct Planner<'a> {
     /// Subtrees to be evaluated once; by address, the tree outlives the planner.
     invariant: HashSet<*const Expr>,
     warnings: Vec<String>,
+    /// What is being planned is evaluated over a range of time, even if only one step lies in it.
+    is_range: bool,
     /// Steps of all grids so far.
     steps: usize,
     /// How many functions around need no more of a histogram than count and sum.
@@ -155,6 +157,7 @@ impl<'a> Planner<'a> {
             lookback_ms,
             invariant,
             warnings,
+            is_range: params.start != params.end,
             steps: 0,
             need_stats: 0,
             need_buckets: 0,

@@ -43,12 +43,17 @@ impl Planner<'_> {
         read: SampleRead,
     ) -> Result<VectorPlan, QueryError> {
         let lookback_ms = self.lookback_ms;
+        let mut view = self.view(&selector.time)?;
+        if read != SampleRead::Value && view.at.is_some() {
+            // Compat: of a pinned selector upstream tells the time without the offset.
+            view.offset_ms = 0;
+        }
         // Compat: `anchored` means nothing to an instant selector, and times are never smoothed.
         let smoothed = selector.extension == Some(RangeExtension::Smoothed) && read == SampleRead::Value;
         let spec = SelectorSpec {
             matchers: selector.matchers.clone(),
             grid,
-            view: self.view(&selector.time)?,
+            view,
             window: if smoothed {
                 Window::Smoothed { lookback_ms }
             } else {
@@ -283,7 +288,9 @@ impl Planner<'_> {
         }
         let inner_grid = self.grid(start, end, step)?;
         self.need_buckets += 1;
+        let around = std::mem::replace(&mut self.is_range, start != end);
         let inner = self.plan(&subquery.expr, inner_grid);
+        self.is_range = around;
         self.need_buckets -= 1;
         let inner = match inner? {
             Planned::Vector(vector) => vector,
