@@ -126,6 +126,7 @@ impl ServerOptions {
         let engine = EngineOptions {
             parser: features.parser,
             delayed_name_removal: features.delayed_name_removal,
+            use_start_timestamps: features.parser.start_timestamps,
             lookback_ms: flags.query_lookback_delta.as_ms(),
             max_samples: flags.query_max_samples,
             timeout: flags.query_timeout.into(),
