@@ -14,7 +14,7 @@ use promontory_promql::Grid;
 use promontory_promql::context::QueryContext;
 use promontory_promql::kernels::range::{Scratch, evaluate};
 use promontory_promql::kernels::{Samples, StepRow, Windows, instant};
-use promontory_promql::logical::spec::{Grouping, RangeFunction, TimeView};
+use promontory_promql::logical::spec::{Grouping, RangeFunction, SampleRead, TimeView};
 use promontory_promql::logical::{Subject, aggregate_plan};
 use promontory_promql::parser::ast::AggregateOp;
 use promontory_promql::physical::tiles::TileBuilder;
@@ -48,7 +48,7 @@ fn ranges(c: &mut Criterion) {
         });
     }
     group.bench_function("instant", |b| {
-        b.iter(|| instant::evaluate(&windows, black_box(samples), false, &mut row));
+        b.iter(|| instant::evaluate(&windows, black_box(samples), SampleRead::Value, &mut row));
     });
     group.finish();
 }

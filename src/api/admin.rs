@@ -44,7 +44,7 @@ pub(crate) async fn delete_series(
             sets.iter().try_fold(0, |series, matchers| Ok(series + db.delete(matchers, start, end)?))
         })
         .await
-        .map_err(internal)?;
+        .map_err(|e| internal(e.message()))?;
     tracing::info!(series, "samples deleted by request");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -53,7 +53,7 @@ pub(crate) async fn delete_series(
 pub(crate) async fn clean_tombstones(State(state): State<Arc<ApiState>>) -> Result<Response, ApiError> {
     check_enabled(&state)?;
     let db = Arc::clone(&state.db);
-    let made = state.blocking(move || db.clean_tombstones()).await.map_err(internal)?;
+    let made = state.blocking(move || db.clean_tombstones()).await.map_err(|e| internal(e.message()))?;
     tracing::info!(blocks = made.join(","), "blocks written anew without what is deleted");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -82,13 +82,13 @@ pub(crate) async fn snapshot(
         std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         db.snapshot(&dir, !skip_head)
     });
-    made.await.map_err(|e| internal(ApiError::new(e.kind(), format!("create snapshot: {}", e.message()))))?;
+    made.await.map_err(|e| internal(&format!("create snapshot: {}", e.message())))?;
     Ok(Answer::json(&json!({"name": name})).into_response())
 }
 
 /// Compat: upstream answers 500 whatever went wrong.
-fn internal(e: ApiError) -> ApiError {
-    ApiError::new(ErrorKind::Internal, e.message())
+fn internal(message: &str) -> ApiError {
+    ApiError::new(ErrorKind::Internal, message)
 }
 
 /// Go's `strconv.ParseBool`.

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! Makes the blocks (two hours each, 1,000 of them with 1,000 series) if there are none.
+#![expect(clippy::print_stdout, reason = "a tool at the desk")]
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -6,6 +6,7 @@
 //!
 //! Nothing is deleted: the new block stands beside its parents. `benches/compaction.py` runs it beside
 //! Prometheus.
+#![expect(clippy::print_stdout, reason = "a tool at the desk")]
 
 use std::path::PathBuf;
 use std::sync::Arc;

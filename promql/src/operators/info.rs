@@ -142,6 +142,9 @@ fn identity<'a>(name: &'a str, key: &'a [u8]) -> Identity<'a> {
     (name, IDENTIFYING.map(|label| text(key, label)))
 }
 
+/// A new key (none if the row goes), and the lanes that have it.
+type Enriched = (Option<Vec<u8>>, u128);
+
 impl<'a, 'b> Tile<'a, 'b> {
     fn new(info: &'b Info, base: &'b [&'b Row<'a>], infos: &'b [&'b Row<'a>]) -> Self {
         let mut known: BTreeMap<Identity<'_>, usize> = BTreeMap::new();
@@ -169,7 +172,7 @@ impl<'a, 'b> Tile<'a, 'b> {
     fn run(mut self, pace: &mut Pace<'_>, merger: &mut Merger) -> Result<(), QueryError> {
         let any = self.base.iter().fold(0, |any, row| any | row.any());
         // Per base row and info rows: the new key (none if the row goes), and at which steps it has it.
-        let mut made: HashMap<(usize, Vec<usize>), (Option<Vec<u8>>, u128)> = HashMap::new();
+        let mut made: HashMap<(usize, Vec<usize>), Enriched> = HashMap::new();
         for lane in super::rows::lanes(any) {
             pace.step(self.infos.len() + self.base.len())?;
             self.find_newest(lane)?;

@@ -108,7 +108,6 @@ fn instant(name: &str, grid: Grid) -> SelectorSpec {
         grid,
         view: TimeView::default(),
         window: Window::Instant { lookback_ms: 5 * MINUTE, read: SampleRead::Value },
-        position: String::new(),
         output: KeyOutput::Full,
         position: String::new(),
         without_buckets: false,

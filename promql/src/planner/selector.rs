@@ -240,7 +240,7 @@ impl Planner<'_> {
     fn over_subquery(
         &mut self,
         subquery: &SubqueryExpr,
-        first: &String,
+        first: &str,
         function: RangeFunction,
         counter: bool,
         scalars: Vec<LogicalPlan>,
@@ -258,11 +258,11 @@ impl Planner<'_> {
             range_ms: self.duration(&subquery.range)?,
             function,
             output: KeyOutput::Full,
-            position: first.clone(),
+            position: first.to_owned(),
         };
         let mut vector = VectorPlan::new(subquery_plan(inner.plan, spec, scalars), names);
         if counter && names != Names::Absent {
-            vector.notices.push(Notice { kind: self.non_counter(), position: first.clone() });
+            vector.notices.push(Notice { kind: self.non_counter(), position: first.to_owned() });
         }
         Ok(self.drop_range_name(vector, function, false, grid))
     }

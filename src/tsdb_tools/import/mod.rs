@@ -205,7 +205,7 @@ impl<'a> Import<'a> {
 fn write_block(dir: &Path, spill: &mut Spill, start: i64, series: &[Labels]) -> Result<Block, ToolError> {
     let mut slot = Slot::new(spill.block_ms());
     spill.drain(start, |number, t, v| slot.add(number, t, v))?;
-    let (mint, maxt, chunks) = slot.finish()?;
+    let slot::Finished { mint, maxt, chunks } = slot.finish()?;
     let mut order: Vec<u32> = chunks.keys().copied().collect();
     order.sort_unstable_by(|a, b| series[*a as usize].cmp(&series[*b as usize]));
     let ulid = new_ulid(SystemClock.now_ms(), &mut rand::rng());

@@ -42,6 +42,15 @@ struct Open {
     appender: xor::Appender,
 }
 
+/// What goes into the block of a slot; samples are in `[mint, maxt]`, ms.
+#[derive(Debug)]
+pub(super) struct Finished {
+    pub(super) mint: i64,
+    pub(super) maxt: i64,
+    /// By number of the series.
+    pub(super) chunks: HashMap<u32, Vec<ChunkData>>,
+}
+
 impl Slot {
     pub(super) fn new(block_ms: i64) -> Self {
         // Compat: upstream makes its writer believe in a block twice as long.
@@ -71,15 +80,15 @@ impl Slot {
         }
     }
 
-    /// First and last timestamp, and the chunks of each series; an error without any.
-    pub(super) fn finish(mut self) -> Result<(i64, i64, HashMap<u32, Vec<ChunkData>>), ToolError> {
+    /// All chunks; an error without any.
+    pub(super) fn finish(mut self) -> Result<Finished, ToolError> {
         self.commit();
         let chunks: HashMap<u32, Vec<ChunkData>> =
             self.series.into_iter().map(|(number, mut s)| (number, s.take_all())).collect();
         let mint = chunks.values().filter_map(|c| c.first()).map(|c| c.mint).min();
         let maxt = chunks.values().filter_map(|c| c.last()).map(|c| c.maxt).max();
         match mint.zip(maxt) {
-            Some((mint, maxt)) => Ok((mint, maxt, chunks)),
+            Some((mint, maxt)) => Ok(Finished { mint, maxt, chunks }),
             None => Err(ToolError::Message("flush: no series appended, aborting".to_owned())),
         }
     }

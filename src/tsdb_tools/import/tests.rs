@@ -132,7 +132,7 @@ fn chunks_are_as_full_as_those_of_the_head() {
     for i in 0..480 {
         slot.add(0, i * 15_000, i as f64).unwrap();
     }
-    let (mint, maxt, chunks) = slot.finish().unwrap();
+    let slot::Finished { mint, maxt, chunks } = slot.finish().unwrap();
     assert_eq!((mint, maxt), (0, 479 * 15_000));
     let counts: Vec<u16> =
         chunks[&0].iter().map(|c| promontory_tsdb::chunkenc::num_samples(c.encoding, &c.bytes)).collect();

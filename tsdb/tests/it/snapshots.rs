@@ -94,7 +94,7 @@ fn a_start_from_a_snapshot_replays_only_what_came_after() {
 
     // So is one that stands for a log that is gone.
     let lost = dir.path().join("chunk_snapshot.000999.0000000000");
-    std::fs::rename(&snapshots(dir.path())[0], &lost).unwrap();
+    promontory_tsdb::fs::replace(&snapshots(dir.path())[0], &lost).unwrap();
     let db = Db::open(options).unwrap();
     assert_eq!((db.replay_stats().snapshot_chunks, read_all(&*db)), (0, before));
 }

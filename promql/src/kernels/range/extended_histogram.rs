@@ -103,6 +103,9 @@ enum Seen {
     Histogram(FloatHistogram),
 }
 
+/// From the end of the plain window, and the floats and histograms around it, to a value.
+type AtStep<'a> = dyn Fn(TimestampMs, Samples<'_>, &[HistogramSample]) -> Option<Seen> + 'a;
+
 /// Computes anew all steps that see a histogram. `f` gets the end of the plain window and what lies
 /// around it.
 fn each(
@@ -111,7 +114,7 @@ fn each(
     floats: Samples<'_>,
     histograms: &[HistogramSample],
     out: &mut StepRow,
-    f: &dyn Fn(TimestampMs, Samples<'_>, &[HistogramSample]) -> Option<Seen>,
+    f: &AtStep<'_>,
 ) {
     if histograms.is_empty() {
         return;
@@ -188,7 +191,8 @@ impl Growth<'_> {
             Cow::Borrowed(samples[last].histogram.as_ref())
         };
         let is_gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
-        if !self.counter && !(is_gauge(&left) && is_gauge(&right)) {
+        let gauges = is_gauge(&left) && is_gauge(&right);
+        if !self.counter && !gauges {
             self.notes.not_a_gauge();
         }
         let mut result = told(sub(&right, &left), Operation::Subtraction, self.notes)?;

@@ -157,10 +157,10 @@ fn each(
     mut f: impl FnMut(usize, Samples<'_>) -> Option<f64>,
 ) {
     windows.walk(samples.timestamps, |i, _, lo, hi| {
-        if lo < hi {
-            if let Some(v) = f(i, samples.slice(lo, hi)) {
-                out.set(i, v);
-            }
+        if lo < hi
+            && let Some(v) = f(i, samples.slice(lo, hi))
+        {
+            out.set(i, v);
         }
     });
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernels::quantile::{nan_first, quantile};
 use crate::kernels::{instant, kahan};
-use crate::logical::spec::TimeView;
+use crate::logical::spec::{SampleRead, TimeView};
 use crate::params::Grid;
 
 const ALL: [RangeFunction; 26] = {
@@ -99,7 +99,7 @@ fn reference(
             Some(if f64::is_infinite(s) { s } else { s + c })
         }
         F::CountOverTime => Some(n),
-        F::PresentOverTime => Some(1.0),
+        F::PresentOverTime | F::AbsentOverTime => Some(1.0),
         F::LastOverTime => Some(last.1),
         F::FirstOverTime => Some(first.1),
         F::TsOfFirstOverTime => Some(first.0 as f64 / 1e3),
@@ -277,7 +277,8 @@ proptest! {
     #[test]
     fn an_instant_sees_the_newest_sample((t, v) in series(), w in windows(), timestamp: bool) {
         let mut row = StepRow::default();
-        instant::evaluate(&w, Samples::new(&t, &v), timestamp, &mut row);
+        let read = if timestamp { SampleRead::Timestamp } else { SampleRead::Value };
+        instant::evaluate(&w, Samples::new(&t, &v), read, &mut row);
         for i in 0..w.grid.steps {
             let end = w.end(i);
             let newest = t.iter().zip(&v).rfind(|(t, _)| **t > end - w.width_ms && **t <= end);
