@@ -1,8 +1,10 @@
 //! Start, readiness, reload, quit, shutdown.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use promontory::server::{Server, ServerOptions, StartError};
+use promontory_tsdb::fs::{self, Op, Refusal, Watch};
 
 use super::support::{TestServer, write};
 
@@ -37,20 +39,37 @@ async fn a_good_configuration_is_reloaded_and_a_bad_one_changes_nothing() {
     server.stop().await;
 }
 
+/// A disk that takes writes to the log and then cannot make them durable.
+#[derive(Debug)]
+struct NoSync;
+
+impl Watch for NoSync {
+    fn before(&self, op: &Op<'_>) -> Result<(), Refusal> {
+        match op {
+            Op::SyncFile { path } if path.parent().is_some_and(|dir| dir.ends_with("wal")) => {
+                Err(Refusal { error: std::io::Error::from_raw_os_error(5), written: 0 })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn after(&self, _: &Op<'_>) {}
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_write_its_log_is_not_ready() {
-    let server = TestServer::idle().await;
+    let mut watching = None;
+    let server = TestServer::with_options("scrape_configs: []\n", |options| {
+        watching = Some(fs::watch(&options.storage.path, Arc::new(NoSync)));
+    })
+    .await;
     let poisoned = || async {
         let page = server.text("/metrics").await.1;
         page.lines().find_map(|l| l.strip_prefix("prometheus_tsdb_wal_poisoned ").map(str::to_owned))
     };
     assert_eq!(poisoned().await.as_deref(), Some("0"));
-    // Where the next segment has to go when the first block is cut.
-    std::fs::remove_dir_all(server.dir.path().join("data/wal")).unwrap();
-    let samples = (0..5).map(|i| (i * 3_600_000, 1.0)).collect::<Vec<_>>();
-    server.append(&[("__name__", "m")], &samples);
-    // Fails, unless the server's own pass came first and failed.
-    drop(server.running.db().maintain());
+    server.append(&[("__name__", "m")], &[(1, 1.0)]);
+    assert!(server.running.db().sync().is_err());
     assert_eq!(poisoned().await.as_deref(), Some("1"));
     let (status, text) = server.text("/-/ready").await;
     assert!(status == 503 && text.contains("no more samples are stored"), "{status} {text}");

@@ -6,8 +6,12 @@ use super::*;
 
 /// A field with a length.
 fn sub(number: u8, body: &[u8]) -> Vec<u8> {
-    assert!(body.len() < 128);
-    [&[number << 3 | 2, body.len() as u8], body].concat()
+    /// One byte, or two for more than seven bits.
+    fn short(n: usize) -> Vec<u8> {
+        assert!(n < 1 << 14);
+        if n < 128 { vec![n as u8] } else { vec![n as u8 & 0x7f | 0x80, (n >> 7) as u8] }
+    }
+    [&short(usize::from(number) << 3 | 2)[..], &short(body.len()), body].concat()
 }
 
 fn double(number: u8, v: f64) -> Vec<u8> {

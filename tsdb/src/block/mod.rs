@@ -38,7 +38,7 @@ use ulid::Ulid;
 use crate::error::Result;
 use crate::index::SeriesEntry;
 use crate::matcher::Matcher;
-use crate::meta::Meta;
+use crate::meta::{HINT_OUT_OF_ORDER, Meta};
 use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
 use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
@@ -102,6 +102,11 @@ impl Block {
     /// Its identity.
     pub fn ulid(&self) -> Ulid {
         self.ulid
+    }
+
+    /// Whether all its samples came out of order.
+    pub fn is_out_of_order(&self) -> bool {
+        self.meta.read().has_hint(HINT_OUT_OF_ORDER)
     }
 
     /// Its meta.

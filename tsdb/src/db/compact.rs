@@ -30,7 +30,9 @@ pub(super) fn run(db: &Db, done: &mut Maintenance) -> Result<()> {
         if chosen.is_empty() {
             break;
         }
-        let parents: Vec<Arc<Block>> = chosen.iter().map(|&i| Arc::clone(&loaded[i])).collect();
+        let mut parents: Vec<Arc<Block>> = chosen.iter().map(|&i| Arc::clone(&loaded[i])).collect();
+        // As for reads: of two samples at one time, that which came in order counts.
+        parents.sort_by_key(|b| b.is_out_of_order());
         drop(loaded);
         match merge(db, &parents, block::compact)? {
             Some(ulid) => done.blocks_merged.push(ulid.to_string()),

@@ -31,11 +31,11 @@ impl Db {
 
     fn sources(&self, mint: TimestampMs, maxt: TimestampMs) -> Fanout {
         let mut sources: Vec<Arc<dyn Queryable>> = Vec::new();
-        for block in self.blocks.loaded().iter() {
-            if block.min_time() <= maxt && block.max_time() > mint {
-                sources.push(Arc::clone(block) as _);
-            }
-        }
+        let loaded = self.blocks.loaded();
+        let overlapping = loaded.iter().filter(|b| b.min_time() <= maxt && b.max_time() > mint);
+        // Of two samples at one time, that which came in order counts.
+        let (late, in_order): (Vec<_>, Vec<_>) = overlapping.partition(|b| b.is_out_of_order());
+        sources.extend(in_order.into_iter().chain(late).map(|block| Arc::clone(block) as _));
         // The head is asked last, and counts least where both have a sample.
         if self.head.time_bounds().is_none_or(|(min, max)| min <= maxt && max >= mint) {
             sources.push(Arc::clone(&self.head) as _);

@@ -262,8 +262,8 @@ proptest! {
                 let window = t.iter().copied().zip(v.iter().copied())
                     .filter(|(t, v)| *t > end - w.width_ms && *t <= end && !is_stale(*v))
                     .collect::<Points>();
-                // A pinned window is evaluated once, at the first step.
-                let now = w.grid.at(if w.is_pinned() { 0 } else { i });
+                // A pinned window is the same at all steps; where its line leads to is not.
+                let now = w.grid.at(i);
                 let expected = reference(function, &window, end - w.width_ms, end, now, [phi, tf]);
                 let got = row.get(i);
                 prop_assert!(
