@@ -49,7 +49,7 @@ fn page() -> String {
         page += &format!("g {v} {}.5\n", 1_700_000_000 + i * 4000);
     }
     page +=
-        "# TYPE h histogram\nh_bucket{le=\"1\"} 2 1700000001\nh_bucket{le=\"+Inf\"} 3 1700000001\n# EOF\n";
+        "# TYPE h histogram\nh_bucket{le=\"1.0\"} 2 1700000001\nh_bucket{le=\"+Inf\"} 3 1700000001\n# EOF\n";
     page
 }
 
