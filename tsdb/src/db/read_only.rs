@@ -41,8 +41,8 @@ pub(super) fn open(options: &DbOptions) -> Result<Arc<Db>> {
         before = after;
         match result {
             Ok(db) if unchanged => return Ok(db),
-            // Something vanished under its hands, or is really missing: the last attempt tells.
-            Err(error) if attempt == ATTEMPTS => return Err(error),
+            // Really missing: nothing else was taken away, up to the last attempt.
+            Err(error) if unchanged && attempt == ATTEMPTS => return Err(error),
             Ok(_) | Err(_) => {
                 tracing::debug!(dir = %dir.display(), attempt, "the directory changed; reading it again")
             }
