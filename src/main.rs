@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use promontory::cli::{self, Command, Parsed};
 use promontory::export::{self, ExportArgs};
 use promontory::server::{Running, Server, ServerOptions, StartError, reachable};
-use promontory::telemetry;
 use promontory::tsdb_tools::{self, TsdbArgs};
+use promontory::{sql_tools, telemetry};
 use promontory_tsdb::{Db, DbOptions, Queryable};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let outcome = match &parsed.cli.command {
         Some(Command::Export(args)) => run_export(args),
         Some(Command::Tsdb(args)) => return run_tool(args),
+        Some(Command::Sql(args)) => sql_tools::run(args, &mut std::io::stdout()).map_err(Into::into),
         None => run_server(&parsed),
     };
     match outcome {

@@ -24,7 +24,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use promontory_promql::{Engine, EngineOptions};
 use promontory_sql::catalog::TSDB;
-use promontory_sql::{SqlCatalog, SqlError, SqlOptions, SqlServer};
+use promontory_sql::{SqlCatalog, SqlError, SqlOptions, SqlQueries, SqlServer, SqlTls};
 use promontory_tsdb::chunkenc::Encoding;
 use promontory_tsdb::{Clock, Db, DbOptions, Queryable, Retention, SystemClock, wal};
 use tokio::net::TcpListener;
@@ -38,7 +38,7 @@ use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::features::Features;
 use crate::cli::{ServerFlags, WalCompression, flags};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, SqlConfig, SqlTlsConfig};
 use crate::lenient_url::LenientListener;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage, WithMetadata};
@@ -269,8 +269,16 @@ impl Server {
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
         let catalog = sql_catalog(&storage, &scrapes, &options.clock)?;
         let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
+        let sql = SqlQueries::new(
+            Arc::clone(&catalog),
+            query_runtime.handle(),
+            config.sql.users.clone(),
+            config.sql.statement_timeout,
+        );
         let sql_addr = match &options.sql_listen {
-            Some(address) => Some(serve_sql(&serving, address, catalog, query_runtime.handle()).await?),
+            Some(address) => {
+                Some(serve_sql(&serving, address, &config.sql, catalog, query_runtime.handle()).await?)
+            }
             None => None,
         };
         let active_queries = ActiveQueries::open(&options.storage.path, options.max_concurrency)
@@ -283,6 +291,7 @@ impl Server {
             storage,
             db: Arc::clone(&db),
             engine: Arc::new(Engine::new(engine)),
+            sql: Arc::new(sql),
             scrapes: Arc::clone(&scrapes),
             config: Arc::clone(&config_state),
             clock: Arc::clone(&options.clock),
@@ -501,6 +510,7 @@ fn sql_catalog(
 async fn serve_sql(
     tasks: &Tasks,
     address: &str,
+    config: &SqlConfig,
     catalog: Arc<SqlCatalog>,
     query_runtime: Handle,
 ) -> Result<SocketAddr, StartError> {
@@ -510,12 +520,30 @@ async fn serve_sql(
         .map_err(|e| failed(e.to_string()))?
         .next()
         .ok_or_else(|| failed("the name has no address".to_owned()))?;
-    let sql_options = SqlOptions { listen, query_runtime: Some(query_runtime), ..SqlOptions::default() };
+    let default = SqlOptions::default();
+    let sql_options = SqlOptions {
+        listen,
+        users: config.users.clone(),
+        tls: config.tls.as_ref().map(sql_tls).transpose().map_err(failed)?,
+        max_connections: config.max_connections.unwrap_or(default.max_connections),
+        statement_timeout: config.statement_timeout,
+        query_runtime: Some(query_runtime),
+    };
     let server =
         SqlServer::bind(catalog, sql_options).await.map_err(|e| failed(api::error::with_causes(&e)))?;
     let addr = server.local_addr();
     tasks.spawn("sql", |token| server.serve(token));
     Ok(addr)
+}
+
+/// # Errors
+/// What cannot be read or used; the server then does not start, rather than serve in the clear.
+fn sql_tls(config: &SqlTlsConfig) -> Result<SqlTls, String> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    };
+    SqlTls::from_pem(&read(&config.cert_file)?, &read(&config.key_file)?, config.required)
+        .map_err(|error| error.to_string())
 }
 
 /// First and last of the log segments in `dir`; zeros without any.

@@ -36,6 +36,12 @@ pub enum SqlError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A certificate or its key cannot be used.
+    #[error("encryption for Postgres clients: {reason}")]
+    Tls {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A table could not be registered.
     #[error("register SQL table {schema}.{table}: {reason}")]
     Register {
@@ -53,7 +59,9 @@ impl SqlError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Listen { .. } => ErrorKind::Unavailable,
-            Self::Open { .. } | Self::User { .. } | Self::Register { .. } => ErrorKind::Invalid,
+            Self::Open { .. } | Self::User { .. } | Self::Tls { .. } | Self::Register { .. } => {
+                ErrorKind::Invalid
+            }
         }
     }
 }

@@ -8,8 +8,11 @@
 
 pub mod catalog;
 mod error;
+mod execute;
 pub mod pgwire;
+mod query;
 
 pub use catalog::SqlCatalog;
 pub use error::SqlError;
-pub use pgwire::{STACK_BYTES, ScramVerifier, SqlOptions, SqlServer, SqlUser};
+pub use pgwire::{Access, STACK_BYTES, ScramVerifier, SqlOptions, SqlServer, SqlTls, SqlUser};
+pub use query::{QueryError, Rows, SqlQueries};

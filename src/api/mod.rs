@@ -32,6 +32,8 @@ mod query;
 mod result;
 mod rules;
 mod series;
+mod sql;
+mod sql_json;
 mod status;
 mod targets;
 
@@ -50,6 +52,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use parking_lot::Mutex;
 use promontory_promql::Engine;
+use promontory_sql::SqlQueries;
 use promontory_tsdb::{Clock, Db, ErrorKind, Queryable};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -70,6 +73,7 @@ pub(crate) struct ApiState {
     pub(crate) storage: Arc<dyn Queryable>,
     pub(crate) db: Arc<Db>,
     pub(crate) engine: Arc<Engine>,
+    pub(crate) sql: Arc<SqlQueries>,
     pub(crate) scrapes: Arc<ScrapeManager>,
     pub(crate) config: Arc<ConfigState>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -145,6 +149,7 @@ fn v1() -> Router<Arc<ApiState>> {
         .route("/targets", get(targets::targets))
         .route("/targets/metadata", get(metadata::targets))
         .route("/scrape_pools", get(targets::scrape_pools))
+        .route("/sql", post(sql::sql))
         .route("/rules", get(rules::rules))
         .route("/alerts", get(rules::alerts))
         .route("/alertmanagers", get(rules::alertmanagers))

@@ -15,6 +15,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::parse_bytes;
 use crate::export::ExportArgs;
+use crate::sql_tools::SqlArgs;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::tsdb_tools::TsdbArgs;
 use crate::units::PromDuration;
@@ -44,6 +45,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Look into data directories, and make blocks, as `promtool tsdb` does
     Tsdb(TsdbArgs),
+    /// Help with the SQL server
+    Sql(SqlArgs),
 }
 
 /// Flags of the server, named and meant as Prometheus'.

@@ -14,6 +14,7 @@ mod http;
 mod reader;
 mod render;
 mod scrape;
+mod sql;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use global::GlobalConfig;
 pub use http::{AuthConfig, HttpClientConfig, PasswordSource, Secret, TlsConfig};
 use reader::{At, Notes, Section};
 pub use scrape::{EscapingScheme, FileSdConfig, ScrapeConfig, ScrapeLimits, ScrapeProtocol, StaticConfig};
+pub use sql::{SqlConfig, SqlTlsConfig};
 pub use storage::StorageConfig;
 pub use units::{format_bytes, parse_bytes};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub global: GlobalConfig,
     /// How the data directory is kept.
     pub storage: StorageConfig,
+    /// How Postgres clients are served.
+    pub sql: SqlConfig,
     /// Patterns of further files with `scrape_configs`, made absolute or relative to the process.
     pub scrape_config_files: Vec<String>,
     /// Jobs of the file itself.
@@ -128,6 +132,10 @@ impl Config {
             None => StorageConfig::default(),
         };
         let directory = directory_of(path);
+        let sql = match root.section(&notes, "sql")? {
+            Some(section) => SqlConfig::read(section, directory, &notes)?,
+            None => SqlConfig::default(),
+        };
         let mut scrape_config_files = Vec::new();
         for item in root.list(&notes, "scrape_config_files")? {
             let pattern = item.string(&notes)?;
@@ -164,6 +172,7 @@ impl Config {
         let config = Self {
             global,
             storage,
+            sql,
             scrape_config_files: scrape_config_files.into_iter().map(|(_, pattern)| pattern).collect(),
             scrape_configs: scrape_configs.into_iter().map(|(_, job)| job).collect(),
             included_scrape_configs: included,
@@ -190,6 +199,7 @@ impl Config {
         Self {
             global,
             storage: StorageConfig::default(),
+            sql: SqlConfig::default(),
             scrape_config_files: Vec::new(),
             scrape_configs: vec![job],
             included_scrape_configs: Vec::new(),

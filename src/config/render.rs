@@ -8,6 +8,7 @@ use serde_yaml_ng::{Mapping, Value};
 
 use super::http::{AuthConfig, HttpClientConfig, PasswordSource};
 use super::scrape::{ScrapeConfig, ScrapeLimits, ScrapeProtocol};
+use super::sql::SqlConfig;
 use super::storage::StorageConfig;
 use super::units::{format_bytes, format_duration};
 use super::{Config, GlobalConfig};
@@ -19,6 +20,7 @@ pub(super) fn render(config: &Config) -> String {
     let mut root = Map::default();
     root.put("global", global(&config.global));
     storage(&mut root, &config.storage);
+    sql(&mut root, &config.sql);
     root.list("scrape_config_files", config.scrape_config_files.iter().map(|f| Value::from(f.as_str())));
     root.list("scrape_configs", config.scrape_configs.iter().map(job));
     serde_yaml_ng::to_string(&root.0).unwrap_or_else(|e| format!("<error creating config string: {e}>"))
@@ -93,6 +95,36 @@ fn storage(root: &mut Map, config: &StorageConfig) {
     }
     if !map.0.is_empty() {
         root.put("storage", map);
+    }
+}
+
+fn sql(root: &mut Map, config: &SqlConfig) {
+    let mut map = Map::default();
+    map.list(
+        "users",
+        config.users.iter().map(|user| {
+            let mut one = Map::default();
+            one.put("name", user.name.as_str());
+            one.put("verifier", MASK);
+            if let Some(schemas) = user.access.schemas() {
+                one.put("schemas", schemas.map(Value::from).collect::<Vec<_>>());
+            }
+            one.into()
+        }),
+    );
+    if let Some(tls) = &config.tls {
+        let mut one = Map::default();
+        one.put("cert_file", tls.cert_file.display().to_string());
+        one.put("key_file", tls.key_file.display().to_string());
+        one.flag("required", tls.required);
+        map.put("tls", one);
+    }
+    map.count("max_connections", config.max_connections.unwrap_or(0) as u64);
+    if let Some(timeout) = config.statement_timeout {
+        map.put("statement_timeout", format_duration(timeout));
+    }
+    if !map.0.is_empty() {
+        root.put("sql", map);
     }
 }
 

@@ -49,6 +49,7 @@ const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// The tables over one storage, and sessions that can query them.
 pub struct SqlCatalog {
     catalog: Arc<MemoryCatalogProvider>,
+    for_tools: Arc<pg_catalog::OneDatabase>,
     /// What every session starts from: functions, catalogs, the shared runtime.
     template: SessionState,
 }
@@ -80,10 +81,10 @@ impl SqlCatalog {
             .build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
-        pg_catalog::install(&context, &catalog);
+        let for_tools = pg_catalog::install(&context, &catalog);
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
         context.register_udf(ScalarUDF::from(version::Version::new()));
-        Arc::new(Self { catalog, template: context.state() })
+        Arc::new(Self { catalog, for_tools, template: context.state() })
     }
 
     /// A session of its own: settings changed in it show nowhere else.
@@ -92,6 +93,11 @@ impl SqlCatalog {
             .with_session_id(format!("{:032x}", rand::random::<u128>()))
             .build();
         SessionContext::new_with_state(state)
+    }
+
+    /// Adds table `name` to `pg_catalog`. Replaces what has the name.
+    pub(crate) fn show_to_tools(&self, name: &str, provider: Arc<dyn TableProvider>) {
+        self.for_tools.add(name, provider);
     }
 
     /// Adds table `name` to `schema`, which is made if there is none. Replaces what has the name.

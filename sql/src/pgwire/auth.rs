@@ -1,8 +1,9 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's half, against verifiers in Postgres' format.
 //!
 //! Ours and not pgwire's, because that one keeps the salted password, which is as good as the
-//! password to whoever steals it; a verifier only lets the server check. There is no channel
-//! binding, because there is no TLS.
+//! password to whoever steals it; a verifier only lets the server check. On an encrypted channel the
+//! login can be bound to the server's certificate (`tls-server-end-point`, RFC 5929), so that nobody in
+//! between can pass it on.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -16,8 +17,21 @@ use ring::{digest, hmac, pbkdf2};
 use super::sqlstate;
 use crate::SqlError;
 
-/// The only mechanism on offer.
-pub(super) const MECHANISM: &str = "SCRAM-SHA-256";
+const PLAIN: &str = "SCRAM-SHA-256";
+const BOUND: &str = "SCRAM-SHA-256-PLUS";
+
+/// The mechanisms on offer, best first, on a channel identified by `binding`.
+pub(super) fn mechanisms(binding: Option<&[u8]>) -> Vec<String> {
+    let bound = binding.map(|_| BOUND.to_owned());
+    bound.into_iter().chain([PLAIN.to_owned()]).collect()
+}
+
+/// What the client says first: a mechanism, and that mechanism's first message.
+#[derive(Debug)]
+pub(super) struct First {
+    bound: bool,
+    message: String,
+}
 
 /// As many as Postgres 15 takes by default.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
@@ -47,6 +61,12 @@ impl ScramVerifier {
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, password.as_bytes(), &mut salted);
         let client_key = sign(&salted, b"Client Key");
         Self { iterations, salt, stored_key: hash(&client_key), server_key: sign(&salted, b"Server Key") }
+    }
+
+    /// Whether it was made from `password`. Takes some milliseconds of computing.
+    pub fn fits(&self, password: &str) -> bool {
+        let derived = Self::derive(password, self.salt.clone(), self.iterations);
+        same(&derived.stored_key, &self.stored_key)
     }
 
     /// Reads a verifier that belongs to `user` from text.
@@ -114,40 +134,50 @@ pub(super) struct Exchange {
     verifier: ScramVerifier,
     /// Whether there is such a user at all.
     known: bool,
-    gs2_header: String,
+    /// What the client must repeat: how it said that it binds, and to which channel.
+    binding: Vec<u8>,
     nonce: String,
     /// The two messages so far, as both sides sign them.
     said: String,
 }
 
 impl Exchange {
-    /// Answers the client's first message with a challenge.
+    /// Answers the client's first message with a challenge, on a channel identified by `binding`.
     ///
     /// # Errors
-    /// If the message is malformed, or insists on channel binding.
+    /// If the message is malformed, binds to what this channel is not, or believes that the server
+    /// cannot bind although it offered to: then somebody in between took the offer away.
     pub(super) fn begin(
         user: &str,
         verifier: Option<&ScramVerifier>,
         mock_key: &[u8],
-        first: &str,
+        first: &First,
+        binding: Option<&[u8]>,
     ) -> PgWireResult<(Self, String)> {
         let nonce = BASE64.encode(rand::random::<[u8; 18]>());
-        Self::begin_with(user, verifier, mock_key, first, &nonce)
+        Self::begin_with(user, verifier, mock_key, first, binding, &nonce)
     }
 
     fn begin_with(
         user: &str,
         verifier: Option<&ScramVerifier>,
         mock_key: &[u8],
-        first: &str,
+        first: &First,
+        binding: Option<&[u8]>,
         own_nonce: &str,
     ) -> PgWireResult<(Self, String)> {
-        // `n` or `y`, no authorization identity, then `n=<user>,r=<nonce>`. Postgres clients leave
+        // How it binds, no authorization identity, then `n=<user>,r=<nonce>`. Postgres clients leave
         // the user empty: the startup message has said it.
-        let bare = first
-            .strip_prefix("n,,")
-            .or_else(|| first.strip_prefix("y,,"))
-            .ok_or_else(|| malformed("channel binding and authorization identities are not supported"))?;
+        let (header, channel) = match (first.bound, binding) {
+            (true, Some(channel)) => ("p=tls-server-end-point,,", channel),
+            (true, None) => return Err(malformed("there is nothing to bind to")),
+            (false, Some(_)) => ("n,,", &[][..]),
+            (false, None) if first.message.starts_with('y') => ("y,,", &[][..]),
+            (false, None) => ("n,,", &[][..]),
+        };
+        let bare = first.message.strip_prefix(header).ok_or_else(|| {
+            malformed("this kind of channel binding, or an authorization identity, is not supported")
+        })?;
         let client_nonce = bare
             .split(',')
             .nth(1)
@@ -162,7 +192,7 @@ impl Exchange {
             user: user.to_owned(),
             verifier,
             known,
-            gs2_header: first[..3].to_owned(),
+            binding: [header.as_bytes(), channel].concat(),
             nonce,
             said: format!("{bare},{challenge}"),
         };
@@ -177,7 +207,7 @@ impl Exchange {
         let (unproved, proof) =
             last.rsplit_once(",p=").ok_or_else(|| malformed("the client's proof is missing"))?;
         let binding = unproved.split(',').find_map(|part| part.strip_prefix("c="));
-        if binding != Some(BASE64.encode(&self.gs2_header).as_str()) {
+        if binding != Some(BASE64.encode(&self.binding).as_str()) {
             return Err(malformed("the channel binding changed during login"));
         }
         let nonce = unproved.split(',').find_map(|part| part.strip_prefix("r="));
@@ -209,15 +239,16 @@ fn malformed(reason: &str) -> PgWireError {
 /// The data of a SASLInitialResponse: a C string with the mechanism, an i32 length, the data.
 ///
 /// Read here, because pgwire's own decoder panics on a short message.
-pub(super) fn initial_response(message: PasswordMessageFamily) -> PgWireResult<String> {
+pub(super) fn initial_response(message: PasswordMessageFamily) -> PgWireResult<First> {
     let body = body(message)?;
     let end = body.iter().position(|&b| b == 0).ok_or_else(|| malformed("the mechanism has no end"))?;
     let (mechanism, rest) = body.split_at(end);
-    if mechanism != MECHANISM.as_bytes() {
+    let bound = mechanism == BOUND.as_bytes();
+    if !bound && mechanism != PLAIN.as_bytes() {
         return Err(malformed("SCRAM-SHA-256 is the only mechanism"));
     }
     let data = rest.get(5..).ok_or_else(|| malformed("the message is cut short"))?;
-    text(data)
+    Ok(First { bound, message: text(data)? })
 }
 
 /// The data of a SASLResponse, which is all of it.
@@ -240,6 +271,30 @@ fn text(bytes: &[u8]) -> PgWireResult<String> {
 mod tests {
     use super::*;
 
+    fn unbound(message: &str) -> First {
+        First { bound: false, message: message.to_owned() }
+    }
+
+    #[test]
+    fn a_login_is_bound_to_its_channel_and_to_no_other() {
+        let verifier = ScramVerifier::from_password("pencil");
+        let begin = |bound, message: &str, channel: Option<&[u8]>| {
+            let first = First { bound, message: message.to_owned() };
+            Exchange::begin("u", Some(&verifier), b"", &first, channel).map(|(exchange, _)| exchange)
+        };
+        let exchange = begin(true, "p=tls-server-end-point,,n=,r=abc", Some(b"here")).expect("binds");
+        let elsewhere = BASE64.encode(b"p=tls-server-end-point,,there");
+        let last = format!("c={elsewhere},r={},p={}", exchange.nonce, BASE64.encode([0; 32]));
+        let refused = exchange.finish(&last).expect_err("another channel").to_string();
+        assert!(refused.contains("channel binding"), "{refused}");
+        assert!(begin(false, "n,,n=,r=abc", Some(b"here")).is_ok());
+        // It could bind, and was told that the server cannot.
+        assert!(begin(false, "y,,n=,r=abc", Some(b"here")).is_err());
+        assert!(begin(false, "y,,n=,r=abc", None).is_ok());
+        assert!(begin(true, "p=tls-server-end-point,,n=,r=abc", None).is_err());
+        assert!(begin(true, "p=tls-unique,,n=,r=abc", Some(b"here")).is_err());
+    }
+
     /// The example of RFC 7677, section 3.
     #[test]
     fn the_exchange_of_rfc_7677_succeeds() {
@@ -249,7 +304,8 @@ mod tests {
             "user",
             Some(&verifier),
             b"",
-            "n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+            &unbound("n,,n=user,r=rOprNGfwEbeRWgbNEkqO"),
+            None,
             "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
         )
         .expect("begins");
@@ -280,7 +336,7 @@ mod tests {
         {
             assert!(initial_response(PasswordMessageFamily::Raw(body.into())).is_err(), "{body:?}");
         }
-        let first = Exchange::begin("u", None, b"", "n,,n=,r=abc").expect("begins").0;
+        let first = Exchange::begin("u", None, b"", &unbound("n,,n=,r=abc"), None).expect("begins").0;
         for last in ["", "c=biws", "c=biws,r=abc,p=", "p=AAAA", ",p=,p="] {
             assert!(first.finish(last).is_err(), "{last:?}");
         }

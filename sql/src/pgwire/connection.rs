@@ -1,10 +1,9 @@
 //! [`Connection`]: the state of one client, and which part of it handles which message.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::future::Future;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use async_trait::async_trait;
 use datafusion::prelude::SessionContext;
@@ -17,7 +16,7 @@ use pgwire::api::auth::{
 use pgwire::api::cancel::CancelHandler;
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::{
-    ClientInfo, ErrorHandler, METADATA_USER, PgWireConnectionState, PgWireServerHandlers,
+    ClientInfo, ErrorHandler, METADATA_DATABASE, METADATA_USER, PgWireConnectionState, PgWireServerHandlers,
     PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
 };
 use pgwire::error::{PgWireError, PgWireResult};
@@ -26,30 +25,34 @@ use pgwire::messages::startup::Authentication;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::access::Access;
 use super::auth::{self, Exchange};
-use super::cancel::Running;
+use super::clients::{Client, Introduction};
+use super::cursor::Cursors;
 use super::settings::Settings;
-use super::sqlstate;
+use super::statement::Prepared;
+use super::{Shared, sqlstate};
 
 /// One client.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) settings: Mutex<Settings>,
-    /// Names of prepared statements, for DEALLOCATE ALL.
-    pub(super) prepared: Mutex<BTreeSet<String>>,
+    /// Prepared statements by name, those of the protocol and those of PREPARE.
+    pub(super) prepared: Mutex<HashMap<String, Prepared>>,
+    pub(super) cursors: Cursors,
     session: LazyLock<SessionContext, Box<dyn FnOnce() -> SessionContext + Send>>,
     login: Mutex<Login>,
     /// Whether there is a place for this client.
     admitted: bool,
-    running: Arc<Running>,
-    pid: AtomicI32,
+    /// Set once it is logged in.
+    client: OnceLock<Arc<Client>>,
+    access: OnceLock<Access>,
     shutdown: CancellationToken,
 }
 
 impl Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Connection").field("client", &self.client).finish_non_exhaustive()
     }
 }
 
@@ -70,11 +73,12 @@ impl Connection {
         Self {
             settings: Mutex::new(Settings::new(shared.options.statement_timeout)),
             prepared: Mutex::default(),
+            cursors: Cursors::default(),
             session: LazyLock::new(Box::new(move || catalog.session())),
             login: Mutex::new(Login::Strange),
             admitted,
-            running: Arc::default(),
-            pid: AtomicI32::new(0),
+            client: OnceLock::new(),
+            access: OnceLock::new(),
             shutdown,
             shared,
         }
@@ -87,16 +91,27 @@ impl Connection {
 
     /// Whether a statement is running.
     pub(super) fn is_busy(&self) -> bool {
-        self.running.is_busy()
+        self.client.get().is_some_and(|client| client.is_busy())
+    }
+
+    /// Who it is, once that is known.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.get().map(Arc::as_ref)
+    }
+
+    /// What its user may read; nothing is refused before a login, for nothing is run then.
+    pub(super) fn access(&self) -> Access {
+        self.access.get().cloned().unwrap_or_default()
     }
 
     /// Runs part of a statement, until it is done, cancelled, too late, or the server goes down.
     pub(super) async fn guarded<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
         // After an error that ends the connection, pgwire goes on reading what the client sent.
-        if !matches!(*self.login.lock(), Login::Known) {
+        let known = matches!(*self.login.lock(), Login::Known);
+        let Some(client) = self.client.get().filter(|_| known) else {
             return Err(sqlstate::fatal("28000", "not logged in"));
-        }
-        let cancelled = self.running.begin();
+        };
+        let cancelled = client.begin();
         let timeout = self.settings.lock().statement_timeout();
         let too_late = async {
             match timeout {
@@ -112,10 +127,10 @@ impl Connection {
             () = cancelled.cancelled() => {
                 Err(sqlstate::error("57014", "canceling statement due to user request"))
             }
-            () = too_late => Err(sqlstate::error("57014", "canceling statement due to statement timeout")),
+            () = too_late => Err(sqlstate::error("57014", sqlstate::TIMED_OUT)),
             done = work => done,
         };
-        self.running.end();
+        client.end();
         done
     }
 
@@ -129,15 +144,34 @@ impl Connection {
             LazyLock::new(RandomPidSecretKeyGenerator::default);
         let (pid, secret) = PIDS.generate(client);
         client.set_pid_and_secret_key(pid, secret.clone());
-        self.pid.store(pid, Ordering::Relaxed);
-        self.shared.cancels.add(pid, secret, Arc::clone(&self.running));
+        let said = |key| client.metadata().get(key).cloned().unwrap_or_default();
+        let (user, address) = (said(METADATA_USER), client.socket_addr());
+        let _ = self.access.set(self.shared.options.access_of(&user));
+        let database = said(METADATA_DATABASE);
+        let known = self.shared.clients.add(Introduction { pid, secret, user, database, address });
+        let _ = self.client.set(known);
         *self.login.lock() = Login::Known;
         let parameters = self.settings.lock().adopt(client.metadata_mut(), self.session())?;
+        self.tell_name();
         finish_authentication(client, &Parameters(parameters)).await
     }
 
-    /// What to do about one message of the login.
-    fn login_step(&self, user: Option<&String>, message: PgWireFrontendMessage) -> PgWireResult<Step> {
+    /// Lets others see what the client calls itself.
+    pub(super) fn tell_name(&self) {
+        if let (Some(client), Some((_, name))) =
+            (self.client(), self.settings.lock().show("application_name"))
+        {
+            client.set_application_name(&name);
+        }
+    }
+
+    /// What to do about one message of the login. `binding` identifies the channel, if it is encrypted.
+    fn login_step(
+        &self,
+        user: Option<&String>,
+        message: PgWireFrontendMessage,
+        binding: Option<&[u8]>,
+    ) -> PgWireResult<Step> {
         let mut login = self.login.lock();
         match (std::mem::replace(&mut *login, Login::Failed), message) {
             (Login::Strange, PgWireFrontendMessage::Startup(_)) => {
@@ -146,7 +180,7 @@ impl Connection {
                 }
                 let user = user.cloned().ok_or(PgWireError::UserNameRequired)?;
                 *login = Login::Asked { user };
-                Ok(Step::Say(Authentication::SASL(vec![auth::MECHANISM.to_owned()])))
+                Ok(Step::Say(Authentication::SASL(auth::mechanisms(binding))))
             }
             (Login::Asked { user }, PgWireFrontendMessage::PasswordMessageFamily(message)) => {
                 let verifier = self.shared.options.users.iter().find(|u| u.name == user);
@@ -155,6 +189,7 @@ impl Connection {
                     verifier.map(|u| &u.verifier),
                     &self.shared.mock_key,
                     &auth::initial_response(message)?,
+                    binding,
                 )?;
                 *login = Login::Proving(exchange);
                 Ok(Step::Say(Authentication::SASLContinue(challenge.into())))
@@ -175,7 +210,9 @@ enum Step {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.cancels.remove(self.pid.load(Ordering::Relaxed));
+        if let Some(client) = self.client.get() {
+            self.shared.clients.remove(client);
+        }
     }
 }
 
@@ -194,9 +231,14 @@ impl StartupHandler for Connection {
             if !self.admitted {
                 return Err(sqlstate::fatal("53300", "sorry, too many clients already"));
             }
+            if self.shared.options.tls.as_ref().is_some_and(|tls| tls.required) && !client.is_secure() {
+                return Err(sqlstate::fatal("28000", "this server takes encrypted connections only"));
+            }
         }
+        let binding = self.shared.options.tls.as_ref().filter(|_| client.is_secure());
+        let binding = binding.and_then(|tls| tls.end_point.as_deref());
         let user = client.metadata().get(METADATA_USER).cloned();
-        match self.login_step(user.as_ref(), message)? {
+        match self.login_step(user.as_ref(), message, binding)? {
             Step::Say(authentication) => {
                 client.set_state(PgWireConnectionState::AuthenticationInProgress);
                 client.send(PgWireBackendMessage::Authentication(authentication)).await?;
@@ -225,7 +267,7 @@ impl ServerParameterProvider for Parameters {
 #[async_trait]
 impl CancelHandler for Connection {
     async fn on_cancel_request(&self, request: CancelRequest) {
-        self.shared.cancels.cancel(&request);
+        self.shared.clients.cancel(&request);
     }
 }
 

@@ -2,17 +2,11 @@
 //!
 //! Execute is ours and not pgwire's, which gathers all rows of a portal before it sends the first.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
-use arrow_pg::datatypes::df::deserialize_parameters;
 use arrow_pg::datatypes::into_pg_type;
 use async_trait::async_trait;
-use datafusion::common::ParamValues;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
 use futures::{Sink, SinkExt};
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use pgwire::api::query::{ExtendedQueryHandler, send_partial_query_response};
@@ -26,9 +20,10 @@ use pgwire::messages::extendedquery::{Execute, Parse, ParseComplete};
 use pgwire::messages::response::EmptyQueryResponse;
 
 use super::connection::Connection;
-use super::simple::finish_command;
+use super::parameters::{bound, parameter_types};
+use super::run::{Answer, finish_command, send_copy};
 use super::statement::Prepared;
-use super::{explain, rows, sqlstate};
+use super::{rows, sqlstate};
 
 #[async_trait]
 impl ExtendedQueryHandler for Connection {
@@ -48,6 +43,9 @@ impl ExtendedQueryHandler for Connection {
     {
         let name = message.name.unwrap_or_else(|| DEFAULT_NAME.to_owned());
         let transaction = client.transaction_status();
+        if let Some(known) = self.client() {
+            known.says(&message.query);
+        }
         let prepared = self.guarded(async {
             let mut statements = self.parse(&message.query)?;
             match (statements.pop(), statements.is_empty()) {
@@ -61,12 +59,12 @@ impl ExtendedQueryHandler for Connection {
         match prepared.await? {
             Some(prepared) => {
                 let types = message.type_oids.iter().map(|oid| Type::from_oid(*oid)).collect();
-                let statement = StoredStatement::new(name.clone(), prepared, types);
+                self.prepared.lock().insert(name.clone(), prepared.clone());
+                let statement = StoredStatement::new(name, prepared, types);
                 client.portal_store().put_statement(Arc::new(statement));
             }
             None => client.portal_store().put_empty_statement(&name),
         }
-        self.prepared.lock().insert(name);
         client.send(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
         Ok(())
     }
@@ -148,13 +146,26 @@ impl ExtendedQueryHandler for Connection {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let prepared = &portal.statement.statement;
-        let parameters = parameters(portal)?;
-        self.run(client, prepared, parameters, &portal.result_column_format).await
+        match self.start(client, portal).await? {
+            Answer::Rows(rows) => Ok(Response::Query(rows)),
+            Answer::Done(response) => Ok(response),
+            Answer::Copy(_) => Err(sqlstate::error("XX000", "a COPY is sent as it comes")),
+        }
     }
 }
 
 impl Connection {
+    async fn start<C>(&self, client: &mut C, portal: &Portal<Prepared>) -> PgWireResult<Answer>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let prepared = &portal.statement.statement;
+        self.run(client, prepared, bound(portal)?, &portal.result_column_format).await
+    }
+
     /// Starts `portal`, or goes on with it, and sends up to `limit` rows; 0 sends all.
     async fn go_on<C>(&self, client: &mut C, portal: &Portal<Prepared>, limit: usize) -> PgWireResult<()>
     where
@@ -167,12 +178,11 @@ impl Connection {
         let mut state = state.lock().await;
         // Taken out, so that rows end with this future, whatever ends it, and not with the portal.
         let mut rows = match std::mem::replace(&mut *state, PortalExecutionState::Finished) {
-            PortalExecutionState::Initial => {
-                match ExtendedQueryHandler::do_query(self, client, portal, limit).await? {
-                    Response::Query(rows) => rows,
-                    other => return finish_command(client, other).await,
-                }
-            }
+            PortalExecutionState::Initial => match self.start(client, portal).await? {
+                Answer::Rows(rows) => rows,
+                Answer::Copy(copy) => return send_copy(client, copy).await,
+                Answer::Done(response) => return finish_command(self, client, response).await,
+            },
             PortalExecutionState::Suspended(rows) => rows,
             PortalExecutionState::Finished => {
                 let message = format!("portal {:?} cannot be run anymore", portal.name);
@@ -191,73 +201,8 @@ impl Connection {
         prepared: &Prepared,
         format: &Format,
     ) -> PgWireResult<Vec<FieldInfo>> {
-        let schema = match prepared {
-            Prepared::Query { columns, .. } => Arc::clone(columns),
-            Prepared::Explain(_) => explain::schema(),
-            Prepared::Command(command) => match command.schema() {
-                Some(schema) => schema,
-                None => return Ok(Vec::new()),
-            },
-        };
+        let Some(schema) = prepared.schema() else { return Ok(Vec::new()) };
         Ok(rows::fields(&schema, format, client.metadata())?.as_ref().clone())
-    }
-}
-
-/// The values bound to `portal`; `None` where there is nothing to bind.
-fn parameters(portal: &Portal<Prepared>) -> PgWireResult<Option<ParamValues>> {
-    let types = parameter_types(&portal.statement.statement)?;
-    if types.len() > portal.parameter_len() {
-        let message = format!("{} parameters bound, {} needed", portal.parameter_len(), types.len());
-        return Err(sqlstate::error("08P01", message));
-    }
-    if portal.parameter_len() == 0 {
-        return Ok(None);
-    }
-    let types: Vec<_> = types.iter().map(Option::as_ref).collect();
-    deserialize_parameters(portal, &types).map(Some)
-}
-
-/// What `$1`, `$2`, … are to be; `None` where the query does not say.
-fn parameter_types(prepared: &Prepared) -> PgWireResult<Vec<Option<DataType>>> {
-    let plan = match prepared {
-        Prepared::Query { plan, .. } | Prepared::Explain(plan) => plan,
-        Prepared::Command(_) => return Ok(Vec::new()),
-    };
-    let mut types = BTreeMap::new();
-    for (id, data_type) in plan.get_parameter_types().map_err(|e| sqlstate::from_datafusion(&e))? {
-        let place =
-            id.trim_start_matches('$').parse::<usize>().ok().filter(|place| (1..=65_535).contains(place));
-        let place = place.ok_or_else(|| sqlstate::error("42P02", format!("there is no parameter {id}")))?;
-        types.insert(place, data_type.or_else(|| type_by_cast(plan, &id)).map(plain));
-    }
-    let count = types.keys().last().copied().unwrap_or(0);
-    Ok((1..=count).map(|place| types.remove(&place).flatten()).collect())
-}
-
-/// The type that `$n::type` gives a parameter.
-fn type_by_cast(plan: &LogicalPlan, id: &str) -> Option<DataType> {
-    let mut found = None;
-    let visited = plan.apply(|node| {
-        for expression in node.expressions() {
-            expression.apply(|e| {
-                if let Expr::Cast(cast) = e
-                    && matches!(&*cast.expr, Expr::Placeholder(p) if p.id == id)
-                {
-                    found = Some(cast.field.data_type().clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    visited.ok().and(found)
-}
-
-/// Clients know texts, not dictionaries.
-fn plain(data_type: DataType) -> DataType {
-    match data_type {
-        DataType::Dictionary(_, value) => *value,
-        other => other,
     }
 }
 

@@ -11,27 +11,37 @@
 //!
 //! # Who may connect
 //! On a loopback address without users: everyone, under any name. Otherwise the users named in
-//! [`SqlOptions`], by SCRAM-SHA-256. There is no TLS: beyond one machine, put it behind a tunnel.
+//! [`SqlOptions`], by SCRAM-SHA-256, bound to the server's certificate where the connection is
+//! encrypted. Each may read the schemas that their [`Access`] names.
 
+mod access;
 mod auth;
-mod cancel;
+mod clients;
 mod connection;
+pub(crate) mod copy;
+mod cursor;
 mod depth;
 mod explain;
 mod extended;
 mod names;
+pub(crate) mod parameters;
 mod rows;
+mod run;
 mod settings;
 mod simple;
-mod sqlstate;
-mod statement;
+pub(crate) mod sqlstate;
+pub(crate) mod statement;
 mod stop;
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::sql::sqlparser::ast::{Statement, visit_relations_mut};
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use pgwire::error::PgWireResult;
 use pgwire::tokio::process_socket;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -39,10 +49,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use access::Access;
 pub use auth::ScramVerifier;
-use cancel::CancelRegistry;
+use clients::{ActivityTable, Clients};
 use connection::Connection;
 pub use depth::STACK_BYTES;
+pub(crate) use statement::Prepared;
+pub(crate) use stop::stoppable;
+pub use tls::SqlTls;
 
 use crate::{SqlCatalog, SqlError};
 
@@ -53,6 +67,23 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// How long to wait before accepting again after the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The statements of `text`, rewritten to what DataFusion understands.
+///
+/// # Errors
+/// 42601 if it cannot be parsed, 54001 if it is too complex.
+pub(crate) fn parse(parser: &PostgresCompatibilityParser, text: &str) -> PgWireResult<Vec<Statement>> {
+    depth::check(text)?;
+    let whole = cursor::spelled_out(text);
+    let mut statements = parser
+        .parse(whole.as_deref().unwrap_or(text))
+        .map_err(|error| sqlstate::error("42601", sqlstate::parser_message(&error.to_string())))?;
+    let _: ControlFlow<()> = visit_relations_mut(&mut statements, |name| {
+        clients::find_activity(name);
+        ControlFlow::Continue(())
+    });
+    Ok(statements)
+}
+
 /// How to serve Postgres clients.
 #[derive(Debug, Clone)]
 pub struct SqlOptions {
@@ -60,6 +91,8 @@ pub struct SqlOptions {
     pub listen: SocketAddr,
     /// Who may connect. Empty: anyone, which needs a loopback address.
     pub users: Vec<SqlUser>,
+    /// How to encrypt connections; `None` encrypts none.
+    pub tls: Option<SqlTls>,
     /// Connections at once; the next one is refused with SQLSTATE 53300.
     pub max_connections: usize,
     /// How long a statement may run unless its session says otherwise.
@@ -74,6 +107,7 @@ impl Default for SqlOptions {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)),
             users: Vec::new(),
+            tls: None,
             max_connections: 100,
             statement_timeout: None,
             query_runtime: None,
@@ -88,6 +122,19 @@ pub struct SqlUser {
     pub name: String,
     /// What the server keeps instead of the password.
     pub verifier: ScramVerifier,
+    /// What they may read.
+    pub access: Access,
+}
+
+impl SqlOptions {
+    /// What `user` may read; on an open server everything.
+    fn access_of(&self, user: &str) -> Access {
+        self.users
+            .iter()
+            .find(|known| known.name == user)
+            .map(|known| known.access.clone())
+            .unwrap_or_default()
+    }
 }
 
 /// What all connections share.
@@ -97,7 +144,7 @@ struct Shared {
     options: SqlOptions,
     queries: Handle,
     parser: PostgresCompatibilityParser,
-    cancels: CancelRegistry,
+    clients: Arc<Clients>,
     /// Makes up a salt for users that there are not, the same one each time.
     mock_key: [u8; 32],
 }
@@ -124,12 +171,14 @@ impl SqlServer {
         let listen_error = |source| SqlError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let clients = Arc::<Clients>::default();
+        catalog.show_to_tools(clients::ACTIVITY, Arc::new(ActivityTable::new(Arc::clone(&clients))));
         let shared = Shared {
             catalog,
             queries: options.query_runtime.clone().unwrap_or_else(Handle::current),
             options,
             parser: PostgresCompatibilityParser::new(),
-            cancels: CancelRegistry::default(),
+            clients,
             mock_key: rand::random(),
         };
         Ok(Self { listener, address, shared: Arc::new(shared) })
@@ -183,7 +232,8 @@ async fn converse(
     shutdown: CancellationToken,
     _held: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
 ) {
-    let conversation = process_socket(socket, None, connection::Handlers(Arc::clone(&connection)));
+    let tls = connection.shared.options.tls.as_ref().map(|tls| tls.acceptor.clone());
+    let conversation = process_socket(socket, tls, connection::Handlers(Arc::clone(&connection)));
     tokio::pin!(conversation);
     let ended = tokio::select! {
         ended = &mut conversation => Some(ended),

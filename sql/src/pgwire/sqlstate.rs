@@ -8,7 +8,7 @@ use pgwire::error::{ErrorInfo, PgWireError};
 use promontory_tsdb::ErrorKind;
 
 /// SQLSTATE of an error that a layer below describes by its kind.
-pub(super) fn of_kind(kind: ErrorKind) -> &'static str {
+pub(crate) fn of_kind(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Invalid => "22023",
         ErrorKind::Unsupported => "0A000",
@@ -24,17 +24,17 @@ pub(super) fn of_kind(kind: ErrorKind) -> &'static str {
 }
 
 /// An error that leaves the connection open.
-pub(super) fn error(code: &str, message: impl Into<String>) -> PgWireError {
+pub(crate) fn error(code: &str, message: impl Into<String>) -> PgWireError {
     info("ERROR", code, message.into())
 }
 
 /// An error that ends the connection.
-pub(super) fn fatal(code: &str, message: impl Into<String>) -> PgWireError {
+pub(crate) fn fatal(code: &str, message: impl Into<String>) -> PgWireError {
     info("FATAL", code, message.into())
 }
 
 /// The refusal of everything that would change something.
-pub(super) fn read_only(what: &str) -> PgWireError {
+pub(crate) fn read_only(what: &str) -> PgWireError {
     error("0A000", format!("Promontory is read only: {what} is not supported"))
 }
 
@@ -45,7 +45,7 @@ fn info(severity: &str, code: &str, message: String) -> PgWireError {
 }
 
 /// An error of planning or running a query, as its client should hear it.
-pub(super) fn from_datafusion(error: &DataFusionError) -> PgWireError {
+pub(crate) fn from_datafusion(error: &DataFusionError) -> PgWireError {
     let (code, message) = describe(error);
     self::error(code, message)
 }
@@ -113,8 +113,17 @@ fn describe_plan(message: &str) -> (&'static str, String) {
     (code, message.to_owned())
 }
 
+/// What ends a statement that took too long.
+pub(crate) const TIMED_OUT: &str = "canceling statement due to statement timeout";
+
 fn of_execution(message: &str) -> &'static str {
-    if message.contains("Error parsing timestamp") { "22007" } else { "22000" }
+    if message.contains("Error parsing timestamp") {
+        "22007"
+    } else if message == TIMED_OUT {
+        "57014"
+    } else {
+        "22000"
+    }
 }
 
 fn describe_arrow(error: &ArrowError) -> (&'static str, String) {
@@ -140,7 +149,7 @@ fn describe_arrow(error: &ArrowError) -> (&'static str, String) {
 }
 
 /// A syntax error, without the layer that found it.
-pub(super) fn parser_message(message: &str) -> String {
+pub(crate) fn parser_message(message: &str) -> String {
     let message = message.trim_start_matches("sql parser error: ");
     format!("syntax error: {message}")
 }

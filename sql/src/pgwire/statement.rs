@@ -3,31 +3,83 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, ParamValues};
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as AnyStatement;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, Reset, Set, SetAssignment, Statement, Value};
+use datafusion::sql::sqlparser::ast::{
+    CloseCursor, Expr, Ident, ObjectName, Query, Reset, Set, SetAssignment, Statement, Value,
+};
 use pgwire::error::PgWireResult;
 
+use super::access::Access;
+use super::copy::{self, Copy};
+use super::cursor::Cursor;
 use super::names::{Names, name_functions};
-use super::sqlstate;
+use super::{explain, sqlstate};
 
 /// A statement, understood.
 #[derive(Debug, Clone)]
-pub(super) enum Prepared {
+pub(crate) enum Prepared {
     /// Gives rows, in these columns.
     Query { plan: Arc<LogicalPlan>, columns: SchemaRef },
     /// Gives the lines of a plan.
     Explain(Arc<LogicalPlan>),
+    /// Gives rows in another envelope.
+    Copy(Copy),
+    /// Opens a cursor over the rows of a query.
+    Declare { name: String, hold: bool, plan: Arc<LogicalPlan>, columns: SchemaRef },
+    /// Gives rows of a cursor; `None` all that are left.
+    Fetch { cursor: Arc<Cursor>, rows: Option<usize> },
+    /// Keeps a statement under a name.
+    Prepare { name: String, prepared: Box<Self> },
     /// Talks to the session.
     Command(Command),
 }
 
+impl Prepared {
+    /// The columns that it answers with, if it answers with rows.
+    pub(crate) fn schema(&self) -> Option<SchemaRef> {
+        match self {
+            Self::Query { columns, .. } => Some(Arc::clone(columns)),
+            Self::Explain(_) => Some(explain::schema()),
+            Self::Fetch { cursor, .. } => Some(Arc::clone(&cursor.columns)),
+            Self::Command(command) => command.schema(),
+            Self::Copy(_) | Self::Declare { .. } | Self::Prepare { .. } => None,
+        }
+    }
+
+    /// The plan that it runs, if it runs one.
+    pub(crate) fn plan(&self) -> Option<&Arc<LogicalPlan>> {
+        match self {
+            Self::Query { plan, .. } | Self::Explain(plan) | Self::Declare { plan, .. } => Some(plan),
+            Self::Copy(copy) => Some(&copy.plan),
+            Self::Fetch { .. } | Self::Prepare { .. } | Self::Command(_) => None,
+        }
+    }
+
+    /// The statement with values for its parameters.
+    ///
+    /// # Errors
+    /// If a value does not fit where its parameter stands.
+    pub(crate) fn with_parameters(mut self, values: Option<ParamValues>) -> PgWireResult<Self> {
+        let plan = match &mut self {
+            Self::Query { plan, .. } | Self::Explain(plan) | Self::Declare { plan, .. } => plan,
+            Self::Copy(copy) => &mut copy.plan,
+            Self::Fetch { .. } | Self::Prepare { .. } | Self::Command(_) => return Ok(self),
+        };
+        if let Some(values) = values {
+            let replaced = Arc::unwrap_or_clone(Arc::clone(plan)).replace_params_with_values(&values);
+            *plan = Arc::new(replaced.map_err(|error| sqlstate::from_datafusion(&error))?);
+        }
+        Ok(self)
+    }
+}
+
 /// A command to the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// SET; without a value, to the one at the start.
     Set { name: String, value: Option<String> },
     /// SHOW; without a name, all.
@@ -42,6 +94,8 @@ pub(super) enum Command {
     Rollback,
     /// DEALLOCATE; without a name, all.
     Deallocate { name: Option<String> },
+    /// CLOSE; without a name, all.
+    Close { name: Option<String> },
     /// DISCARD ALL.
     DiscardAll,
     /// Accepted, for there is nothing to do.
@@ -50,7 +104,7 @@ pub(super) enum Command {
 
 impl Command {
     /// The columns that it answers with, if it answers with rows.
-    pub(super) fn schema(&self) -> Option<SchemaRef> {
+    pub(crate) fn schema(&self) -> Option<SchemaRef> {
         match self {
             Self::Show { name: Some(name) } => Some(text_columns(&[name])),
             Self::Show { name: None } => Some(text_columns(&["name", "setting", "description"])),
@@ -60,49 +114,102 @@ impl Command {
 }
 
 /// A schema of text columns.
-pub(super) fn text_columns(names: &[&str]) -> SchemaRef {
+pub(crate) fn text_columns(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(
         names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect::<Vec<_>>(),
     ))
 }
 
-/// Understands `statement` in `session`. Nothing is run.
+/// Understands `statement` in `session`, for someone with `access`. Nothing is run.
 ///
 /// # Errors
-/// With the SQLSTATE that fits; 0A000 for everything that would change data.
-pub(super) async fn prepare(session: &SessionContext, mut statement: Statement) -> PgWireResult<Prepared> {
+/// With the SQLSTATE that fits; 0A000 for everything that would change data, 42501 for what is not
+/// allowed.
+pub(crate) async fn prepare(
+    session: &SessionContext,
+    access: &Access,
+    statement: Statement,
+) -> PgWireResult<Prepared> {
     if let Some(command) = command(&statement)? {
         return Ok(Prepared::Command(command));
     }
-    let names = match &mut statement {
+    match statement {
         Statement::Query(query) => {
-            name_functions(query);
-            Some(Names::of(query))
+            let (plan, columns) = plan_query(session, access, query).await?;
+            Ok(Prepared::Query { plan, columns })
         }
-        Statement::Explain { statement, .. } => {
+        copy @ Statement::Copy { .. } => {
+            let (query, style) = copy::understand(copy)?;
+            let (plan, columns) = plan_query(session, access, query).await?;
+            Ok(Prepared::Copy(Copy { plan, columns, style }))
+        }
+        Statement::Declare { mut stmts } => {
+            let declared = stmts.pop().filter(|_| stmts.is_empty());
+            let query = declared.as_ref().and_then(|declared| declared.for_query.clone());
+            let (Some(declared), Some(query)) = (declared, query) else {
+                return Err(sqlstate::error("0A000", "DECLARE is for cursors only"));
+            };
+            if declared.scroll == Some(true) {
+                return Err(sqlstate::error("0A000", "SCROLL is not supported: cursors only go forward"));
+            }
+            let name = declared.names.into_iter().map(|name| name.value).collect();
+            let (plan, columns) = plan_query(session, access, query).await?;
+            Ok(Prepared::Declare { name, hold: declared.hold == Some(true), plan, columns })
+        }
+        Statement::Explain {
+            mut statement,
+            describe_alias,
+            analyze,
+            verbose,
+            query_plan,
+            estimate,
+            format,
+            options,
+        } => {
             match statement.as_mut() {
                 Statement::Query(query) => name_functions(query),
                 other => return Err(sqlstate::read_only(&verb(other))),
             }
-            None
+            let explain = Statement::Explain {
+                statement,
+                describe_alias,
+                analyze,
+                verbose,
+                query_plan,
+                estimate,
+                format,
+                options,
+            };
+            Ok(Prepared::Explain(Arc::new(plan(session, access, explain).await?)))
         }
-        other => return Err(sqlstate::read_only(&verb(other))),
-    };
-    let plan = session
-        .state()
-        .statement_to_plan(AnyStatement::Statement(Box::new(statement)))
-        .await
-        .map_err(|error| sqlstate::from_datafusion(&error))?;
+        other => Err(sqlstate::read_only(&verb(&other))),
+    }
+}
+
+async fn plan_query(
+    session: &SessionContext,
+    access: &Access,
+    mut query: Box<Query>,
+) -> PgWireResult<(Arc<LogicalPlan>, SchemaRef)> {
+    name_functions(&mut query);
+    let names = Names::of(&query);
+    let plan = plan(session, access, Statement::Query(query)).await?;
+    let columns = names.apply(plan.schema().inner());
+    Ok((Arc::new(plan), columns))
+}
+
+async fn plan(session: &SessionContext, access: &Access, statement: Statement) -> PgWireResult<LogicalPlan> {
+    let statement = AnyStatement::Statement(Box::new(statement));
+    let plan = session.state().statement_to_plan(statement).await;
+    let plan = plan.map_err(|error| sqlstate::from_datafusion(&error))?;
     let read_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).map_err(|error| match error {
         DataFusionError::Plan(_) => sqlstate::read_only("a statement that writes"),
         other => sqlstate::from_datafusion(&other),
     })?;
-    Ok(match names {
-        Some(names) => Prepared::Query { columns: names.apply(plan.schema().inner()), plan: Arc::new(plan) },
-        None => Prepared::Explain(Arc::new(plan)),
-    })
+    access.check(&plan)?;
+    Ok(plan)
 }
 
 /// The first word or two, as in Postgres' messages.
@@ -126,7 +233,7 @@ fn command(statement: &Statement) -> PgWireResult<Option<Command>> {
         Statement::Reset(reset) => Command::Reset {
             name: match &reset.reset {
                 Reset::ALL => None,
-                Reset::ConfigurationParameter(name) => Some(object_name(name)),
+                Reset::ConfigurationParameter(name) => Some(folded(name)),
             },
         },
         Statement::StartTransaction { begin, .. } => {
@@ -141,6 +248,12 @@ fn command(statement: &Statement) -> PgWireResult<Option<Command>> {
             let all = name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all");
             Command::Deallocate { name: (!all).then(|| name.value.clone()) }
         }
+        Statement::Close { cursor } => Command::Close {
+            name: match cursor {
+                CloseCursor::All => None,
+                CloseCursor::Specific { name } => Some(name.value.clone()),
+            },
+        },
         Statement::Discard { object_type } => match object_type.to_string().as_str() {
             "ALL" => Command::DiscardAll,
             "PLANS" => Command::Nothing { tag: "DISCARD PLANS" },
@@ -159,14 +272,14 @@ fn set_command(set: &Set) -> PgWireResult<Command> {
         Command::Set { name, value: (!default).then(|| values.join(", ")) }
     };
     Ok(match set {
-        Set::SingleAssignment { variable, values, .. } => assign(object_name(variable), values),
+        Set::SingleAssignment { variable, values, .. } => assign(folded(variable), values),
         Set::SetTimeZone { value, .. } => assign("TimeZone".to_owned(), std::slice::from_ref(value)),
         Set::SetNames { charset_name, .. } => {
             Command::Set { name: "client_encoding".to_owned(), value: Some(charset_name.value.clone()) }
         }
         Set::SetNamesDefault {} => Command::Set { name: "client_encoding".to_owned(), value: None },
         Set::MultipleAssignments { assignments } => match assignments.as_slice() {
-            [SetAssignment { name, value, .. }] => assign(object_name(name), std::slice::from_ref(value)),
+            [SetAssignment { name, value, .. }] => assign(folded(name), std::slice::from_ref(value)),
             _ => return Err(sqlstate::error("0A000", "SET takes one setting at a time")),
         },
         // All that is ever read is committed, and nobody writes.
@@ -177,7 +290,8 @@ fn set_command(set: &Set) -> PgWireResult<Command> {
     })
 }
 
-fn object_name(name: &ObjectName) -> String {
+/// A name as written, parts joined by dots.
+pub(crate) fn folded(name: &ObjectName) -> String {
     let parts =
         name.0.iter().map(|part| part.as_ident().map_or_else(|| part.to_string(), |i| i.value.clone()));
     parts.collect::<Vec<_>>().join(".")

@@ -23,7 +23,7 @@ use datafusion::physical_plan::joins::{
 use tokio_util::sync::CancellationToken;
 
 /// `plan`, with joins that end with an error soon after `stop` is cancelled.
-pub(super) fn stoppable(
+pub(crate) fn stoppable(
     plan: Arc<dyn ExecutionPlan>,
     stop: &CancellationToken,
 ) -> Result<Arc<dyn ExecutionPlan>> {

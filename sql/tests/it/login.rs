@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use promontory_sql::{ScramVerifier, SqlCatalog, SqlError, SqlOptions, SqlServer, SqlUser};
+use promontory_sql::{Access, ScramVerifier, SqlCatalog, SqlError, SqlOptions, SqlServer, SqlUser};
 use promontory_tsdb::SystemClock;
 
 use crate::psql::{psql_command, run};
@@ -11,7 +11,10 @@ use crate::{ENDLESS, Server, data, sqlstate};
 
 fn with_user(name: &str, password: &str) -> SqlOptions {
     let verifier = ScramVerifier::from_password(password);
-    SqlOptions { users: vec![SqlUser { name: name.to_owned(), verifier }], ..SqlOptions::default() }
+    SqlOptions {
+        users: vec![SqlUser { name: name.to_owned(), verifier, access: Access::default() }],
+        ..SqlOptions::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ mod driver;
 mod login;
 mod psql;
 mod stopping;
+mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,0 +1,253 @@
+//! Who is connected, what they do, and how it is stopped: cancel requests and `pg_stat_activity`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
+use parking_lot::Mutex;
+use pgwire::messages::cancel::CancelRequest;
+use pgwire::messages::startup::SecretKey;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the table of clients.
+pub(super) const ACTIVITY: &str = "pg_stat_activity";
+
+/// Makes the bare name of the table of clients the full one: in Postgres `pg_catalog` is searched before
+/// everything else.
+pub(super) fn find_activity(name: &mut ObjectName) {
+    if let [ObjectNamePart::Identifier(only)] = name.0.as_slice()
+        && only.value.eq_ignore_ascii_case(ACTIVITY)
+    {
+        *name =
+            ObjectName(["pg_catalog", ACTIVITY].map(|part| ObjectNamePart::Identifier(part.into())).into());
+    }
+}
+
+/// As many bytes of a statement as Postgres shows by default.
+const SHOWN_BYTES: usize = 1024;
+
+/// One who is connected.
+#[derive(Debug)]
+pub(super) struct Client {
+    pid: i32,
+    secret: SecretKey,
+    user: String,
+    database: String,
+    address: SocketAddr,
+    /// µs since 1970.
+    since_us: i64,
+    doing: Mutex<Doing>,
+}
+
+#[derive(Debug, Default)]
+struct Doing {
+    application_name: String,
+    /// The statement that runs, or the last one.
+    query: String,
+    /// µs since 1970.
+    query_since_us: Option<i64>,
+    /// µs since 1970; when it last began or ended a statement.
+    changed_us: Option<i64>,
+    in_transaction: bool,
+    running: Option<CancellationToken>,
+}
+
+/// What it takes to introduce a client.
+#[derive(Debug)]
+pub(super) struct Introduction {
+    pub(super) pid: i32,
+    pub(super) secret: SecretKey,
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) address: SocketAddr,
+}
+
+impl Client {
+    /// A statement begins. The token is cancelled when somebody stops it.
+    pub(super) fn begin(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        let mut doing = self.doing.lock();
+        doing.running = Some(token.clone());
+        doing.changed_us = Some(now_us());
+        doing.query_since_us = doing.changed_us;
+        token
+    }
+
+    /// What it says.
+    pub(super) fn says(&self, query: &str) {
+        let end = (0..=SHOWN_BYTES.min(query.len())).rev().find(|i| query.is_char_boundary(*i)).unwrap_or(0);
+        query[..end].clone_into(&mut self.doing.lock().query);
+    }
+
+    /// The statement is over.
+    pub(super) fn end(&self) {
+        let mut doing = self.doing.lock();
+        doing.running = None;
+        doing.changed_us = Some(now_us());
+    }
+
+    /// Whether it is in a transaction from now on.
+    pub(super) fn set_in_transaction(&self, in_transaction: bool) {
+        self.doing.lock().in_transaction = in_transaction;
+    }
+
+    /// Whether a statement is running.
+    pub(super) fn is_busy(&self) -> bool {
+        self.doing.lock().running.is_some()
+    }
+
+    pub(super) fn set_application_name(&self, name: &str) {
+        name.clone_into(&mut self.doing.lock().application_name);
+    }
+
+    fn cancel(&self) {
+        if let Some(token) = &self.doing.lock().running {
+            token.cancel();
+        }
+    }
+}
+
+/// All who are connected, by process id.
+#[derive(Debug, Default)]
+pub(super) struct Clients(Mutex<BTreeMap<i32, Arc<Client>>>);
+
+impl Clients {
+    /// From now on a request with its process id and secret stops what the client runs.
+    pub(super) fn add(&self, new: Introduction) -> Arc<Client> {
+        let Introduction { pid, secret, user, database, address } = new;
+        let since_us = now_us();
+        let client =
+            Arc::new(Client { pid, secret, user, database, address, since_us, doing: Mutex::default() });
+        self.0.lock().insert(pid, Arc::clone(&client));
+        client
+    }
+
+    /// The client is gone.
+    pub(super) fn remove(&self, client: &Client) {
+        self.0.lock().remove(&client.pid);
+    }
+
+    /// Stops the statement that `request` may stop; a wrong secret stops nothing and gets no answer.
+    pub(super) fn cancel(&self, request: &CancelRequest) {
+        let client = self.0.lock().get(&request.pid).cloned();
+        if let Some(client) = client
+            && bytes_of(&client.secret) == bytes_of(&request.secret_key)
+        {
+            client.cancel();
+        }
+    }
+}
+
+/// A four-byte secret may come back as bytes.
+fn bytes_of(secret: &SecretKey) -> Vec<u8> {
+    match secret {
+        SecretKey::I32(number) => number.to_be_bytes().to_vec(),
+        SecretKey::Bytes(bytes) => bytes.to_vec(),
+    }
+}
+
+fn now_us() -> i64 {
+    chrono::Utc::now().timestamp_micros()
+}
+
+/// `pg_stat_activity`, with the columns that make sense here. A scan shows who is there when it is planned.
+///
+/// Source: <https://www.postgresql.org/docs/15/monitoring-stats.html>
+#[derive(Debug)]
+pub(super) struct ActivityTable {
+    clients: Arc<Clients>,
+    schema: SchemaRef,
+}
+
+impl ActivityTable {
+    pub(super) fn new(clients: Arc<Clients>) -> Self {
+        let text = |name: &str| Field::new(name, DataType::Utf8, true);
+        let time = |name: &str| {
+            Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)
+        };
+        let number = |name: &str| Field::new(name, DataType::Int32, true);
+        let schema = Schema::new(vec![
+            text("datname"),
+            number("pid"),
+            text("usename"),
+            text("application_name"),
+            text("client_addr"),
+            number("client_port"),
+            time("backend_start"),
+            time("query_start"),
+            time("state_change"),
+            text("state"),
+            text("query"),
+            text("backend_type"),
+        ]);
+        Self { clients, schema: Arc::new(schema) }
+    }
+
+    fn rows(&self) -> Result<RecordBatch> {
+        let clients: Vec<_> = self.clients.0.lock().values().cloned().collect();
+        let text = |of: &dyn Fn(&Client) -> String| -> ArrayRef {
+            Arc::new(clients.iter().map(|c| Some(of(c))).collect::<StringArray>())
+        };
+        let number = |of: &dyn Fn(&Client) -> i32| -> ArrayRef {
+            Arc::new(clients.iter().map(|c| Some(of(c))).collect::<Int32Array>())
+        };
+        let time = |of: &dyn Fn(&Client) -> Option<i64>| -> ArrayRef {
+            let times: TimestampMicrosecondArray = clients.iter().map(|c| of(c)).collect();
+            Arc::new(times.with_timezone("UTC"))
+        };
+        let columns: Vec<ArrayRef> = vec![
+            text(&|c| c.database.clone()),
+            number(&|c| c.pid),
+            text(&|c| c.user.clone()),
+            text(&|c| c.doing.lock().application_name.clone()),
+            text(&|c| c.address.ip().to_string()),
+            number(&|c| i32::from(c.address.port())),
+            time(&|c| Some(c.since_us)),
+            time(&|c| c.doing.lock().query_since_us),
+            time(&|c| c.doing.lock().changed_us),
+            text(&|c| state(&c.doing.lock()).to_owned()),
+            text(&|c| c.doing.lock().query.clone()),
+            text(&|_| "client backend".to_owned()),
+        ];
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+fn state(doing: &Doing) -> &'static str {
+    match (doing.running.is_some(), doing.in_transaction) {
+        (true, _) => "active",
+        (false, true) => "idle in transaction",
+        (false, false) => "idle",
+    }
+}
+
+#[async_trait]
+impl TableProvider for ActivityTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = MemTable::try_new(Arc::clone(&self.schema), vec![vec![self.rows()?]])?;
+        rows.scan(state, projection, filters, limit).await
+    }
+}

@@ -1,0 +1,177 @@
+//! Queries from elsewhere than the Postgres wire: one text in, a stream of batches out.
+//!
+//! They go through the same reading, checks and execution as those of a Postgres client, so that a query
+//! gives the same rows and the same errors on either way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use futures::{Stream, StreamExt, stream};
+use pgwire::error::{ErrorInfo, PgWireError};
+use tokio::runtime::Handle;
+
+use crate::pgwire::{self as wire, Access, Prepared, SqlUser, copy, parameters, sqlstate, statement};
+use crate::{SqlCatalog, execute};
+
+/// What is wrong with a query, or went wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct QueryError {
+    /// Postgres' code, as `42P01`.
+    pub sqlstate: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl From<PgWireError> for QueryError {
+    fn from(error: PgWireError) -> Self {
+        let ErrorInfo { code, message, .. } = error.into();
+        Self { sqlstate: code, message }
+    }
+}
+
+/// Takes queries.
+#[derive(Debug)]
+pub struct SqlQueries {
+    catalog: Arc<SqlCatalog>,
+    parser: PostgresCompatibilityParser,
+    queries: Handle,
+    users: Vec<SqlUser>,
+    timeout: Option<Duration>,
+}
+
+/// The answer to a query.
+pub struct Rows {
+    /// The columns, with the names that a Postgres client would see.
+    pub schema: SchemaRef,
+    /// The rows. Dropping them stops the query.
+    pub batches: SendableRecordBatchStream,
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+impl SqlQueries {
+    /// Queries over `catalog`, run on `queries`. If there are `users`, only they may ask.
+    pub fn new(
+        catalog: Arc<SqlCatalog>,
+        queries: Handle,
+        users: Vec<SqlUser>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self { catalog, parser: PostgresCompatibilityParser::new(), queries, users, timeout }
+    }
+
+    /// Whether nobody needs to say who they are.
+    pub fn is_open(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// What `user` with `password` may read; `None` if they are not who they say. Takes some
+    /// milliseconds of computing, on purpose.
+    pub fn log_in(&self, user: &str, password: &str) -> Option<Access> {
+        let known = self.users.iter().find(|known| known.name == user)?;
+        known.verifier.fits(password).then(|| known.access.clone())
+    }
+
+    /// Runs `text`, one query, with `parameters` for `$1`, `$2`, …, for someone with `access`.
+    ///
+    /// # Errors
+    /// With the SQLSTATE that fits.
+    pub async fn run(
+        &self,
+        text: &str,
+        parameters: &[ScalarValue],
+        access: Access,
+    ) -> Result<Rows, QueryError> {
+        let mut statements = wire::parse(&self.parser, text)?;
+        let statement = match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => statement,
+            (None, _) => return Err(error("42601", "there is no query")),
+            (Some(_), false) => return Err(error("42601", "one query at a time")),
+        };
+        let session = self.catalog.session();
+        let planning = session.clone();
+        let prepared =
+            execute::on(
+                &self.queries,
+                async move { Ok(statement::prepare(&planning, &access, statement).await) },
+            );
+        let prepared = prepared.await??;
+        let (plan, columns) = match &prepared {
+            Prepared::Query { plan, columns } => (plan, columns),
+            Prepared::Explain(plan) => (plan, plan.schema().inner()),
+            _ => return Err(error("0A000", "only queries and EXPLAIN are taken here")),
+        };
+        let values = parameters::fitting(&prepared, parameters.to_vec(), "the query")?;
+        let values = (!parameters.is_empty()).then(|| ParamValues::from(values));
+        let batches = execute::start(&session, plan, values, &self.queries).await?;
+        let batches = renamed(batches, columns);
+        Ok(Rows { schema: Arc::clone(columns), batches: within(batches, self.timeout) })
+    }
+}
+
+impl From<&DataFusionError> for QueryError {
+    fn from(error: &DataFusionError) -> Self {
+        sqlstate::from_datafusion(error).into()
+    }
+}
+
+impl Rows {
+    /// The rows as CSV with a header, values as `COPY … TO STDOUT CSV HEADER` writes them.
+    ///
+    /// # Errors
+    /// If there is a column that has no text form.
+    pub fn into_csv(self) -> Result<impl Stream<Item = Result<Bytes, QueryError>>, QueryError> {
+        let (mut lines, rows) = copy::csv(&self.schema, self.batches)?;
+        let first = lines.first().into_iter().map(Ok);
+        let rows = rows.map(move |row| Ok(lines.row(&row?)?));
+        Ok(stream::iter(first).chain(rows))
+    }
+}
+
+fn error(sqlstate: &str, message: &str) -> QueryError {
+    QueryError { sqlstate: sqlstate.to_owned(), message: message.to_owned() }
+}
+
+/// `batches` under the names of `columns`.
+fn renamed(batches: SendableRecordBatchStream, columns: &SchemaRef) -> SendableRecordBatchStream {
+    if batches.schema() == *columns {
+        return batches;
+    }
+    // Names may differ, and what a plan promises of NULLs; types are the plan's.
+    let actual = batches.schema();
+    let fields = columns.fields().iter().zip(actual.fields());
+    let fields = fields.map(|(named, actual)| actual.as_ref().clone().with_name(named.name()));
+    let schema: SchemaRef = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
+    let named = Arc::clone(&schema);
+    let batches = batches.map(move |batch| Ok(batch?.with_schema(Arc::clone(&named))?));
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+/// `batches`, which end with an error `timeout` from now.
+fn within(batches: SendableRecordBatchStream, timeout: Option<Duration>) -> SendableRecordBatchStream {
+    let Some(timeout) = timeout else { return batches };
+    let schema = batches.schema();
+    let deadline = tokio::time::Instant::now() + timeout;
+    let timed = stream::unfold(Some(batches), move |batches| async move {
+        let mut batches = batches?;
+        match tokio::time::timeout_at(deadline, batches.next()).await {
+            Ok(batch) => batch.map(|batch| (batch, Some(batches))),
+            Err(_) => {
+                let late = DataFusionError::Execution(sqlstate::TIMED_OUT.to_owned());
+                Some((Err(late), None))
+            }
+        }
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, timed))
+}

@@ -1,0 +1,103 @@
+//! The `sql` section, which Prometheus does not have: who may connect as a Postgres client, and how.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use promontory_sql::{Access, ScramVerifier, SqlUser};
+
+use super::join_directory;
+use super::reader::{Item, Notes, Result, Section};
+
+/// How Postgres clients are served. Read when the server starts.
+#[derive(Debug, Clone, Default)]
+pub struct SqlConfig {
+    /// Who may connect; empty lets everyone in who reaches a loopback address.
+    pub users: Vec<SqlUser>,
+    /// Certificate and key; `None` encrypts nothing.
+    pub tls: Option<SqlTlsConfig>,
+    /// Connections at once; `None` is the default.
+    pub max_connections: Option<usize>,
+    /// How long a statement may run unless its session says otherwise.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// `sql.tls`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlTlsConfig {
+    /// The chain, the server's own certificate first, PEM.
+    pub cert_file: PathBuf,
+    /// The key, PEM.
+    pub key_file: PathBuf,
+    /// Whether clients that do not encrypt are sent away.
+    pub required: bool,
+}
+
+/// What a reload can see of a change: secrets differ where their texts do.
+impl PartialEq for SqlConfig {
+    fn eq(&self, other: &Self) -> bool {
+        let users = |config: &Self| {
+            let one = |user: &SqlUser| (user.name.clone(), user.verifier.to_string(), user.access.clone());
+            config.users.iter().map(one).collect::<Vec<_>>()
+        };
+        users(self) == users(other)
+            && self.tls == other.tls
+            && self.max_connections == other.max_connections
+            && self.statement_timeout == other.statement_timeout
+    }
+}
+
+impl SqlConfig {
+    pub(super) fn read(mut section: Section, directory: &Path, notes: &Notes) -> Result<Self> {
+        let mut config = Self::default();
+        for item in section.list(notes, "users")? {
+            let at = item.at.clone();
+            let user = read_user(item, notes)?;
+            if config.users.iter().any(|known| known.name == user.name) {
+                return Err(notes.error(&at, format!("there are two users called {:?}", user.name)));
+            }
+            config.users.push(user);
+        }
+        if let Some(tls) = section.section(notes, "tls")? {
+            config.tls = Some(read_tls(tls, directory, notes)?);
+        }
+        if let Some(item) = section.take("max_connections") {
+            let most = usize::try_from(item.number(notes)?).ok().filter(|most| *most > 0);
+            config.max_connections =
+                Some(most.ok_or_else(|| notes.error(&item.at, "there must be room for one connection"))?);
+        }
+        config.statement_timeout = section.duration(notes, "statement_timeout")?.filter(|t| !t.is_zero());
+        section.finish(notes)?;
+        Ok(config)
+    }
+}
+
+fn read_user(item: Item, notes: &Notes) -> Result<SqlUser> {
+    let mut section = item.section(notes)?;
+    let at = section.at.clone();
+    let name = section.string(notes, "name")?.filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| notes.error(&at, "a user needs a name"))?;
+    let verifier = section.take("verifier").ok_or_else(|| {
+        notes.error(&at, "a user needs a verifier; `promontory sql verifier` makes one from a password")
+    })?;
+    let verifier = ScramVerifier::parse(&name, &verifier.string(notes)?)
+        .map_err(|error| notes.error(&verifier.at, error.to_string()))?;
+    let access = match section.strings(notes, "schemas")? {
+        Some(schemas) => Access::only(schemas),
+        None => Access::default(),
+    };
+    section.finish(notes)?;
+    Ok(SqlUser { name, verifier, access })
+}
+
+fn read_tls(mut section: Section, directory: &Path, notes: &Notes) -> Result<SqlTlsConfig> {
+    let at = section.at.clone();
+    let mut file = |key: &str| {
+        let path = section.string(notes, key)?.filter(|path| !path.is_empty());
+        let path = path.ok_or_else(|| notes.error(&at, format!("{key} is missing")))?;
+        Ok(PathBuf::from(join_directory(directory, &path)))
+    };
+    let (cert_file, key_file) = (file("cert_file")?, file("key_file")?);
+    let required = section.bool(notes, "required")?.unwrap_or(false);
+    section.finish(notes)?;
+    Ok(SqlTlsConfig { cert_file, key_file, required })
+}
