@@ -15,6 +15,7 @@ pub mod relabel;
 mod reload;
 pub mod scrape;
 pub mod server;
+pub mod sql_functions;
 pub mod sql_tools;
 mod targets_table;
 pub mod tasks;

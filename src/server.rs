@@ -42,6 +42,7 @@ use crate::config::{ConfigError, SqlConfig, SqlTlsConfig};
 use crate::lenient_url::LenientListener;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage, WithMetadata};
+use crate::sql_functions;
 use crate::targets_table::TargetsTable;
 use crate::tasks::Tasks;
 use crate::units::PromDuration;
@@ -267,7 +268,10 @@ impl Server {
             false => Arc::clone(&db) as Arc<dyn Storage>,
         };
         let scrapes = Arc::new(ScrapeManager::new(scrape_storage, Arc::clone(&options.clock)));
-        let catalog = sql_catalog(&storage, &scrapes, &options.clock)?;
+        let mut engine = options.engine;
+        engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
+        let engine = Arc::new(Engine::new(engine));
+        let catalog = sql_catalog(&storage, &scrapes, &engine, &options.clock)?;
         let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
         let sql = SqlQueries::new(
             Arc::clone(&catalog),
@@ -284,13 +288,11 @@ impl Server {
         let active_queries = ActiveQueries::open(&options.storage.path, options.max_concurrency)
             .inspect_err(|error| tracing::error!(%error, "active queries are not logged"))
             .ok();
-        let mut engine = options.engine;
-        engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let config_state = Arc::new(ConfigState::default());
         let state = Arc::new(ApiState {
             storage,
             db: Arc::clone(&db),
-            engine: Arc::new(Engine::new(engine)),
+            engine,
             sql: Arc::new(sql),
             scrapes: Arc::clone(&scrapes),
             config: Arc::clone(&config_state),
@@ -496,13 +498,15 @@ async fn through(door: &OnceLock<Router>, lifecycle: &Lifecycle, request: Reques
     }
 }
 
-/// What SQL sees: metrics and storage, and what is scraped.
+/// What SQL sees: metrics and storage, what is scraped, and PromQL as functions.
 fn sql_catalog(
     storage: &Arc<dyn Queryable>,
     scrapes: &Arc<ScrapeManager>,
+    engine: &Arc<Engine>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<SqlCatalog>, StartError> {
-    let catalog = SqlCatalog::new(Arc::clone(storage), Arc::clone(clock));
+    let functions = sql_functions::all(engine, storage, clock);
+    let catalog = SqlCatalog::with_functions(Arc::clone(storage), Arc::clone(clock), functions);
     catalog.register_table(TSDB, "targets", Arc::new(TargetsTable::new(Arc::clone(scrapes))))?;
     Ok(catalog)
 }

@@ -65,3 +65,14 @@ impl SqlError {
         }
     }
 }
+
+/// What a function of the server says when it cannot compute; travels through DataFusion as an external
+/// error, and gets its SQLSTATE by its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct FunctionError {
+    /// What the caller can do about it.
+    pub kind: ErrorKind,
+    /// For people.
+    pub message: String,
+}

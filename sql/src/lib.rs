@@ -9,10 +9,14 @@
 pub mod catalog;
 mod error;
 mod execute;
+mod histogram;
 pub mod pgwire;
 mod query;
 
-pub use catalog::SqlCatalog;
-pub use error::SqlError;
+pub use catalog::{SqlCatalog, SqlFunctions, labels_json};
+pub use error::{FunctionError, SqlError};
+pub use histogram::{
+    BucketsBuilder, HistogramBuilder, Histograms, buckets_type, histogram_type, is_histogram,
+};
 pub use pgwire::{Access, STACK_BYTES, ScramVerifier, SqlOptions, SqlServer, SqlTls, SqlUser};
 pub use query::{QueryError, Rows, SqlQueries};

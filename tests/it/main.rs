@@ -14,5 +14,6 @@ mod lifecycle;
 mod queries;
 mod scrape;
 mod sql;
+mod sql_functions;
 mod support;
 mod tools;

@@ -39,6 +39,7 @@ use crate::parser::{self, Expr, ValueType};
 use crate::physical::LeafPlanner;
 use crate::planner::{Planner, QueryPlan, Root};
 use crate::result;
+use crate::result_labels::{LabelNames, LabelSource};
 use crate::stack::as_deep_as;
 use crate::value::{QueryResult, QueryValue};
 
@@ -142,10 +143,10 @@ impl Engine {
         let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
         let Some(logical) = plan.root.logical() else { return Ok(Explained::without_plan(&plan)) };
         let physical = self.planners.physical(logical, self.size(logical, plan.depth)?, plan.depth)?;
-        Ok(Explained {
+        Ok(as_deep_as(plan.depth, || Explained {
             logical: logical.display_indent().to_string(),
             physical: displayable(physical.as_ref()).indent(false).to_string(),
-        })
+        }))
     }
 
     /// As [`Engine::explain`], but runs the query: the physical plan comes with rows, time and memory of
@@ -163,17 +164,36 @@ impl Engine {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
         let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
-        let mut explained = Explained::without_plan(&plan);
+        let (depth, mut explained) = (plan.depth, Explained::without_plan(&plan));
         if let Some(logical) = plan.root.logical() {
-            explained.logical = logical.display_indent().to_string();
+            explained.logical = as_deep_as(depth, || logical.display_indent().to_string());
         }
         let mut ran = None;
         let result = self.run_plan(&source, plan, params, cancel, &mut ran).await?;
         if let Some(physical) = ran {
-            explained.physical =
-                DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string();
+            explained.physical = as_deep_as(depth, || {
+                DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string()
+            });
         }
         Ok((explained, result))
+    }
+
+    /// Names of all labels that series of the result of `expr` may have, from the index alone: an upper
+    /// bound, for callers that need a schema before they have rows. Data of any time counts, so that the
+    /// same query has the same names whether or not there is data in its range.
+    ///
+    /// # Errors
+    /// As [`Engine::query`], up to planning.
+    pub fn result_labels(
+        &self,
+        source: &dyn Queryable,
+        expr: &str,
+        params: QueryParams,
+    ) -> Result<LabelNames, QueryError> {
+        let parsed = self.parse(expr, params)?;
+        check_range_type(&parsed, params)?;
+        let delayed_names = self.options.delayed_name_removal;
+        LabelSource { source, delayed_names }.of(&parsed)
     }
 
     fn parse(&self, expr: &str, params: QueryParams) -> Result<Expr, QueryError> {

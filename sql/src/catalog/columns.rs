@@ -99,17 +99,25 @@ impl Columns {
     }
 }
 
-/// Name of the column that shows label `label`.
-///
-/// That is the label's own name, unless it would collide: a label called `timestamp` or `value` is
-/// shown as `label_timestamp` or `label_value`. So that no two labels can meet in one column, a
-/// label that already looks like that gets one more `label_` in front.
+/// Columns that tables of samples have beside those of labels.
+const TAKEN: [&str; 2] = [TIMESTAMP, VALUE];
+
+/// Name of the column that shows label `label` in a table of samples; see [`column_of_label_beside`].
 pub(crate) fn column_of_label(label: &str) -> String {
+    column_of_label_beside(&TAKEN, label)
+}
+
+/// Name of the column that shows label `label` in a table with other columns called `taken`.
+///
+/// That is the label's own name, unless it would collide: a label called `timestamp` is shown as
+/// `label_timestamp`. So that no two labels can meet in one column, a label that already looks like that
+/// gets one more `label_` in front.
+pub fn column_of_label_beside(taken: &[&str], label: &str) -> String {
     let mut stem = label;
     while let Some(rest) = stem.strip_prefix("label_") {
         stem = rest;
     }
-    if stem == TIMESTAMP || stem == VALUE { format!("label_{label}") } else { label.to_owned() }
+    if taken.contains(&stem) { format!("label_{label}") } else { label.to_owned() }
 }
 
 #[cfg(test)]

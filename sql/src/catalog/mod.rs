@@ -21,11 +21,11 @@ mod version;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableFunctionImpl, TableProvider};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use promontory_tsdb::{Clock, Queryable};
 
@@ -34,6 +34,9 @@ use metrics::MetricTables;
 use schema::Schema;
 use tsdb::StorageTables;
 pub(crate) use version::POSTGRES_VERSION;
+
+pub use columns::column_of_label_beside;
+pub use scan::decode::labels_json;
 
 /// Name of the only database.
 pub const DATABASE: &str = "promontory";
@@ -54,9 +57,29 @@ pub struct SqlCatalog {
     template: SessionState,
 }
 
+/// Functions beside those that every session has.
+#[derive(Debug, Default)]
+pub struct SqlFunctions {
+    /// Of one row.
+    pub scalars: Vec<ScalarUDF>,
+    /// Of a group of rows.
+    pub aggregates: Vec<AggregateUDF>,
+    /// That stand where a table stands, by name.
+    pub tables: Vec<(String, Arc<dyn TableFunctionImpl>)>,
+}
+
 impl SqlCatalog {
     /// The tables over `source`. In SQL, `now()` asks `clock`.
     pub fn new(source: Arc<dyn Queryable>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::with_functions(source, clock, SqlFunctions::default())
+    }
+
+    /// As [`SqlCatalog::new`], with more functions.
+    pub fn with_functions(
+        source: Arc<dyn Queryable>,
+        clock: Arc<dyn Clock>,
+        functions: SqlFunctions,
+    ) -> Arc<Self> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let schemas: [(&str, Arc<Schema>); 2] = [
             (METRICS, Arc::new(Schema::new(MetricTables::new(Arc::clone(&source))))),
@@ -84,6 +107,11 @@ impl SqlCatalog {
         let for_tools = pg_catalog::install(&context, &catalog);
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
         context.register_udf(ScalarUDF::from(version::Version::new()));
+        functions.scalars.into_iter().for_each(|function| context.register_udf(function));
+        functions.aggregates.into_iter().for_each(|function| context.register_udaf(function));
+        for (name, function) in functions.tables {
+            context.register_udtf(&name, function);
+        }
         Arc::new(Self { catalog, for_tools, template: context.state() })
     }
 

@@ -7,6 +7,8 @@ use datafusion::common::{DataFusionError, SchemaError};
 use pgwire::error::{ErrorInfo, PgWireError};
 use promontory_tsdb::ErrorKind;
 
+use crate::FunctionError;
+
 /// SQLSTATE of an error that a layer below describes by its kind.
 pub(crate) fn of_kind(kind: ErrorKind) -> &'static str {
     match kind {
@@ -65,9 +67,10 @@ fn describe(error: &DataFusionError) -> (&'static str, String) {
         DataFusionError::ArrowError(arrow, _) => describe_arrow(arrow),
         DataFusionError::External(inner) => match inner.downcast_ref::<promontory_tsdb::Error>() {
             Some(storage) => (of_kind(storage.kind()), with_causes(storage)),
-            None => match inner.downcast_ref::<DataFusionError>() {
-                Some(inner) => describe(inner),
-                None => ("XX000", inner.to_string()),
+            None => match (inner.downcast_ref::<DataFusionError>(), inner.downcast_ref::<FunctionError>()) {
+                (Some(inner), _) => describe(inner),
+                (None, Some(function)) => (of_kind(function.kind), function.message.clone()),
+                (None, None) => ("XX000", inner.to_string()),
             },
         },
         other => ("XX000", other.strip_backtrace()),

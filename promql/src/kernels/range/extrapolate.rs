@@ -1,6 +1,6 @@
 //! `rate`, `increase`, `delta`, and their instant forms.
 
-use super::Scratch;
+use super::{OneWindow, Scratch};
 use crate::kernels::{Samples, StepRow, Windows};
 
 /// Steps that are computed together.
@@ -80,6 +80,33 @@ pub(super) fn evaluate<const COUNTER: bool, const RATE: bool>(
             extrapolate::<COUNTER, RATE>(lanes, range_s, &mut out.values_mut()[first..=i]);
         }
     });
+}
+
+/// The same of one window, for all of `samples`.
+pub(super) fn one<const COUNTER: bool, const RATE: bool>(
+    window: OneWindow,
+    samples: Samples<'_>,
+    scratch: &mut Scratch,
+) -> Option<f64> {
+    let Samples { timestamps: t, values: v, .. } = samples;
+    let last = v.len().checked_sub(1).filter(|last| *last > 0)?;
+    let mut result = v[last] - v[0];
+    if COUNTER {
+        let resets = &mut scratch.indexes;
+        resets.clear();
+        find_resets(v, resets);
+        resets.iter().for_each(|r| result += v[*r as usize - 1]);
+    }
+    let lanes = &mut *scratch.lanes;
+    lanes.result[0] = result;
+    lanes.first[0] = v[0];
+    lanes.gaps[0] = last as f64;
+    lanes.sampled[0] = (t[last] - t[0]) as f64;
+    lanes.to_start[0] = (t[0] - window.start) as f64;
+    lanes.to_end[0] = (window.end - t[last]) as f64;
+    let mut out = [0.0];
+    extrapolate::<COUNTER, RATE>(lanes, go_seconds(window.end - window.start), &mut out);
+    Some(out[0])
 }
 
 /// The extrapolation of all lanes. Lanes without a result give garbage, which their absence hides.

@@ -23,7 +23,8 @@ use promontory_tsdb::TimestampMs;
 
 use super::{Samples, StepRow, StepScalar, Windows};
 use crate::error::QueryError;
-use crate::logical::spec::RangeFunction;
+use crate::logical::spec::{RangeFunction, TimeView};
+use crate::params::Grid;
 
 /// Buffers that [`evaluate`] uses again for the next series.
 #[derive(Debug, Default)]
@@ -68,6 +69,49 @@ pub fn evaluate(
     }
     out.reset(steps);
     dispatch(function, windows, samples, scalars, scratch, out)
+}
+
+/// `function` of all of `samples` as of one window, evaluated at `at`. What looks at the window's width and
+/// ends (`rate`, `increase`, `delta`) takes it to be `(start, end]`, ms, without looking whether the samples
+/// are in it.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_one(
+    function: RangeFunction,
+    (start, end): (TimestampMs, TimestampMs),
+    at: TimestampMs,
+    samples: Samples<'_>,
+    scalars: &[StepScalar],
+    scratch: &mut Scratch,
+) -> Result<Option<f64>, QueryError> {
+    use RangeFunction as F;
+    let window = OneWindow { start, end };
+    let extrapolated = match function {
+        F::Rate => extrapolate::one::<true, true>(window, samples, scratch),
+        F::Increase => extrapolate::one::<true, false>(window, samples, scratch),
+        F::Delta => extrapolate::one::<false, false>(window, samples, scratch),
+        _ => {
+            let (Some(first), Some(last)) = (samples.timestamps.first(), samples.timestamps.last()) else {
+                return Ok(None);
+            };
+            let view = TimeView { offset_ms: 0, at: Some(*last) };
+            // One more than they span, as windows do not take in their start.
+            let width_ms = last.saturating_sub(*first).saturating_add(1);
+            let windows = Windows { grid: Grid::instant(at), view, width_ms };
+            let mut row = StepRow::default();
+            evaluate(function, &windows, samples, scalars, scratch, &mut row)?;
+            return Ok(row.get(0));
+        }
+    };
+    Ok(extrapolated)
+}
+
+/// A window by itself: `(start, end]`, ms.
+#[derive(Debug, Clone, Copy)]
+struct OneWindow {
+    start: TimestampMs,
+    end: TimestampMs,
 }
 
 /// Number of scalar arguments of `function`.

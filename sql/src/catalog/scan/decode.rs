@@ -121,7 +121,7 @@ fn text_columns(
 }
 
 /// `{"instance":"a","job":"b"}`, without the metric name, in label order.
-pub(crate) fn labels_json(labels: &Labels) -> String {
+pub fn labels_json(labels: &Labels) -> String {
     let mut map = serde_json::Map::new();
     for (name, value) in labels.iter().filter(|(name, _)| *name != METRIC_NAME) {
         map.insert(name.to_owned(), value.into());

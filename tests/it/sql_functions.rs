@@ -1,0 +1,336 @@
+//! Functions in SQL, in process over storage in memory: that they say what PromQL says.
+
+use std::sync::Arc;
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::prelude::SessionContext;
+use promontory::sql_functions;
+use promontory_promql::{Engine, EngineOptions};
+use promontory_sql::SqlCatalog;
+use promontory_tsdb::histogram::{FloatHistogram, Span};
+use promontory_tsdb::memory::MemoryStorage;
+use promontory_tsdb::{Clock, Labels, ManualClock, Queryable, stale_nan};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+const NOW_MS: i64 = 1_767_268_800_000;
+
+fn session(storage: MemoryStorage) -> SessionContext {
+    let source: Arc<dyn Queryable> = Arc::new(storage);
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW_MS));
+    let engine = Arc::new(Engine::new(EngineOptions::default()));
+    let functions = sql_functions::all(&engine, &source, &clock);
+    SqlCatalog::with_functions(source, clock, functions).session()
+}
+
+/// Rows of a query, columns joined by `|`, NULL as `-`.
+async fn rows(session: &SessionContext, query: &str) -> Vec<String> {
+    let batches = match session.sql(query).await {
+        Ok(frame) => frame.collect().await.unwrap_or_else(|e| panic!("{query}: {e}")),
+        Err(e) => panic!("{query}: {e}"),
+    };
+    let options = FormatOptions::default().with_null("-");
+    let mut rows = Vec::new();
+    for batch in batches {
+        let columns: Vec<_> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            rows.push(columns.iter().map(|c| c.value(row).to_string()).collect::<Vec<_>>().join("|"));
+        }
+    }
+    rows
+}
+
+async fn error(session: &SessionContext, query: &str) -> String {
+    match session.sql(query).await {
+        Ok(frame) => match frame.collect().await {
+            Ok(_) => panic!("no error: {query}"),
+            Err(e) => e.to_string(),
+        },
+        Err(e) => e.to_string(),
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied())
+}
+
+/// Two requests counters a sample a minute, and a native histogram.
+fn requests() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    for minute in -30..=0i64 {
+        let t = NOW_MS + minute * 60_000;
+        for (code, each) in [("200", 60.0), ("500", 6.0)] {
+            let series = labels(&[("__name__", "requests"), ("code", code), ("job", "api")]);
+            storage.append(&series, t, (minute + 30) as f64 * each).unwrap();
+        }
+        let count = (minute + 30) as f64;
+        let histogram = FloatHistogram {
+            schema: 0,
+            count: 3.0 * count,
+            sum: 4.5 * count,
+            zero_threshold: 0.001,
+            positive_spans: vec![Span { offset: 1, length: 2 }],
+            positive_buckets: vec![count, 2.0 * count],
+            ..FloatHistogram::default()
+        };
+        let series = labels(&[("__name__", "latency"), ("histogram", "h"), ("metric", "m")]);
+        storage.append_histogram(&series, t, 0, &histogram).unwrap();
+    }
+    storage
+}
+
+#[tokio::test]
+async fn a_promql_range_is_a_table_with_a_column_per_label() {
+    let session = session(requests());
+    let rows = rows(
+        &session,
+        "SELECT * FROM promql('sum by (code) (rate(requests[5m]))', \
+         now() - interval '2 minutes', now(), interval '1 minute') ORDER BY code DESC, timestamp",
+    )
+    .await;
+    assert_eq!(
+        rows,
+        [
+            "2026-01-01T11:58:00Z|0.1|-|500|{\"code\":\"500\"}",
+            "2026-01-01T11:59:00Z|0.1|-|500|{\"code\":\"500\"}",
+            "2026-01-01T12:00:00Z|0.1|-|500|{\"code\":\"500\"}",
+            "2026-01-01T11:58:00Z|1.0|-|200|{\"code\":\"200\"}",
+            "2026-01-01T11:59:00Z|1.0|-|200|{\"code\":\"200\"}",
+            "2026-01-01T12:00:00Z|1.0|-|200|{\"code\":\"200\"}",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn times_and_steps_are_said_as_sql_users_say_them() {
+    let session = session(requests());
+    for arguments in [
+        "now() - interval '10 minutes', now(), interval '5 minutes'",
+        "now() - interval '10 minutes', now(), '5m'",
+        "now() - interval '10 minutes', now(), 300",
+        "'2026-01-01T11:50:00Z', '2026-01-01 12:00:00', '5 minutes'",
+        "timestamp '2026-01-01 11:50:00', to_timestamp(1767268800), 300.0",
+        "1767268200, 1767268800, 300",
+        "date_trunc('hour', now()) - interval '10 minutes', date_trunc('hour', now()), '5m'",
+    ] {
+        let query = format!("SELECT count(*), min(timestamp) FROM promql('requests', {arguments})");
+        assert_eq!(rows(&session, &query).await, ["6|2026-01-01T11:50:00Z"], "{arguments}");
+    }
+    for at in ["now()", "'2026-01-01T12:00:00Z'", "1767268800"] {
+        let query = format!("SELECT value FROM promql_instant('sum(requests)', {at})");
+        assert_eq!(rows(&session, &query).await, ["1980.0"], "{at}");
+    }
+    assert_eq!(rows(&session, "SELECT value FROM promql_instant('1 + 1')").await, ["2.0"]);
+}
+
+#[tokio::test]
+async fn names_and_histograms_and_labels_that_collide_have_columns_of_their_own() {
+    let session = session(requests());
+    assert_eq!(
+        rows(&session, "SELECT * FROM promql_instant('latency', now())").await,
+        [concat!(
+            "2026-01-01T12:00:00Z|-|{count: 90.0, sum: 135.0, buckets: [{lower: 1.0, upper: 2.0, count: 30.0}, ",
+            "{lower: 2.0, upper: 4.0, count: 60.0}], schema: 0, zero_threshold: 0.001, zero_count: 0.0, ",
+            "bounds: -, reset_hint: not_reset}|latency|h|m|{\"histogram\":\"h\",\"metric\":\"m\"}"
+        )]
+    );
+    assert_eq!(
+        rows(
+            &session,
+            "SELECT label_histogram, label_metric, histogram['count'] FROM promql_instant('latency', now())"
+        )
+        .await,
+        ["h|m|90.0"]
+    );
+    assert_eq!(
+        rows(
+            &session,
+            "SELECT round(value, 9) FROM promql_instant('histogram_quantile(0.5, latency)', now())"
+        )
+        .await,
+        ["2.37841423"]
+    );
+}
+
+#[tokio::test]
+async fn a_promql_result_joins_and_orders_as_any_table_and_keeps_its_order_without() {
+    let session = session(requests());
+    assert_eq!(
+        rows(
+            &session,
+            "SELECT p.code, p.value, r.value FROM promql_instant('requests', now()) AS p \
+             JOIN requests AS r ON p.code = r.code AND p.timestamp = r.timestamp ORDER BY 1"
+        )
+        .await,
+        ["200|1800.0|1800.0", "500|180.0|180.0"]
+    );
+    let sorted = "SELECT code FROM promql_instant('sort_desc(requests)', now())";
+    assert_eq!(rows(&session, sorted).await, ["200", "500"]);
+    let limited = "SELECT code FROM promql('requests', now() - interval '1 hour', now(), '1m') LIMIT 3";
+    assert_eq!(rows(&session, limited).await.len(), 3);
+}
+
+#[tokio::test]
+async fn explain_shows_the_promql_plan_within() {
+    let session = session(requests());
+    let query =
+        "SELECT code FROM promql('sum by (code) (rate(requests[5m]))', now() - interval '1h', now(), '1m')";
+    let plan = rows(&session, &format!("EXPLAIN {query}")).await.concat();
+    for part in [
+        "PromqlExec: expr=\"sum by (code) (rate(requests[5m]))\"",
+        "time=[2026-01-01T11:00:00.000Z, 2026-01-01T12:00:00.000Z], step=60000ms",
+        "columns=[code]",
+        "AggregateExec",
+        "SelectorExec",
+    ] {
+        assert!(plan.contains(part), "{part:?} is not in\n{plan}");
+    }
+    let figures = rows(&session, &format!("EXPLAIN ANALYZE {query}")).await.concat();
+    assert!(figures.contains("output_rows=62") || figures.contains("output_rows=60"), "{figures}");
+    assert!(figures.matches("metrics=[").count() > 2, "{figures}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_promql_call_is_said() {
+    let session = session(requests());
+    for (query, expected) in [
+        ("SELECT * FROM promql('rate(', now(), now(), '1m')", "PromQL: 1:6: parse error"),
+        ("SELECT * FROM promql('up', now(), now(), 0)", "at least a millisecond"),
+        ("SELECT * FROM promql('up', now(), now())", "takes an expression, start, end and step"),
+        ("SELECT * FROM promql('up', 'noon', now(), 1)", "is not a time"),
+        ("SELECT * FROM promql('up', now(), now(), 'soon')", "is not a length of time"),
+        ("SELECT * FROM promql(1, now(), now(), 1)", "as text"),
+        ("SELECT * FROM promql('up', now(), now() - interval '1h', 1)", "before start"),
+        ("SELECT * FROM promql('up[5m]', now(), now(), 1)", "must be Scalar or instant Vector"),
+        ("SELECT * FROM promql_instant('\"text\"', now())", "a PromQL string has no rows"),
+        ("SELECT * FROM promql_instant('requests + on () requests', now())", "found duplicate series"),
+        ("SELECT rate(value) FROM requests", "rate(timestamp, value, start, end)"),
+        ("SELECT irate(timestamp, value, 1) FROM requests", "irate(timestamp, value)"),
+        ("SELECT deriv(code, value) FROM requests", "deriv(timestamp, value)"),
+        (
+            "SELECT predict_linear(timestamp, value, interval '1 month') FROM requests",
+            "months differ in length",
+        ),
+    ] {
+        let said = error(&session, query).await;
+        assert!(said.contains(expected), "{query}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn series_functions_take_groups_frames_and_whole_tables() {
+    let session = session(requests());
+    for (query, expected) in [
+        (
+            "SELECT code, increase(timestamp, value), rate(timestamp, value) FROM requests GROUP BY 1 ORDER BY 1",
+            &["200|1800.0|1.0", "500|180.0|0.1"][..],
+        ),
+        ("SELECT increase(timestamp, value) FROM requests WHERE code = '200'", &["1800.0"]),
+        ("SELECT increase(timestamp, value) FROM requests WHERE code = '404'", &["-"]),
+        (
+            "SELECT date_bin(interval '10 minutes', timestamp) AS b, \
+             round(sum(rate) * 10) FROM (SELECT timestamp, code, rate(timestamp, value) OVER \
+             (PARTITION BY code ORDER BY timestamp RANGE BETWEEN interval '5 minutes' PRECEDING AND CURRENT ROW) \
+             AS rate FROM requests) AS r GROUP BY 1 ORDER BY 1",
+            &[
+                "2026-01-01T11:30:00Z|99.0",
+                "2026-01-01T11:40:00Z|110.0",
+                "2026-01-01T11:50:00Z|110.0",
+                "2026-01-01T12:00:00Z|11.0",
+            ],
+        ),
+        (
+            "SELECT code, first(timestamp, value), last(timestamp, value), last(timestamp, code) \
+             FROM requests GROUP BY 1 ORDER BY 1",
+            &["200|0.0|1800.0|200", "500|0.0|180.0|500"],
+        ),
+        ("SELECT first(timestamp, value) FROM requests WHERE code = '404'", &["-"]),
+        (
+            "SELECT predict_linear(timestamp, value, 60), predict_linear(timestamp, value, interval '1 minute', now()) \
+             FROM requests WHERE code = '200'",
+            &["1860.0|1860.0"],
+        ),
+        (
+            "SELECT last(timestamp, value) FILTER (WHERE value < 100) FROM requests WHERE code = '200'",
+            &["60.0"],
+        ),
+    ] {
+        assert_eq!(rows(&session, query).await, expected, "{query}");
+    }
+}
+
+/// A series of a random walk: steps of time and value, some of which are stale markers or odd values.
+fn series() -> impl Strategy<Value = Vec<(i64, f64)>> {
+    let value = prop_oneof![
+        8 => (0..50i32).prop_map(|v| Some(f64::from(v) / 4.0)),
+        2 => (-100..100i32).prop_map(|v| Some(f64::from(v))),
+        1 => Just(Some(f64::NAN)),
+        1 => Just(Some(f64::INFINITY)),
+        1 => Just(None),
+    ];
+    let step = prop_oneof![6 => Just(15_000i64), 2 => 1..40_000i64, 1 => Just(180_000)];
+    prop::collection::vec((step, value), 0..40).prop_map(|steps| {
+        let (mut t, mut counter) = (NOW_MS - 600_000, 0.0);
+        let sample = |(step, value): (i64, Option<f64>)| {
+            t += step;
+            let Some(v) = value else { return (t, stale_nan()) };
+            // Most go up like a counter, negative ones are where it starts over.
+            counter = if v < 0.0 || !v.is_finite() || !f64::is_finite(counter) { v } else { counter + v };
+            (t, counter)
+        };
+        steps.into_iter().map(sample).collect()
+    })
+}
+
+#[test]
+fn aggregates_give_what_promql_gives_to_the_bit() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
+    let inputs = (prop::collection::vec(series(), 1..4), -20_000..400_000i64, 1_000..600_000i64);
+    let compared = TestRunner::new(config).run(&inputs, |(series, end, width)| {
+        let storage = MemoryStorage::new();
+        for (i, samples) in series.iter().enumerate() {
+            for (t, v) in samples {
+                let labels = labels(&[("__name__", "m"), ("s", &i.to_string())]);
+                storage.append(&labels, *t, *v).unwrap();
+            }
+        }
+        if series.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
+        let session = session(storage);
+        let (end, start) = (NOW_MS - 600_000 + end, NOW_MS - 600_000 + end - width);
+        let at = |ms: i64| format!("to_timestamp_millis({ms})");
+        for (sql, promql) in [
+            ("rate(timestamp, value, START, END)", "rate(W)"),
+            ("increase(timestamp, value, START, END)", "increase(W)"),
+            ("delta(timestamp, value, START, END)", "delta(W)"),
+            ("irate(timestamp, value)", "irate(W)"),
+            ("idelta(timestamp, value)", "idelta(W)"),
+            ("changes(timestamp, value)", "changes(W)"),
+            ("resets(timestamp, value)", "resets(W)"),
+            ("deriv(timestamp, value)", "deriv(W)"),
+            ("predict_linear(timestamp, value, 90.5, END)", "predict_linear(W, 90.5)"),
+            ("first(timestamp, value)", "first_over_time(W)"),
+            ("last(timestamp, value)", "last_over_time(W)"),
+        ] {
+            let sql = sql.replace("START", &at(start)).replace("END", &at(end));
+            let promql = promql.replace('W', &format!("m[{width}ms]"));
+            // Total order tells zeros by their sign and takes NaN for equal to NaN.
+            let query = format!(
+                "SELECT a.s, a.v, p.value FROM \
+                 (SELECT s, {sql} AS v FROM m WHERE timestamp > {} AND timestamp <= {} GROUP BY s) AS a \
+                 FULL JOIN promql_instant('{promql}', {}) AS p ON a.s = p.s \
+                 WHERE a.v IS DISTINCT FROM p.value",
+                at(start),
+                at(end),
+                at(end),
+            );
+            let different = runtime.block_on(rows(&session, &query));
+            prop_assert!(different.is_empty(), "{sql} and {promql}: {different:?}");
+        }
+        Ok(())
+    });
+    compared.unwrap();
+}
