@@ -1,10 +1,10 @@
 //! Blocks are merged, rewritten, deleted and linked without a sample lost or come back.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use promontory_tsdb::{Db, DbOptions, Labels, Matcher, Queryable, Retention, SeriesRef};
 
+use crate::peer::{analyze_agrees, everything, installed, promtool, promtool_agrees, run_promtool};
 use crate::support::{Contents, append, options, read_all};
 
 const MINUTE: i64 = 60_000;
@@ -73,24 +73,19 @@ fn promtool_counts_and_dumps_merged_blocks() {
     fill(&db, 0..215);
     db.maintain().unwrap();
     db.close().unwrap();
-    let run = |args: &[&str]| Command::new("promtool").args(args).arg(dir.path()).output();
-    let Ok(list) = run(&["tsdb", "list"]) else {
-        println!("SKIP: promtool is not installed");
+    if !installed(&promtool()) {
         return;
-    };
-    let list = String::from_utf8(list.stdout).unwrap();
+    }
+    let list = run_promtool(&["tsdb", "list"], dir.path(), &[]);
     for block in db.blocks() {
         let row = list.lines().find(|l| l.starts_with(&block.ulid)).unwrap();
         let cells: Vec<&str> = row.split_whitespace().collect();
         for number in [block.min_time, block.max_time, block.samples as i64, block.chunks as i64] {
             assert!(cells.contains(&number.to_string().as_str()), "{number} in {row}");
         }
-        let analyzed =
-            Command::new("promtool").args(["tsdb", "analyze"]).arg(dir.path()).arg(&block.ulid).output();
-        let text = String::from_utf8(analyzed.unwrap().stdout).unwrap();
-        assert!(text.contains(&format!("Series: {}\n", block.series)), "{text}");
     }
-    crate::prometheus_reads_ours::promtool_agrees(dir.path(), &read_all(&*db));
+    analyze_agrees(&db);
+    promtool_agrees(dir.path(), &everything(&*db));
 }
 
 /// `contents` without samples of series `i` in `[mint, maxt]`.

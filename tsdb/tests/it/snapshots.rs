@@ -6,10 +6,8 @@ use std::sync::Arc;
 use promontory_tsdb::exemplar::Exemplar;
 use promontory_tsdb::{Db, DbOptions, Labels, Matcher};
 
-use crate::prometheus_reads_ours::{
-    HOUR, Prometheus, START, as_served, fill, installed, peer, small_segments,
-};
-use crate::support::read_all;
+use crate::peer::{Prometheus, assert_same, everything, installed, peer, without_stale};
+use crate::support::{HOUR, START, fill, read_all, small_segments};
 
 fn with_snapshots(dir: &Path) -> DbOptions {
     let mut options = small_segments(dir);
@@ -125,23 +123,19 @@ fn prometheus_and_we_start_from_each_others_snapshots() {
     let db = Db::open(with_snapshots(dir.path())).unwrap();
     fill(&db, START, START + HOUR + HOUR / 4);
     let with_exemplars = add_exemplars(&db);
-    let ours = read_all(&*db);
+    let ours = everything(&*db);
     db.close().unwrap();
     drop(db);
     let flags = ["--enable-feature=memory-snapshot-on-shutdown,exemplar-storage"];
     let server = Prometheus::start_as(dir.path(), "2h", &flags, |_| "scrape_configs: []\n".to_owned());
     assert!(server.log().contains("chunk snapshot loaded"), "{}", server.log());
-    assert_eq!(as_served(&server.read(START + 2 * HOUR)), as_served(&ours));
-    let url =
-        format!("/api/v1/query_exemplars?query={}&start={}&end={}", "m0", START / 1000, START / 1000 + 1);
-    let answer: serde_json::Value = serde_json::from_str(&server.get(&url).unwrap()).unwrap();
-    assert_eq!(with_exemplars.metric_name(), "m0");
-    assert_eq!(answer["data"][0]["exemplars"].as_array().map(Vec::len), Some(5), "{answer}");
+    assert_same(&server.everything(START + 2 * HOUR), &without_stale(&ours));
+    assert_eq!(server.exemplars(START, START + 1000)[&with_exemplars].len(), 5);
     server.stop();
     let db = Db::open(with_snapshots(dir.path())).unwrap();
     let replayed = db.replay_stats();
     assert!(replayed.snapshot_chunks > 0 && replayed.samples == 0, "{replayed:?}");
-    assert_eq!(read_all(&*db), ours);
+    assert_same(&everything(&*db), &ours);
     assert_eq!(exemplar_times(&db).len(), 5);
     println!("{} chunks from a snapshot of Prometheus", replayed.snapshot_chunks);
 }

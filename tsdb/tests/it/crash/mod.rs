@@ -162,10 +162,10 @@ fn survive(dir: &Path, history: &History, at: Moment, maintain: bool) -> Verdict
 /// What `promtool` makes of what a crash left is what we make of it.
 fn promtool_agrees(dir: &Path) {
     let db = Db::open(options(dir)).unwrap();
-    let expected = crate::support::read_all(&*db);
+    let expected = crate::peer::everything(&*db);
     db.close().unwrap();
     if !expected.is_empty() {
-        crate::prometheus_reads_ours::promtool_agrees(dir, &expected);
+        crate::peer::promtool_agrees(dir, &expected);
     }
 }
 
@@ -199,7 +199,7 @@ fn no_crash_loses_what_was_acknowledged() {
         journal.len()
     );
     let mut rewind = Rewind::new(world.journal.start(), &journal);
-    let promtool = crate::prometheus_reads_ours::installed("promtool");
+    let promtool = crate::peer::installed(&crate::peer::promtool());
     let (mut checked, mut expected, mut dumped, mut bad) = (0, 0, 0, Vec::new());
     for (i, point) in points.into_iter().enumerate() {
         let (maintain, again) = (rng.random_ratio(1, 4), rng.random_ratio(1, 8));
