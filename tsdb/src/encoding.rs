@@ -300,13 +300,17 @@ pub fn crc32c_combine(first: u32, second: u32, len: usize) -> u32 {
     ::crc32c::crc32c_combine(first, second, len)
 }
 
-/// The bytes of the example in a page of `docs/format`: what is left of two spaces in the lines of the
-/// first code block after the heading.
+/// The bytes of each example in a page of `docs/format`: what is left of two spaces in the lines of its code
+/// blocks of kind `hex`.
 #[cfg(test)]
-pub(crate) fn example_of(page: &str) -> Vec<u8> {
-    let block = page.split("## Example").nth(1).and_then(|s| s.split("```").nth(1)).unwrap();
-    let bytes = block.lines().flat_map(|line| line.split("  ").next().unwrap_or_default().split_whitespace());
-    bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+pub(crate) fn examples_of(page: &str) -> Vec<Vec<u8>> {
+    let blocks = page.split("```hex\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let bytes = |block: &str| {
+        let left =
+            block.lines().flat_map(|line| line.split("  ").next().unwrap_or_default().split_whitespace());
+        left.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    };
+    blocks.map(bytes).collect()
 }
 
 #[cfg(test)]

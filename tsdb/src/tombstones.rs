@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_format_page_is_read_and_written() {
-        let example = crate::encoding::example_of(include_str!("../docs/format/tombstones.md"));
+        let example = crate::encoding::examples_of(include_str!("../docs/format/tombstones.md")).remove(0);
         let read = Tombstones::decode(&example, Path::new("tombstones")).unwrap();
         assert_eq!(read.iter().collect::<Vec<_>>(), [(2, [interval(1000, 2000)].as_slice())]);
         assert_eq!(read.encode(), example);

@@ -240,3 +240,46 @@ fn versions_that_prometheus_2_1_wrote_are_put_right() {
     assert!(!path.join("index.repaired").exists());
     assert!(!repair(&path).unwrap());
 }
+
+/// The pages on index, chunks and tombstones show the files of one block, that on blocks its meta.
+#[test]
+fn the_examples_of_the_format_pages_are_a_block() {
+    let first = |page: &str| crate::encoding::examples_of(page).remove(0);
+    let page = include_str!("../../docs/format/block.md");
+    let meta = page.split("```json\n").nth(1).and_then(|rest| rest.split("\n```").next()).unwrap();
+    let index = first(include_str!("../../docs/format/index.md"));
+    let segment = first(include_str!("../../docs/format/chunks.md"));
+    let tombstones = first(include_str!("../../docs/format/tombstones.md"));
+    let files = [
+        ("meta.json", meta.as_bytes()),
+        ("index", &index),
+        ("chunks/000001", &segment),
+        ("tombstones", &tombstones),
+    ];
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("chunks")).unwrap();
+    files.iter().for_each(|(name, bytes)| std::fs::write(dir.path().join(name), bytes).unwrap());
+    let labels = Labels::from_pairs([("a", "1")]);
+    let one = 1f64.to_bits();
+    let all = SelectHints::default();
+    let block = Block::open(dir.path()).unwrap();
+    assert_eq!(read(&block, &[], 0, 5000, &all), [(labels.clone(), [(3000, one)].into())].into());
+
+    // And it is what is written for these samples.
+    let ulid = block.ulid();
+    let made = tempfile::tempdir().unwrap();
+    let series = (labels, vec![float_chunk(&[(1000, one), (2000, one), (3000, one)])]);
+    write(made.path(), BlockSpec::new(ulid, 0, 7_200_000), [Ok(series)]).unwrap().unwrap();
+    let made = made.path().join(ulid.to_string());
+    assert_eq!(Block::open(&made).unwrap().delete(&[], 0, 2000).unwrap(), 1);
+    for (name, bytes) in files {
+        let found = std::fs::read(made.join(name)).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&found).trim_end(),
+            String::from_utf8_lossy(bytes).trim_end(),
+            "{name}"
+        );
+        assert_eq!(found.trim_ascii_end(), bytes.trim_ascii_end(), "{name}");
+    }
+}

@@ -5,8 +5,8 @@
 //! block has them. So nothing is synced before a file ends.
 //!
 //! # Format
-//! Eight bytes of header, then entries: BE64 series reference, BE64 mint, BE64 maxt, encoding byte (top
-//! bit: out of order), `uvarint` length, data, CRC-32C of all that. What follows the last entry is zero.
+//! `docs/format/head_chunks.md`. Eight bytes of header, then entries: series reference, time range, encoding
+//! with a bit for out of order, length, data, CRC-32C. What follows the last entry is zero.
 //!
 //! # Invariants
 //! Files are numbered without a gap, and a file that a process did not create is never continued.

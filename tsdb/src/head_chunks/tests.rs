@@ -159,3 +159,23 @@ fn entries_have_the_bytes_of_prometheus() {
 
 const GOLDEN: &str =
     "000000000000000500000000000003e8000000000000ee4881130002d00f3ff8000000000000e0d403c26fffc0b597a470";
+
+#[test]
+fn the_example_of_the_format_page_is_what_is_written() {
+    let example = crate::encoding::examples_of(include_str!("../../docs/format/head_chunks.md")).remove(0);
+    let dir = tempfile::tempdir().unwrap();
+    let (chunks, _) = open(dir.path());
+    let in_order = xor::encode([1000, 2000, 3000].map(|t| Sample { t, v: 1.0 }));
+    let late = xor::encode([Sample { t: 250, v: 3.0 }]);
+    let chunk = |mint, maxt, out_of_order, data| NewChunk {
+        series: SeriesRef(7),
+        mint,
+        maxt,
+        encoding: Encoding::Xor,
+        out_of_order,
+        data,
+    };
+    let refs = chunks.write([chunk(1000, 3000, false, &in_order), chunk(250, 250, true, &late)]).unwrap();
+    assert_eq!(refs, [HeadChunkRef::new(1, 8), HeadChunkRef::new(1, 53)]);
+    assert_eq!(std::fs::read(file_path(dir.path(), 1)).unwrap(), example);
+}

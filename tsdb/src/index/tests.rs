@@ -279,7 +279,7 @@ fn version_1_of_prometheus_is_read() {
 
 #[test]
 fn the_example_of_the_format_page_is_what_is_written() {
-    let example = crate::encoding::example_of(include_str!("../../docs/format/index.md"));
+    let example = crate::encoding::examples_of(include_str!("../../docs/format/index.md")).remove(0);
     let labels = Labels::from_pairs([("a", "1")]);
     let chunks = [ChunkMeta { mint: 1000, maxt: 3000, reference: ChunkRef(8) }];
     let dir = tempfile::tempdir().unwrap();

@@ -70,10 +70,7 @@ fn records_of_all_sizes_come_back_over_pages_and_segments() {
 
 #[test]
 fn the_example_of_the_format_page_is_what_is_written() {
-    let page = include_str!("../../docs/format/wal.md");
-    let (_, example) = page.split_once("```hex\n").unwrap();
-    let (example, _) = example.split_once("```").unwrap();
-    let bytes = example.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap()).collect::<Vec<_>>();
+    let bytes = crate::encoding::examples_of(include_str!("../../docs/format/wal.md")).remove(0);
     let dir = tempfile::tempdir().unwrap();
     let mut log = Writer::open(dir.path(), SEGMENT_BYTES, Compression::None).unwrap();
     let (mut series, mut samples) = (Vec::new(), Vec::new());

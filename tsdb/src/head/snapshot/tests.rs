@@ -25,10 +25,7 @@ fn a_series_record_comes_back() {
     let chunk = ClosedChunk { mint: 1000, maxt: 2000, encoding: Encoding::Xor, data };
     put_chunk(&mut bytes, Some(&chunk)).unwrap();
     assert_eq!(bytes[bytes.len() - 8..], 2.5f64.to_be_bytes());
-    let page = include_str!("../../../docs/format/snapshot.md");
-    let example = page.split("```hex\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let example = example.split_whitespace().map(|b| u8::from_str_radix(b, 16).unwrap());
-    assert_eq!(bytes, example.collect::<Vec<_>>());
+    assert_eq!(bytes, crate::encoding::examples_of(include_str!("../../../docs/format/snapshot.md"))[0]);
     let mut snapshot = Snapshot::default();
     snapshot.take(&bytes).unwrap();
     let found = &snapshot.series[0];
