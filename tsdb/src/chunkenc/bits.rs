@@ -126,6 +126,32 @@ impl Window {
         Some(Self { significant, trailing })
     }
 
+    /// Writes differing bits, of which there are some: behind the code `same` if they lie in `window`, else behind
+    /// `other` and a window of their own, which is `window` from then on. A code is its bits and their number.
+    #[inline]
+    pub(super) fn write(
+        window: &mut Option<Self>,
+        out: &mut BitWriter,
+        xor: u64,
+        same: (u64, u32),
+        other: (u64, u32),
+    ) {
+        let leading = xor.leading_zeros().min(31);
+        let trailing = xor.trailing_zeros();
+        if let Some(w) = window
+            && leading >= 64 - w.significant - w.trailing
+            && trailing >= w.trailing
+        {
+            out.put(same.0, same.1);
+            return out.put(xor >> w.trailing, w.significant);
+        }
+        let significant = 64 - leading - trailing;
+        *window = Some(Self { significant, trailing });
+        let code = other.0 << 11 | u64::from(leading) << 6 | u64::from(significant & 63);
+        out.put(code, other.1 + 11);
+        out.put(xor >> trailing, significant);
+    }
+
     /// Reads the differing bits and puts them in place.
     #[inline(always)]
     pub(super) fn read(self, bits: &mut BitReader<'_>) -> u64 {

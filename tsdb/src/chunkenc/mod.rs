@@ -10,12 +10,15 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/chunk.go>
 
 mod bits;
+mod float_chunk;
 pub mod histogram;
 #[cfg(test)]
 mod tests;
 mod varbit;
 pub mod xor;
 pub mod xor2;
+
+pub use float_chunk::FloatChunk;
 
 use crate::histogram::HistogramValue;
 use crate::sample::TimestampMs;

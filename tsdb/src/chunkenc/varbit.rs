@@ -98,15 +98,14 @@ impl BitReader<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct XorField {
     pub(super) bits: u64,
-    window: Window,
-    /// Whether a window was written or read yet.
-    has_window: bool,
+    /// `None` before a window was written or read.
+    window: Option<Window>,
 }
 
 impl XorField {
     /// The first value of a field, which is stored as it is.
     pub(super) fn new(v: f64) -> Self {
-        Self { bits: v.to_bits(), window: Window::WHOLE, has_window: false }
+        Self { bits: v.to_bits(), window: None }
     }
 
     pub(super) fn value(&self) -> f64 {
@@ -119,18 +118,7 @@ impl XorField {
         if xor == 0 {
             return out.put(0, 1);
         }
-        let leading = xor.leading_zeros().min(31);
-        let trailing = xor.trailing_zeros();
-        let w = self.window;
-        if self.has_window && leading >= 64 - w.significant - w.trailing && trailing >= w.trailing {
-            out.put(0b10, 2);
-            return out.put(xor >> w.trailing, w.significant);
-        }
-        let significant = 64 - leading - trailing;
-        self.window = Window { significant, trailing };
-        self.has_window = true;
-        out.put(0b11 << 11 | u64::from(leading) << 6 | u64::from(significant & 63), 13);
-        out.put(xor >> trailing, significant);
+        Window::write(&mut self.window, out, xor, (0b10, 2), (0b11, 2));
     }
 
     #[inline]
@@ -144,13 +132,12 @@ impl XorField {
             let Some(window) = Window::parse(word << 2) else {
                 return Err(bits.error("value window is wider than a value"));
             };
-            self.window = window;
-            self.has_window = true;
+            self.window = Some(window);
             bits.skip(13);
         } else {
             bits.skip(2);
         }
-        self.bits ^= self.window.read(bits);
+        self.bits ^= self.window.unwrap_or(Window::WHOLE).read(bits);
         Ok(())
     }
 }

@@ -8,8 +8,10 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/xor.go>; bytes written here
 //! equal those that Prometheus writes for the same samples.
 
+use std::ops::{Deref, DerefMut};
+
 use super::bits::{BitReader, BitWriter, Window, lopsided};
-use super::{ChunkError, fill_samples};
+use super::{ChunkError, FloatChunk, fill_samples};
 use crate::encoding::zigzag;
 use crate::sample::{Sample, TimestampMs};
 
@@ -22,17 +24,26 @@ const DOD_BITS: [u32; 5] = [0, 14, 17, 20, 64];
 /// Timestamps may be any `i64`; keeping them ascending is up to the caller.
 #[derive(Debug, Clone)]
 pub struct Appender {
-    out: BitWriter,
-    last: Sample,
-    t_delta: u64,
-    /// `None` before the first window is written.
-    window: Option<Window>,
-    count: u16,
+    chunk: FloatChunk,
 }
 
 impl Default for Appender {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Deref for Appender {
+    type Target = FloatChunk;
+
+    fn deref(&self) -> &FloatChunk {
+        &self.chunk
+    }
+}
+
+impl DerefMut for Appender {
+    fn deref_mut(&mut self) -> &mut FloatChunk {
+        &mut self.chunk
     }
 }
 
@@ -44,18 +55,10 @@ impl Appender {
 
     /// An empty chunk with room for `bytes` bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(bytes.max(HEADER));
-        buffer.extend_from_slice(&[0; HEADER]);
-        Self {
-            out: BitWriter { bytes: buffer, free: 0 },
-            last: Sample { t: 0, v: 0.0 },
-            t_delta: 0,
-            window: None,
-            count: 0,
-        }
+        Self { chunk: FloatChunk::with_capacity(HEADER, bytes) }
     }
 
-    /// Continues a chunk that [`Appender::bytes`] (or Prometheus) gave.
+    /// Continues a chunk that [`FloatChunk::bytes`] (or Prometheus) gave.
     ///
     /// # Errors
     /// If the chunk is damaged.
@@ -73,7 +76,8 @@ impl Appender {
             return Ok(Self::new());
         }
         let free = (data.len() * 8 - bits) as u32;
-        Ok(Self { out: BitWriter { bytes: data, free }, last, t_delta, window, count })
+        let out = BitWriter { bytes: data, free };
+        Ok(Self { chunk: FloatChunk { out, last, t_delta, window, count } })
     }
 
     /// Appends one sample.
@@ -81,106 +85,46 @@ impl Appender {
     /// # Panics
     /// If the chunk already holds `u16::MAX` samples.
     pub fn append(&mut self, t: TimestampMs, v: f64) {
-        match self.count {
+        let chunk = &mut self.chunk;
+        let delta = t.wrapping_sub(chunk.last.t) as u64;
+        match chunk.count {
             0 => {
-                self.out.put_uvarint(zigzag(t));
-                self.out.put(v.to_bits(), 64);
+                chunk.out.put_uvarint(zigzag(t));
+                chunk.out.put(v.to_bits(), 64);
+                return chunk.wrote(t, v);
             }
-            1 => {
-                self.t_delta = t.wrapping_sub(self.last.t) as u64;
-                self.out.put_uvarint(self.t_delta);
-                self.put_value(v);
-            }
-            _ => {
-                let delta = t.wrapping_sub(self.last.t) as u64;
-                self.put_dod(delta.wrapping_sub(self.t_delta) as i64);
-                self.t_delta = delta;
-                self.put_value(v);
-            }
+            1 => chunk.out.put_uvarint(delta),
+            _ => put_dod(&mut chunk.out, delta.wrapping_sub(chunk.t_delta) as i64),
         }
-        self.last = Sample { t, v };
-        self.count = self.count.checked_add(1).expect("a chunk is cut before it holds 2^16 samples");
-        self.out.bytes[..HEADER].copy_from_slice(&self.count.to_be_bytes());
-    }
-
-    /// Bytes that the buffer can hold.
-    pub fn capacity(&self) -> usize {
-        self.out.bytes.capacity()
-    }
-
-    /// Makes room for one more sample, by growing the buffer by no more than `step` bytes if it is full.
-    /// For many chunks that stay open: doubling wastes a quarter of their memory.
-    pub fn reserve_step(&mut self, step: usize) {
-        // 145 bits, and the nine bytes that a write touches before it takes back what it does not need.
-        const LARGEST: usize = 19 + 9;
-        let bytes = &mut self.out.bytes;
-        let room = bytes.capacity() - bytes.len();
-        if room < LARGEST {
-            bytes.reserve_exact(room + step.max(LARGEST));
+        chunk.t_delta = delta;
+        match v.to_bits() ^ chunk.last.v.to_bits() {
+            0 => chunk.out.put(0, 1),
+            xor => Window::write(&mut chunk.window, &mut chunk.out, xor, (0b10, 2), (0b11, 2)),
         }
-    }
-
-    fn put_dod(&mut self, dod: i64) {
-        // Compat: n bits hold -(2^(n-1)-1) ..= 2^(n-1).
-        let fits = |n: u32| -((1 << (n - 1)) - 1) <= dod && dod <= 1 << (n - 1);
-        let low = |n: u32| dod as u64 & ((1 << n) - 1);
-        if dod == 0 {
-            self.out.put(0, 1);
-        } else if fits(14) {
-            self.out.put(0b10 << 14 | low(14), 16);
-        } else if fits(17) {
-            self.out.put(0b110 << 17 | low(17), 20);
-        } else if fits(20) {
-            self.out.put(0b1110 << 20 | low(20), 24);
-        } else {
-            self.out.put(0b1111, 4);
-            self.out.put(dod as u64, 64);
-        }
-    }
-
-    fn put_value(&mut self, v: f64) {
-        let xor = v.to_bits() ^ self.last.v.to_bits();
-        if xor == 0 {
-            return self.out.put(0, 1);
-        }
-        let leading = xor.leading_zeros().min(31);
-        let trailing = xor.trailing_zeros();
-        if let Some(w) = self.window
-            && leading >= 64 - w.significant - w.trailing
-            && trailing >= w.trailing
-        {
-            self.out.put(0b10, 2);
-            return self.out.put(xor >> w.trailing, w.significant);
-        }
-        let significant = 64 - leading - trailing;
-        self.window = Some(Window { significant, trailing });
-        self.out.put(0b11 << 11 | u64::from(leading) << 6 | u64::from(significant & 63), 13);
-        self.out.put(xor >> trailing, significant);
-    }
-
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        usize::from(self.count)
-    }
-
-    /// Whether there is no sample.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The newest sample; meaningless while the chunk is empty.
-    pub fn last(&self) -> Sample {
-        self.last
-    }
-
-    /// The chunk so far, valid after every append.
-    pub fn bytes(&self) -> &[u8] {
-        &self.out.bytes
+        chunk.wrote(t, v);
     }
 
     /// The finished chunk.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.out.bytes
+        self.chunk.out.bytes
+    }
+}
+
+fn put_dod(out: &mut BitWriter, dod: i64) {
+    // Compat: n bits hold -(2^(n-1)-1) ..= 2^(n-1).
+    let fits = |n: u32| -((1 << (n - 1)) - 1) <= dod && dod <= 1 << (n - 1);
+    let low = |n: u32| dod as u64 & ((1 << n) - 1);
+    if dod == 0 {
+        out.put(0, 1);
+    } else if fits(14) {
+        out.put(0b10 << 14 | low(14), 16);
+    } else if fits(17) {
+        out.put(0b110 << 17 | low(17), 20);
+    } else if fits(20) {
+        out.put(0b1110 << 20 | low(20), 24);
+    } else {
+        out.put(0b1111, 4);
+        out.put(dod as u64, 64);
     }
 }
 

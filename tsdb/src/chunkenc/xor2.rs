@@ -9,9 +9,11 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/xor2.go>; bytes written here
 //! equal those that Prometheus writes for the same samples.
 
+use std::ops::{Deref, DerefMut};
+
 use super::bits::{BitReader, BitWriter, Window};
 use super::varbit::StartTimestamps;
-use super::{ChunkError, fill_samples};
+use super::{ChunkError, FloatChunk, fill_samples};
 use crate::encoding::zigzag;
 use crate::sample::{STALE_NAN_BITS, Sample, TimestampMs};
 
@@ -22,20 +24,29 @@ const HEADER: usize = 3;
 /// Timestamps may be any `i64`; keeping them ascending is up to the caller.
 #[derive(Debug, Clone)]
 pub struct Appender {
-    out: BitWriter,
-    last: Sample,
-    t_delta: u64,
+    chunk: FloatChunk,
     /// The newest value that is not a stale marker.
     base: u64,
-    /// `None` before the first window is written.
-    window: Option<Window>,
     start: StartTimestamps,
-    count: u16,
 }
 
 impl Default for Appender {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Deref for Appender {
+    type Target = FloatChunk;
+
+    fn deref(&self) -> &FloatChunk {
+        &self.chunk
+    }
+}
+
+impl DerefMut for Appender {
+    fn deref_mut(&mut self) -> &mut FloatChunk {
+        &mut self.chunk
     }
 }
 
@@ -47,20 +58,11 @@ impl Appender {
 
     /// An empty chunk with room for `bytes` bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        let mut buffer = Vec::with_capacity(bytes.max(HEADER));
-        buffer.extend_from_slice(&[0; HEADER]);
-        Self {
-            out: BitWriter { bytes: buffer, free: 0 },
-            last: Sample { t: 0, v: 0.0 },
-            t_delta: 0,
-            base: 0,
-            window: None,
-            start: StartTimestamps::default(),
-            count: 0,
-        }
+        let chunk = FloatChunk::with_capacity(HEADER, bytes);
+        Self { chunk, base: 0, start: StartTimestamps::default() }
     }
 
-    /// Continues a chunk that [`Appender::bytes`] (or Prometheus) gave.
+    /// Continues a chunk that [`FloatChunk::bytes`] (or Prometheus) gave.
     ///
     /// # Errors
     /// If the chunk is damaged.
@@ -74,7 +76,8 @@ impl Appender {
         let window = state.saw_window.then_some(state.window);
         data.truncate(bits.div_ceil(8));
         let free = (data.len() * 8 - bits) as u32;
-        Ok(Self { out: BitWriter { bytes: data, free }, last, t_delta, base, window, start, count })
+        let out = BitWriter { bytes: data, free };
+        Ok(Self { chunk: FloatChunk { out, last, t_delta, window, count }, base, start })
     }
 
     /// Appends one sample. `start` is when what it counts began, ms; 0 if not known.
@@ -82,44 +85,43 @@ impl Appender {
     /// # Panics
     /// If the chunk already holds `u16::MAX` samples.
     pub fn append(&mut self, start: TimestampMs, t: TimestampMs, v: f64) {
-        let before = self.last.t;
+        let before = self.chunk.last.t;
         let delta = t.wrapping_sub(before) as u64;
         let bits = v.to_bits();
-        match self.count {
+        match self.chunk.count {
             0 => {
-                self.out.put_uvarint(zigzag(t));
-                self.out.put(bits, 64);
+                self.chunk.out.put_uvarint(zigzag(t));
+                self.chunk.out.put(bits, 64);
             }
             1 => {
-                self.out.put_uvarint(delta);
+                self.chunk.out.put_uvarint(delta);
                 self.put_value(bits);
-                self.t_delta = delta;
+                self.chunk.t_delta = delta;
             }
             _ => {
-                self.put_joint(delta.wrapping_sub(self.t_delta) as i64, bits);
-                self.t_delta = delta;
+                self.put_joint(delta.wrapping_sub(self.chunk.t_delta) as i64, bits);
+                self.chunk.t_delta = delta;
             }
         }
         if bits != STALE_NAN_BITS {
             self.base = bits;
         }
-        self.start.write(&mut self.out, self.count, before, t, start);
-        self.last = Sample { t, v };
-        self.count = self.count.checked_add(1).expect("a chunk is cut before it holds 2^16 samples");
-        self.out.bytes[..2].copy_from_slice(&self.count.to_be_bytes());
+        self.start.write(&mut self.chunk.out, self.chunk.count, before, t, start);
+        self.chunk.wrote(t, v);
     }
 
     /// The change of distance and the value.
     fn put_joint(&mut self, dod: i64, v: u64) {
+        let out = &mut self.chunk.out;
         match dod {
-            0 if v == self.base => return self.out.put(0, 1),
-            0 if v == STALE_NAN_BITS => return self.out.put(0b11111, 5),
+            0 if v == self.base => return out.put(0, 1),
+            0 if v == STALE_NAN_BITS => return out.put(0b11111, 5),
             0 => return self.put_changed(v, (0b100, 3), (0b101, 3)),
-            -4096..=4095 => self.out.put(0b110 << 13 | dod as u64 & 0x1fff, 16),
-            -524_288..=524_287 => self.out.put(0b1110 << 20 | dod as u64 & 0xf_ffff, 24),
+            -4096..=4095 => out.put(0b110 << 13 | dod as u64 & 0x1fff, 16),
+            -524_288..=524_287 => out.put(0b1110 << 20 | dod as u64 & 0xf_ffff, 24),
             _ => {
-                self.out.put(0b11110, 5);
-                self.out.put(dod as u64, 64);
+                out.put(0b11110, 5);
+                out.put(dod as u64, 64);
             }
         }
         self.put_value(v);
@@ -128,9 +130,9 @@ impl Appender {
     /// The four-way value code.
     fn put_value(&mut self, v: u64) {
         if v == STALE_NAN_BITS {
-            self.out.put(0b111, 3);
+            self.chunk.out.put(0b111, 3);
         } else if v == self.base {
-            self.out.put(0, 1);
+            self.chunk.out.put(0, 1);
         } else {
             self.put_changed(v, (0b10, 2), (0b110, 3));
         }
@@ -138,46 +140,13 @@ impl Appender {
 
     /// A value that is not the one before, behind the code for the same window or for another.
     fn put_changed(&mut self, v: u64, same: (u64, u32), other: (u64, u32)) {
-        let xor = v ^ self.base;
-        let leading = xor.leading_zeros().min(31);
-        let trailing = xor.trailing_zeros();
-        if let Some(w) = self.window
-            && leading >= 64 - w.significant - w.trailing
-            && trailing >= w.trailing
-        {
-            self.out.put(same.0, same.1);
-            return self.out.put(xor >> w.trailing, w.significant);
-        }
-        let significant = 64 - leading - trailing;
-        self.window = Some(Window { significant, trailing });
-        let code = other.0 << 11 | u64::from(leading) << 6 | u64::from(significant & 63);
-        self.out.put(code, other.1 + 11);
-        self.out.put(xor >> trailing, significant);
-    }
-
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        usize::from(self.count)
-    }
-
-    /// Whether there is no sample.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The newest sample; meaningless while the chunk is empty.
-    pub fn last(&self) -> Sample {
-        self.last
-    }
-
-    /// The chunk so far, valid after every append.
-    pub fn bytes(&self) -> &[u8] {
-        &self.out.bytes
+        let FloatChunk { out, window, .. } = &mut self.chunk;
+        Window::write(window, out, v ^ self.base, same, other);
     }
 
     /// The finished chunk.
     pub fn into_bytes(self) -> Vec<u8> {
-        self.out.bytes
+        self.chunk.out.bytes
     }
 }
 

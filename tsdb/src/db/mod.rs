@@ -1,8 +1,9 @@
 //! [`Db`]: a data directory in use. Head, blocks and log together.
 //!
 //! # Layout
-//! As Prometheus: ULID-named blocks, `wal/`, `chunks_head/`, `lock`; `wbl/` is read when Prometheus wrote
-//! it (see `open.rs`).
+//! As Prometheus: ULID-named blocks, the log in `wal/`, out-of-order samples once more in `wbl/`, finished chunks
+//! of the head in `chunks_head/`, `chunk_snapshot.*` if the option is set, and `lock`. All are written and read;
+//! in which order they are read says `open.rs`.
 //!
 //! # Concurrency
 //! Any number of appenders and readers; commits take turns at the log. One [`Db::maintain`] at a

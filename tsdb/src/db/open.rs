@@ -1,6 +1,7 @@
 //! Opening a data directory.
 //!
-//! For a read-only open see `read_only.rs`. Order: lock → remove half-made directories → blocks → head chunks → checkpoint → log → write-behind log.
+//! For a read-only open see `read_only.rs`. Order: lock → remove half-made directories → blocks → head chunks →
+//! snapshot of the head, if there is one to start from → checkpoint → log → write-behind log.
 //!
 //! `chunks_head/` comes before the log: samples that it holds are not replayed, and series references in it
 //! are never given out again. Where it is damaged, nothing is lost: every in-order sample in it is in the

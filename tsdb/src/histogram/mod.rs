@@ -120,68 +120,61 @@ pub struct FloatHistogram {
     pub custom_values: Vec<f64>,
 }
 
+/// What both flavours have.
+macro_rules! of_both {
+    ($($flavour:ty),*) => {$(
+        impl $flavour {
+            /// A stale marker: nothing but the marker as sum.
+            pub fn stale() -> Self {
+                Self { sum: crate::sample::stale_nan(), ..Self::default() }
+            }
+
+            /// Whether this is a stale marker.
+            pub fn is_stale(&self) -> bool {
+                is_stale(self.sum)
+            }
+
+            /// Whether bounds are listed rather than given by the schema.
+            pub fn has_custom_bounds(&self) -> bool {
+                self.schema == CUSTOM_SCHEMA
+            }
+
+            /// Whether both are the same but for their counts.
+            #[expect(clippy::float_cmp, reason = "thresholds are the same or they are not")]
+            fn same_but_counts(&self, other: &Self) -> bool {
+                self.schema == other.schema
+                    && same(self.sum, other.sum)
+                    && (!self.has_custom_bounds() || same_bounds(&self.custom_values, &other.custom_values))
+                    && self.zero_threshold == other.zero_threshold
+                    && same_layout(&self.negative_spans, &other.negative_spans)
+                    && same_layout(&self.positive_spans, &other.positive_spans)
+            }
+        }
+    )*};
+}
+
+of_both!(Histogram, FloatHistogram);
+
 impl FloatHistogram {
-    /// A stale marker: nothing but the marker as sum.
-    pub fn stale() -> Self {
-        Self { sum: crate::sample::stale_nan(), ..Self::default() }
-    }
-
-    /// Whether this is a stale marker.
-    pub fn is_stale(&self) -> bool {
-        is_stale(self.sum)
-    }
-
-    /// Whether bounds are listed rather than given by the schema.
-    pub fn has_custom_bounds(&self) -> bool {
-        self.schema == CUSTOM_SCHEMA
-    }
-
     /// Whether both are the same to the bit, counter reset hints aside. Spans may be cut differently
     /// as long as they lay out the same buckets.
-    #[expect(clippy::float_cmp, reason = "thresholds are the same or they are not")]
     pub fn equals(&self, other: &Self) -> bool {
         let bits = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(*a, *b));
-        self.schema == other.schema
+        self.same_but_counts(other)
             && same(self.count, other.count)
-            && same(self.sum, other.sum)
-            && (!self.has_custom_bounds() || same_bounds(&self.custom_values, &other.custom_values))
-            && self.zero_threshold == other.zero_threshold
             && same(self.zero_count, other.zero_count)
-            && same_layout(&self.negative_spans, &other.negative_spans)
             && bits(&self.negative_buckets, &other.negative_buckets)
-            && same_layout(&self.positive_spans, &other.positive_spans)
             && bits(&self.positive_buckets, &other.positive_buckets)
     }
 }
 
 impl Histogram {
-    /// A stale marker: nothing but the marker as sum.
-    pub fn stale() -> Self {
-        Self { sum: crate::sample::stale_nan(), ..Self::default() }
-    }
-
-    /// Whether this is a stale marker.
-    pub fn is_stale(&self) -> bool {
-        is_stale(self.sum)
-    }
-
-    /// Whether bounds are listed rather than given by the schema.
-    pub fn has_custom_bounds(&self) -> bool {
-        self.schema == CUSTOM_SCHEMA
-    }
-
     /// See [`FloatHistogram::equals`].
-    #[expect(clippy::float_cmp, reason = "thresholds are the same or they are not")]
     pub fn equals(&self, other: &Self) -> bool {
-        self.schema == other.schema
+        self.same_but_counts(other)
             && self.count == other.count
-            && same(self.sum, other.sum)
-            && (!self.has_custom_bounds() || same_bounds(&self.custom_values, &other.custom_values))
-            && self.zero_threshold == other.zero_threshold
             && self.zero_count == other.zero_count
-            && same_layout(&self.negative_spans, &other.negative_spans)
             && self.negative_buckets == other.negative_buckets
-            && same_layout(&self.positive_spans, &other.positive_spans)
             && self.positive_buckets == other.positive_buckets
     }
 
