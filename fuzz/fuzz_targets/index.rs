@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(reader) = Reader::open(&path) else { return };
     let mut entry = SeriesEntry::default();
     for name in reader.label_names() {
-        for list in reader.with_values(name, "", &mut |_| true).unwrap_or_default() {
+        for list in reader.with_values(name, &[], &mut |_| true).unwrap_or_default() {
             for reference in list.into_vec() {
                 if reader.series(reference, i64::MIN, i64::MAX, &mut entry).is_ok() {
                     assert!(Labels::from_bytes(entry.label_bytes()).is_some());

@@ -252,68 +252,118 @@ pub trait PostingsSource {
     /// When the index cannot be read.
     fn with_value(&self, name: &str, value: &str) -> Result<Postings<'_>>;
 
-    /// One list for each value of label `name` that starts with `prefix` and that `accept` takes.
-    /// The lists are disjoint.
+    /// One list for each value of label `name` that `accept` takes. It takes none that starts with none of
+    /// `prefixes` (which are sorted, and none a prefix of another), unless that is empty. The lists are
+    /// disjoint.
     ///
     /// # Errors
     /// When the index cannot be read.
     fn with_values(
         &self,
         name: &str,
-        prefix: &str,
+        prefixes: &[String],
         accept: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Vec<Postings<'_>>>;
+
+    /// About how many values label `name` has.
+    fn value_count(&self, name: &str) -> usize;
+
+    /// Whether `accept` takes the value of label `name` of a series; the empty one if it lacks the label, or if
+    /// there is no such series.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn has_value(&self, series: u64, name: &str, accept: &mut dyn FnMut(&str) -> bool) -> Result<bool>;
 }
+
+/// How many values of a label can be tested in the time in which the label of one series is found.
+const VALUES_PER_SERIES: usize = 8;
+/// How many values of a label can be tested in the time in which one is looked up.
+const VALUES_PER_LOOKUP: usize = 16;
 
 /// Series for which all matchers hold, ascending.
 ///
 /// A matcher that does not match the empty string gives a list to intersect with; one that does
-/// gives the series to remove: those that have the label with a value that does not match.
+/// gives the series to remove: those that have the label with a value that does not match. Matchers that have to
+/// try many values come last, and look at the labels of what is left instead where that is less.
 ///
 /// # Errors
 /// When the index cannot be read.
 pub fn for_matchers(source: &impl PostingsSource, matchers: &[Matcher]) -> Result<Vec<u64>> {
-    let (mut inside, mut outside) = (Vec::new(), Vec::new());
-    for m in matchers {
-        if m.matches_everything() {
-            continue;
-        }
-        if m.matches_empty() {
-            outside.push(m);
-            continue;
-        }
+    let (looked_up, mut tried): (Vec<_>, Vec<_>) =
+        matchers.iter().filter(|m| !m.matches_everything()).partition(|m| is_looked_up(source, m));
+    let (outside, mut inside): (Vec<_>, Vec<_>) = looked_up.into_iter().partition(|m| m.matches_empty());
+    tried.sort_by_key(|m| (m.matches_empty(), m.prefixes().is_empty()));
+    // Without any list to begin with, one has to be made.
+    let mut tried = tried.into_iter().peekable();
+    inside.extend(tried.next_if(|m| inside.is_empty() && !m.matches_empty()));
+    let mut lists = Vec::with_capacity(inside.len());
+    for m in inside {
         let list = matching(source, m)?;
         if list.is_empty() {
             return Ok(Vec::new());
         }
-        inside.push(list);
+        lists.push(list);
     }
-    if inside.is_empty() {
-        inside.push(source.all()?);
+    if lists.is_empty() {
+        lists.push(source.all()?);
     }
-    let mut found = intersect(inside);
-    for m in outside {
+    let mut found = intersect(lists);
+    for m in outside.into_iter().chain(tried) {
         if found.is_empty() {
             break;
         }
-        for list in not_matching(source, m)? {
-            keep(&mut found, &list, false);
-        }
+        narrow(source, m, &mut found)?;
     }
     Ok(found)
+}
+
+/// Whether the lists of a matcher are found without trying values.
+fn is_looked_up(source: &impl PostingsSource, m: &Matcher) -> bool {
+    match (m.op(), m.set_matches()) {
+        (MatchOp::Eq, _) => !m.value().is_empty(),
+        (MatchOp::Ne, _) => !m.value().is_empty(),
+        (MatchOp::Re, Some(set)) => !m.matches_empty() && is_few(source, m, set),
+        (MatchOp::Nre, Some(set)) => m.matches_empty() && is_few(source, m, set),
+        (MatchOp::Re | MatchOp::Nre, None) => false,
+    }
+}
+
+/// Whether to look up the values of a set takes less than to try all.
+fn is_few(source: &impl PostingsSource, m: &Matcher, set: &[String]) -> bool {
+    set.len() <= 1 || set.len() * VALUES_PER_LOOKUP <= source.value_count(m.name())
+}
+
+/// Keeps of `found` the series that match.
+fn narrow(source: &impl PostingsSource, m: &Matcher, found: &mut Vec<u64>) -> Result<()> {
+    if !is_looked_up(source, m) && found.len() * VALUES_PER_SERIES <= source.value_count(m.name()) {
+        let mut result = Ok(());
+        found.retain(|series| match source.has_value(*series, m.name(), &mut |v| m.matches(v)) {
+            Ok(keep) => keep,
+            Err(error) => {
+                result = Err(error);
+                false
+            }
+        });
+        return result;
+    }
+    if !m.matches_empty() {
+        keep(found, &matching(source, m)?, true);
+        return Ok(());
+    }
+    for list in not_matching(source, m)? {
+        keep(found, &list, false);
+    }
+    Ok(())
 }
 
 /// Series that have the label, with a value that matches. `m` does not match the empty string.
 fn matching<'s>(source: &'s impl PostingsSource, m: &Matcher) -> Result<Postings<'s>> {
     let mut lists = match (m.op(), m.set_matches()) {
         (MatchOp::Eq, _) => return source.with_value(m.name(), m.value()),
-        (MatchOp::Re, Some(values)) => values
-            .iter()
-            .filter(|v| !v.is_empty())
-            .map(|v| source.with_value(m.name(), v))
-            .collect::<Result<Vec<_>>>()?,
-        (MatchOp::Re, None) => source.with_values(m.name(), m.prefix(), &mut |v| m.matches(v))?,
-        (MatchOp::Ne | MatchOp::Nre, _) => source.with_values(m.name(), "", &mut |v| m.matches(v))?,
+        (MatchOp::Re, Some(set)) if is_few(source, m, set) => with_each(source, m.name(), set)?,
+        (MatchOp::Re, _) => source.with_values(m.name(), m.prefixes(), &mut |v| m.matches(v))?,
+        (MatchOp::Ne | MatchOp::Nre, _) => source.with_values(m.name(), &[], &mut |v| m.matches(v))?,
     };
     Ok(match lists.len() {
         0 | 1 => lists.pop().unwrap_or_default(),
@@ -325,13 +375,20 @@ fn matching<'s>(source: &'s impl PostingsSource, m: &Matcher) -> Result<Postings
 fn not_matching<'s>(source: &'s impl PostingsSource, m: &Matcher) -> Result<Vec<Postings<'s>>> {
     let lists = match (m.op(), m.set_matches()) {
         (MatchOp::Ne, _) => return Ok(vec![source.with_value(m.name(), m.value())?]),
-        (MatchOp::Nre, Some(values)) => {
-            return values.iter().filter(|v| !v.is_empty()).map(|v| source.with_value(m.name(), v)).collect();
-        }
-        (MatchOp::Nre, None) => source.with_values(m.name(), m.prefix(), &mut |v| !m.matches(v))?,
-        (MatchOp::Eq | MatchOp::Re, _) => source.with_values(m.name(), "", &mut |v| !m.matches(v))?,
+        (MatchOp::Nre, Some(set)) if is_few(source, m, set) => with_each(source, m.name(), set)?,
+        (MatchOp::Nre, _) => source.with_values(m.name(), m.prefixes(), &mut |v| !m.matches(v))?,
+        (MatchOp::Eq | MatchOp::Re, _) => source.with_values(m.name(), &[], &mut |v| !m.matches(v))?,
     };
     Ok(if lists.len() > 4 { vec![Postings::Owned(union(&lists))] } else { lists })
+}
+
+/// The lists of some values of a label.
+fn with_each<'s>(
+    source: &'s impl PostingsSource,
+    name: &str,
+    values: &[String],
+) -> Result<Vec<Postings<'s>>> {
+    values.iter().filter(|v| !v.is_empty()).map(|v| source.with_value(name, v)).collect()
 }
 
 #[cfg(test)]

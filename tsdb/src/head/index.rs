@@ -5,16 +5,20 @@
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
 use super::postings::{Postings, SharedPostings};
+use super::ref_table::{PAGE, RefTable};
 use super::series::MemSeries;
+use super::values::Values;
+use crate::error::Result;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
+use crate::postings::{self, Postings as List, PostingsSource};
 use crate::sample::SeriesRef;
 
 /// Largest reference that is stepped over; counting to it one by one takes longer than there is time.
@@ -22,35 +26,9 @@ const LAST_RESERVED: u64 = 1 << 62;
 
 const STRIPES: usize = 64;
 
-type RefMap = HashSet<ByRef, BuildHasherDefault<RefHasher>>;
-
-/// A series that is found by its reference.
-#[derive(Debug)]
-struct ByRef(Arc<MemSeries>);
-
 /// A series that is found by its labels.
 #[derive(Debug)]
 struct ByLabels(Arc<MemSeries>);
-
-impl Borrow<u64> for ByRef {
-    fn borrow(&self) -> &u64 {
-        &self.0.series.0
-    }
-}
-
-impl Hash for ByRef {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.series.0.hash(state);
-    }
-}
-
-impl PartialEq for ByRef {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.series == other.0.series
-    }
-}
-
-impl Eq for ByRef {}
 
 impl Borrow<Labels> for ByLabels {
     fn borrow(&self) -> &Labels {
@@ -72,26 +50,10 @@ impl PartialEq for ByLabels {
 
 impl Eq for ByLabels {}
 
-/// References count up from 1, so a multiplication spreads them well.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct RefHasher(u64);
-
-impl Hasher for RefHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only u64 references are hashed");
-    }
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-}
-
 /// All series of a head.
 #[derive(Debug)]
 pub(crate) struct Index {
-    by_ref: Vec<RwLock<RefMap>>,
+    by_ref: Vec<RwLock<RefTable>>,
     by_labels: Vec<RwLock<HashSet<ByLabels>>>,
     postings: SharedPostings,
     last_ref: AtomicU64,
@@ -109,12 +71,12 @@ impl Default for Index {
 }
 
 impl Index {
-    fn ref_stripe(&self, series: u64) -> &RwLock<RefMap> {
-        &self.by_ref[series as usize % STRIPES]
+    fn ref_stripe(&self, series: u64) -> &RwLock<RefTable> {
+        &self.by_ref[(series / PAGE) as usize % STRIPES]
     }
 
     pub(crate) fn get(&self, series: SeriesRef) -> Option<Arc<MemSeries>> {
-        self.ref_stripe(series.0).read().get(&series.0).map(|found| Arc::clone(&found.0))
+        self.ref_stripe(series.0).read().get(series.0).map(Arc::clone)
     }
 
     /// The series with these labels.
@@ -143,7 +105,7 @@ impl Index {
         self.reserve_ref(series);
         let made = Arc::new(MemSeries::new(series, labels.clone(), wanted.is_some()));
         postings.insert(series.0, labels);
-        self.ref_stripe(series.0).write().insert(ByRef(Arc::clone(&made)));
+        self.ref_stripe(series.0).write().insert(Arc::clone(&made));
         stripe.insert(ByLabels(Arc::clone(&made)));
         (made, true)
     }
@@ -170,7 +132,7 @@ impl Index {
             // two (the maps themselves) stays two. An appender that staged a sample counts.
             if Arc::strong_count(series) == 2 && dead(series) {
                 by_labels.remove(labels);
-                by_ref.remove(&series_ref.0);
+                by_ref.remove(series_ref.0);
                 removed.push((series_ref.0, labels));
             }
         }
@@ -183,7 +145,7 @@ impl Index {
     /// Calls `visit` on every series, in no order, without holding a lock.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<MemSeries>)) {
         for stripe in &self.by_ref {
-            let series = stripe.read().iter().map(|s| Arc::clone(&s.0)).collect::<Vec<_>>();
+            let series = stripe.read().iter().map(Arc::clone).collect::<Vec<_>>();
             series.iter().for_each(&mut visit);
         }
     }
@@ -191,9 +153,10 @@ impl Index {
     /// Bytes of the tables from references and labels to series.
     pub(crate) fn table_bytes(&self) -> u64 {
         // A table is at most seven eighths full; a slot is a pointer and a byte.
-        let table = |capacity: usize| (capacity / 7 * 8 * (size_of::<usize>() + 1)) as u64;
-        let by_ref = self.by_ref.iter().map(|stripe| table(stripe.read().capacity()));
-        by_ref.chain(self.by_labels.iter().map(|stripe| table(stripe.read().capacity()))).sum()
+        let table = |capacity: usize| capacity / 7 * 8 * (size_of::<usize>() + 1);
+        let by_ref = self.by_ref.iter().map(|stripe| stripe.read().bytes());
+        let by_labels = self.by_labels.iter().map(|stripe| table(stripe.read().capacity()));
+        by_ref.chain(by_labels).sum::<usize>() as u64
     }
 
     /// Number of series.
@@ -206,15 +169,59 @@ impl Index {
         let (refs, last_ref) = {
             let postings = self.postings.read();
             // References are given out under this lock.
-            (postings.matching(matchers), self.last_ref.load(Ordering::SeqCst))
+            (self.matching(&postings, matchers), self.last_ref.load(Ordering::SeqCst))
         };
         let series = refs.into_iter().filter_map(|series| self.get(SeriesRef(series))).collect();
         Resolved { index: self, matchers, series, last_ref }
     }
 
+    /// How many series match, going by postings.
+    pub(crate) fn count_matching(&self, matchers: &[Matcher]) -> usize {
+        self.matching(&self.postings.read(), matchers).len()
+    }
+
+    fn matching(&self, postings: &Postings, matchers: &[Matcher]) -> Vec<u64> {
+        // What is in memory is never unreadable.
+        postings::for_matchers(&Source { index: self, postings }, matchers).unwrap_or_default()
+    }
+
     /// Reads the postings.
     pub(crate) fn with_postings<T>(&self, read: impl FnOnce(&Postings) -> T) -> T {
         read(&self.postings.read())
+    }
+}
+
+/// Postings, and labels of the series in them.
+struct Source<'a> {
+    index: &'a Index,
+    postings: &'a Postings,
+}
+
+impl PostingsSource for Source<'_> {
+    fn all(&self) -> Result<List<'_>> {
+        Ok(self.postings.all.as_postings())
+    }
+
+    fn with_value(&self, name: &str, value: &str) -> Result<List<'_>> {
+        Ok(self.postings.with_value(name, value))
+    }
+
+    fn with_values(
+        &self,
+        name: &str,
+        _: &[String],
+        accept: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<Vec<List<'_>>> {
+        Ok(self.postings.with_values(name, accept))
+    }
+
+    fn value_count(&self, name: &str) -> usize {
+        self.postings.by_name.get(name).map_or(0, Values::len)
+    }
+
+    fn has_value(&self, series: u64, name: &str, accept: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
+        let series = self.index.get(SeriesRef(series));
+        Ok(accept(series.as_ref().and_then(|s| s.labels.get(name)).unwrap_or_default()))
     }
 }
 

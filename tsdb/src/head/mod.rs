@@ -30,11 +30,13 @@ mod ooo_compact;
 mod open_chunk;
 mod postings;
 mod read;
+mod ref_table;
 mod replay;
 mod sample;
 mod series;
 pub(crate) mod snapshot;
 mod tombstones;
+mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

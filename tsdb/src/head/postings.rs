@@ -13,10 +13,9 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::RwLock;
 
-use crate::error::Result;
+use super::values::Values;
 use crate::labels::Labels;
-use crate::matcher::Matcher;
-use crate::postings::{self, Postings as List, PostingsSource};
+use crate::postings::Postings as List;
 
 /// References that are looked at while the lock is held.
 const SLICE: usize = 32 * 1024;
@@ -48,7 +47,16 @@ impl RefList {
         }
     }
 
-    fn insert(&mut self, series: u64) {
+    /// Bytes besides itself.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::One(_) => 0,
+            Self::Small(refs) => refs.capacity() * size_of::<u32>(),
+            Self::Large(refs) => refs.capacity() * size_of::<u64>(),
+        }
+    }
+
+    pub(super) fn insert(&mut self, series: u64) {
         match self {
             Self::One(one) if *one == series => {}
             Self::One(one) => {
@@ -109,30 +117,30 @@ fn insert_sorted<R: Ord + Copy>(list: &mut Vec<R>, series: R) {
 #[derive(Debug, Default)]
 pub(crate) struct Postings {
     pub(crate) all: RefList,
-    pub(crate) by_name: HashMap<Box<str>, HashMap<Box<str>, RefList>>,
+    pub(crate) by_name: HashMap<Box<str>, Values>,
 }
 
 impl Postings {
     pub(crate) fn insert(&mut self, series: u64, labels: &Labels) {
         self.all.insert(series);
         for (name, value) in labels.iter() {
-            if !self.by_name.contains_key(name) {
-                self.by_name.insert(name.into(), HashMap::new());
-            }
-            let Some(values) = self.by_name.get_mut(name) else { continue };
-            match values.get_mut(value) {
-                Some(list) => list.insert(series),
-                None => {
-                    values.insert(value.into(), RefList::One(series));
-                }
+            match self.by_name.get_mut(name) {
+                Some(values) => values.insert(value, series),
+                None => self.by_name.entry(name.into()).or_default().insert(value, series),
             }
         }
     }
 
-    /// References of series that match all of `matchers`, ascending.
-    pub(crate) fn matching(&self, matchers: &[Matcher]) -> Vec<u64> {
-        // A list in memory is never unreadable.
-        postings::for_matchers(self, matchers).unwrap_or_default()
+    /// References of series with this label, whose value is not empty.
+    pub(crate) fn with_value(&self, name: &str, value: &str) -> List<'_> {
+        let list = self.by_name.get(name).and_then(|values| values.get(value));
+        list.map(RefList::as_postings).unwrap_or_default()
+    }
+
+    /// One list for each value of label `name` that `accept` takes.
+    pub(crate) fn with_values(&self, name: &str, accept: &mut dyn FnMut(&str) -> bool) -> Vec<List<'_>> {
+        let values = self.by_name.get(name).into_iter().flat_map(Values::iter);
+        values.filter(|(value, _)| accept(value)).map(|(_, list)| list.as_postings()).collect()
     }
 
     /// All references above `after`.
@@ -142,25 +150,7 @@ impl Postings {
 
     /// Bytes that the tables and lists take.
     pub(crate) fn bytes(&self) -> u64 {
-        let list = |list: &RefList| match list {
-            RefList::One(_) => 0,
-            RefList::Small(refs) => refs.capacity() * 4,
-            RefList::Large(refs) => refs.capacity() * 8,
-        };
-        let slot = size_of::<(Box<str>, RefList)>() + 1;
-        let tables = self.by_name.values().map(|values| {
-            let entries = values.iter().map(|(value, refs)| value.len() + list(refs)).sum::<usize>();
-            // A table is at most seven eighths full.
-            values.capacity() / 7 * 8 * slot + entries
-        });
-        (list(&self.all) + tables.sum::<usize>()) as u64
-    }
-
-    fn list_mut(&mut self, pair: Option<(&str, &str)>) -> Option<&mut RefList> {
-        match pair {
-            None => Some(&mut self.all),
-            Some((name, value)) => self.by_name.get_mut(name)?.get_mut(value),
-        }
+        (self.all.bytes() + self.by_name.values().map(Values::bytes).sum::<usize>()) as u64
     }
 
     fn list(&self, pair: Option<(&str, &str)>) -> Option<&RefList> {
@@ -172,44 +162,15 @@ impl Postings {
 
     fn put(&mut self, pair: Option<(&str, &str)>, list: RefList) {
         match pair {
-            Some((name, value)) if list.len() == 0 => {
-                if let Some(values) = self.by_name.get_mut(name) {
-                    values.remove(value);
-                    if values.is_empty() {
-                        self.by_name.remove(name);
-                    } else if values.capacity() > 4 * values.len() {
-                        values.shrink_to_fit();
-                    }
-                }
-            }
-            _ => {
-                if let Some(place) = self.list_mut(pair) {
-                    *place = list;
+            None => self.all = list,
+            Some((name, value)) => {
+                let Some(values) = self.by_name.get_mut(name) else { return };
+                values.replace(value, list);
+                if values.is_empty() {
+                    self.by_name.remove(name);
                 }
             }
         }
-    }
-}
-
-impl PostingsSource for Postings {
-    fn all(&self) -> Result<List<'_>> {
-        Ok(self.all.as_postings())
-    }
-
-    fn with_value(&self, name: &str, value: &str) -> Result<List<'_>> {
-        let list = self.by_name.get(name).and_then(|values| values.get(value));
-        Ok(list.map(RefList::as_postings).unwrap_or_default())
-    }
-
-    fn with_values(
-        &self,
-        name: &str,
-        prefix: &str,
-        accept: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<Vec<List<'_>>> {
-        let Some(values) = self.by_name.get(name) else { return Ok(Vec::new()) };
-        let accepted = values.iter().filter(|(value, _)| value.starts_with(prefix) && accept(value));
-        Ok(accepted.map(|(_, list)| list.as_postings()).collect())
     }
 }
 

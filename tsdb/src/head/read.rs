@@ -17,6 +17,7 @@ use super::open_chunk::ChunkRules;
 use super::sample::{self, AnySample};
 use super::series::{ClosedChunk, MemSeries};
 use super::tombstones::{Intervals, is_deleted};
+use super::values::Values;
 use crate::chunkenc::{self, Decoded, Encoding};
 use crate::chunks;
 use crate::error::{Error, Result};
@@ -374,7 +375,8 @@ impl Queryable for Head {
     ) -> Result<Vec<String>> {
         if matchers.is_empty() && self.covers(mint, maxt) {
             let mut values = self.index.with_postings(|p| {
-                p.by_name.get(name).map_or_else(Vec::new, |v| v.keys().map(|v| v.to_string()).collect())
+                let values = p.by_name.get(name).into_iter().flat_map(Values::iter);
+                values.map(|(value, _)| value.to_owned()).collect::<Vec<_>>()
             });
             values.sort_unstable();
             return Ok(values);
@@ -426,7 +428,7 @@ impl Queryable for Head {
         if !self.overlaps(mint, maxt) {
             return Ok(0);
         }
-        Ok(self.index.with_postings(|postings| postings.matching(matchers).len()) as u64)
+        Ok(self.index.count_matching(matchers) as u64)
     }
 
     /// Out-of-order samples may lie before the in-order window; they count.

@@ -197,9 +197,11 @@ impl Reader {
         sample = sample.saturating_sub(1);
         let Some(offset) = values.offsets.get(sample) else { return Ok(()) };
         let mut cursor = Cursor::at(table, *offset as usize);
+        let mut is_there = from.is_empty();
         for _ in sample as u32 * SAMPLE..values.count {
             let entry = TableEntry::read(&mut cursor).map_err(damaged)?;
-            if entry.value < from.as_bytes() {
+            is_there = is_there || entry.value >= from.as_bytes();
+            if !is_there {
                 continue;
             }
             // SAFETY: `read_names` read the same entries of the same immutable bytes at open and
@@ -344,20 +346,40 @@ impl PostingsSource for Reader {
     fn with_values(
         &self,
         name: &str,
-        prefix: &str,
+        prefixes: &[String],
         accept: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Vec<Postings<'_>>> {
         let mut out = Vec::new();
-        self.for_each_value(name, prefix, |value, offset| {
-            if !value.starts_with(prefix) {
-                return Ok(ControlFlow::Break(()));
-            }
+        let mut take = |value: &str, offset: u64| {
             if accept(value) {
                 out.push(self.postings_at(offset)?);
             }
             Ok(ControlFlow::Continue(()))
-        })?;
+        };
+        if prefixes.is_empty() {
+            self.for_each_value(name, "", &mut take)?;
+        }
+        for prefix in prefixes {
+            self.for_each_value(name, prefix, |value, offset| match value.starts_with(prefix.as_str()) {
+                true => take(value, offset),
+                false => Ok(ControlFlow::Break(())),
+            })?;
+        }
         Ok(out)
+    }
+
+    fn value_count(&self, name: &str) -> usize {
+        Reader::value_count(self, name)
+    }
+
+    fn has_value(&self, series: u64, name: &str, accept: &mut dyn FnMut(&str) -> bool) -> Result<bool> {
+        let mut symbol = None;
+        self.for_each_label(series, |label, value| {
+            if symbol.is_none() && self.symbol(label).is_ok_and(|label| label == name) {
+                symbol = Some(value);
+            }
+        })?;
+        Ok(accept(symbol.map_or(Ok(""), |value| self.symbol(value))?))
     }
 }
 

@@ -45,7 +45,7 @@ fn check_any_bytes(bytes: &[u8]) {
     let Ok(reader) = Reader::open(&path) else { return };
     let mut entry = SeriesEntry::default();
     for name in reader.label_names() {
-        for list in reader.with_values(name, "", &mut |_| true).unwrap_or_default() {
+        for list in reader.with_values(name, &[], &mut |_| true).unwrap_or_default() {
             for r in list.into_vec() {
                 if reader.series(r, i64::MIN, i64::MAX, &mut entry).is_ok() {
                     assert!(Labels::from_bytes(entry.label_bytes()).is_some());
@@ -78,16 +78,24 @@ fn chunks_outside_the_range_are_left_out() {
 }
 
 #[test]
-fn a_prefix_reads_only_values_with_it() {
+fn prefixes_read_only_values_with_them() {
     let dir = tempfile::tempdir().unwrap();
     let reader = Reader::open(&write(dir.path(), &example())).unwrap();
     let mut seen = Vec::new();
-    let lists = reader.with_values("i", "04", &mut |v| {
+    let lists = reader.with_values("i", &["04".to_owned(), "097".to_owned(), "zz".to_owned()], &mut |v| {
         seen.push(v.to_owned());
         true
     });
-    assert_eq!(lists.unwrap().len(), 10);
-    assert_eq!((seen[0].as_str(), seen.len()), ("040", 10));
+    assert_eq!(lists.unwrap().len(), 11);
+    assert_eq!((seen[0].as_str(), seen[9].as_str(), seen[10].as_str()), ("040", "049", "097"));
+    for (name, expected) in [("i", "040"), ("nothing", "")] {
+        assert!(
+            reader
+                .has_value(reader.with_value("i", "040").unwrap().get(0).unwrap(), name, &mut |v| v
+                    == expected)
+                .unwrap()
+        );
+    }
     for (value, n) in [("000", 1), ("099", 1), ("0", 0), ("0990", 0), ("zz", 0)] {
         assert_eq!(reader.with_value("i", value).unwrap().len(), n, "{value}");
     }

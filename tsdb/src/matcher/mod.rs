@@ -2,6 +2,7 @@
 //!
 //! Regular expressions are those of RE2, anchored at both ends, with `.` matching newlines too.
 
+mod glob;
 mod pattern;
 mod re2;
 #[cfg(test)]
@@ -108,9 +109,10 @@ impl Matcher {
         self.pattern.as_ref()?.set()
     }
 
-    /// What every value that the expression of a `=~` or `!~` matches starts with; may be empty.
-    pub fn prefix(&self) -> &str {
-        self.pattern.as_ref().map_or("", |p| p.prefix())
+    /// Values that the expression of a `=~` or `!~` matches start with one of these, sorted and none a prefix of
+    /// another. Empty if nothing is known, and where [`Matcher::set_matches`] knows all.
+    pub fn prefixes(&self) -> &[String] {
+        self.pattern.as_ref().map_or(&[], |p| p.prefixes())
     }
 
     /// Whether a series without the label passes.

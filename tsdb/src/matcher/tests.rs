@@ -107,15 +107,34 @@ fn expressions_that_are_sets_say_so() {
     for pattern in ["a.*", ".", "[^a]", "a+", "a{2,}", r"\bfoo", "[0-9]{3}"] {
         assert_eq!(re(pattern).set_matches(), None, "{pattern}");
     }
+    let many = (10_000..15_000).map(|i| format!("host-{i}:9100")).collect::<Vec<_>>();
+    assert_eq!(re(&many.join("|")).set_matches(), Some(&many[..]));
+    // Each of five letters three times is too much.
+    assert_eq!(re("[abc]{5}").set_matches().map(<[_]>::len), None);
+    assert_eq!(re("[ab][cd][ef]").set_matches().map(<[_]>::len), Some(8));
+    assert_eq!(re("[a-q][a-q]").set_matches(), None);
 }
 
 #[test]
 fn prefixes_and_catch_alls_are_known() {
-    for (pattern, prefix) in
-        [("foo.*", "foo"), ("foo[0-9]+", "foo"), ("(?i)foo.*", ""), (".*foo", ""), ("^ab.+c", "ab")]
-    {
-        assert_eq!(re(pattern).prefix(), prefix, "{pattern}");
+    for (pattern, prefixes) in [
+        ("foo.*", &["foo"][..]),
+        ("foo[0-9a-z]+", &["foo"]),
+        ("foo[ab]?x+", &["fooax", "foobx", "foox"]),
+        ("b.*|foo[0-9a-z]+|a.+", &["a", "b", "foo"]),
+        ("(foo|foobar|bar)-.*", &["bar-", "foo-", "foobar-"]),
+        ("(foo|foobar|bar)[^-]+", &["bar", "foo"]),
+        ("(?i)é.*", &["É", "é"]),
+        ("foo.*|.*", &[]),
+        (".*foo", &[]),
+        ("^ab.+c", &["ab"]),
+        ("a|b", &[]),
+    ] {
+        assert_eq!(re(pattern).prefixes(), prefixes, "{pattern}");
     }
+    let any_case = re("(?i)foo.*");
+    assert!(any_case.prefixes().iter().all(|p| p.eq_ignore_ascii_case("foo")), "{any_case:?}");
+    assert_eq!(any_case.prefixes().len(), 8);
     assert!(re(".*").matches_everything());
     assert!(re("(.*)").matches_everything());
     assert!(!re(".+").matches_everything());
@@ -137,9 +156,10 @@ proptest! {
             let plain = Regex::new(&format!("^(?s:{pattern})$")).unwrap();
             for value in values {
                 prop_assert_eq!(m.matches(&value), plain.is_match(&value), "{} {:?}", pattern, value);
-                if m.matches(&value) {
-                    prop_assert!(value.starts_with(m.prefix()));
+                if m.matches(&value) && !m.prefixes().is_empty() {
+                    prop_assert!(m.prefixes().iter().any(|p| value.starts_with(p)));
                 }
+                prop_assert!(m.prefixes().windows(2).all(|w| !w[1].starts_with(&w[0])));
             }
         }
     }
