@@ -4,7 +4,7 @@
 //! cargo run --release -p promontory-tsdb --example merge_blocks -- DIR [LONGEST_HOURS]
 //! ```
 //!
-//! Nothing is deleted: the new block stands beside its parents. `benches/compaction.py` runs it beside
+//! Nothing is deleted: the new block stands beside its parents. `benches/storage.py` runs it beside
 //! Prometheus.
 #![expect(clippy::print_stdout, reason = "a tool at the desk")]
 

@@ -1,7 +1,7 @@
 //! How fast a log is replayed: `wal_replay write DIR SERIES MINUTES` makes a log of one sample per series and
 //! 15 s in batches of 1,000 series, `wal_replay open DIR` opens it and prints what that took.
 //!
-//! Prometheus can be timed on the same directory: it logs `total_replay_duration`.
+//! `benches/storage.py` runs it beside Prometheus.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a tool at the desk")]
 
 use std::path::Path;
