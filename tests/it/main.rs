@@ -6,6 +6,7 @@
 mod admin;
 mod api;
 mod cli;
+mod clients;
 mod crash;
 mod exemplars;
 mod export;

@@ -13,6 +13,7 @@ mod columns;
 mod metrics;
 mod now;
 mod pg_catalog;
+mod pg_functions;
 mod scan;
 mod schema;
 mod tsdb;
@@ -105,6 +106,7 @@ impl SqlCatalog {
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
         let for_tools = pg_catalog::install(&context, &catalog);
+        pg_functions::install(&context);
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
         context.register_udf(ScalarUDF::from(version::Version::new()));
         functions.scalars.into_iter().for_each(|function| context.register_udf(function));

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use async_trait::async_trait;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use futures::Sink;
 use parking_lot::Mutex;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Access;
 use super::auth::{self, Exchange};
 use super::clients::{Client, Introduction};
+use super::current_setting::CurrentSetting;
 use super::cursor::Cursors;
 use super::settings::Settings;
 use super::statement::Prepared;
@@ -36,7 +38,7 @@ use super::{Shared, sqlstate};
 /// One client.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
-    pub(super) settings: Mutex<Settings>,
+    pub(super) settings: Arc<Mutex<Settings>>,
     /// Prepared statements by name, those of the protocol and those of PREPARE.
     pub(super) prepared: Mutex<HashMap<String, Prepared>>,
     pub(super) cursors: Cursors,
@@ -70,11 +72,18 @@ impl Connection {
     /// A client that just came in; `admitted` says whether there is a place for it.
     pub(super) fn new(shared: Arc<Shared>, shutdown: CancellationToken, admitted: bool) -> Self {
         let catalog = Arc::clone(&shared.catalog);
+        let settings = Arc::new(Mutex::new(Settings::new(shared.options.statement_timeout)));
+        let seen = Arc::clone(&settings);
+        let session = move || {
+            let session = catalog.session();
+            session.register_udf(ScalarUDF::from(CurrentSetting::new(seen)));
+            session
+        };
         Self {
-            settings: Mutex::new(Settings::new(shared.options.statement_timeout)),
+            settings,
             prepared: Mutex::default(),
             cursors: Cursors::default(),
-            session: LazyLock::new(Box::new(move || catalog.session())),
+            session: LazyLock::new(Box::new(session)),
             login: Mutex::new(Login::Strange),
             admitted,
             client: OnceLock::new(),

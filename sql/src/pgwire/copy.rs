@@ -282,7 +282,8 @@ impl Lines {
                 // Flags, and the length of an extension that there is not.
                 self.line.put_i32(0);
                 self.line.put_i32(0);
-                return Some(self.line.split().freeze());
+                // Compat: PostgreSQL sends it together with the first row, and clients count on it.
+                return None;
             }
             Style::Text { header, .. } | Style::Csv { header, .. } => *header,
         };
@@ -313,7 +314,10 @@ impl Lines {
 
     /// What comes after the rows.
     pub(crate) fn last(&mut self) -> Option<Bytes> {
-        self.style.is_binary().then(|| Bytes::from_static(&[0xff, 0xff]))
+        self.style.is_binary().then(|| {
+            self.line.put_i16(-1);
+            self.line.split().freeze()
+        })
     }
 
     fn put_fields<'a>(&mut self, fields: impl ExactSizeIterator<Item = Option<&'a [u8]>>) {

@@ -9,14 +9,14 @@ use arrow_pg::datatypes::into_pg_type;
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
-use pgwire::api::query::{ExtendedQueryHandler, send_partial_query_response};
+use pgwire::api::query::{ExtendedQueryHandler, send_describe_response, send_partial_query_response};
 use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldInfo, Response};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::extendedquery::{Execute, Parse, ParseComplete};
+use pgwire::messages::extendedquery::{Describe, Execute, Parse, ParseComplete, TARGET_TYPE_BYTE_PORTAL};
 use pgwire::messages::response::EmptyQueryResponse;
 
 use super::connection::Connection;
@@ -94,6 +94,25 @@ impl ExtendedQueryHandler for Connection {
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
         Ok(())
+    }
+
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        // In Postgres a cursor is a portal of its name.
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        if message.target_type == TARGET_TYPE_BYTE_PORTAL
+            && let Ok(cursor) = self.cursors.get(name)
+        {
+            let fields = rows::fields(&cursor.columns, &Format::UnifiedText, client.metadata())?;
+            let response = DescribePortalResponse::new(fields.as_ref().clone());
+            return send_describe_response(client, &response).await;
+        }
+        self._on_describe(client, message).await
     }
 
     async fn do_describe_statement<C>(

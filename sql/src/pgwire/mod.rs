@@ -19,8 +19,10 @@ mod auth;
 mod clients;
 mod connection;
 pub(crate) mod copy;
+mod current_setting;
 mod cursor;
 mod depth;
+mod dialect;
 mod explain;
 mod extended;
 mod names;
@@ -35,11 +37,10 @@ mod stop;
 mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::sql::sqlparser::ast::{Statement, visit_relations_mut};
+use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pgwire::error::PgWireResult;
 use pgwire::tokio::process_socket;
@@ -77,10 +78,7 @@ pub(crate) fn parse(parser: &PostgresCompatibilityParser, text: &str) -> PgWireR
     let mut statements = parser
         .parse(whole.as_deref().unwrap_or(text))
         .map_err(|error| sqlstate::error("42601", sqlstate::parser_message(&error.to_string())))?;
-    let _: ControlFlow<()> = visit_relations_mut(&mut statements, |name| {
-        clients::find_activity(name);
-        ControlFlow::Continue(())
-    });
+    dialect::translate(&mut statements);
     Ok(statements)
 }
 

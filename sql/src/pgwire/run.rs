@@ -233,6 +233,12 @@ impl Connection {
                 }))))
             }
             Command::Rollback => Ok(Answer::Done(Response::TransactionEnd(Tag::new("ROLLBACK")))),
+            Command::RollbackTo => {
+                if client.transaction_status() == TransactionStatus::Error {
+                    client.set_transaction_status(TransactionStatus::Transaction);
+                }
+                Ok(done("ROLLBACK"))
+            }
             Command::Close { name } => {
                 self.cursors.close(name.as_deref())?;
                 Ok(done(if name.is_some() { "CLOSE CURSOR" } else { "CLOSE CURSOR ALL" }))

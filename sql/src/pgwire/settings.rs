@@ -35,6 +35,7 @@ const SETTINGS: &[(&str, &str, Change)] = &[
     ("client_encoding", "UTF8", Fixed),
     ("client_min_messages", "notice", Remember),
     ("DateStyle", "ISO, MDY", Effect),
+    ("default_table_access_method", "heap", Remember),
     ("default_transaction_isolation", "read committed", Remember),
     ("default_transaction_read_only", "on", Remember),
     ("extra_float_digits", "1", Effect),

@@ -124,6 +124,8 @@ fn of_execution(message: &str) -> &'static str {
         "22007"
     } else if message == TIMED_OUT {
         "57014"
+    } else if message.starts_with("unrecognized configuration parameter") {
+        "42704"
     } else {
         "22000"
     }

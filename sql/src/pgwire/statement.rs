@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Commit,
     /// ROLLBACK.
     Rollback,
+    /// ROLLBACK TO SAVEPOINT: the transaction goes on, also after an error.
+    RollbackTo,
     /// DEALLOCATE; without a name, all.
     Deallocate { name: Option<String> },
     /// CLOSE; without a name, all.
@@ -241,7 +243,7 @@ fn command(statement: &Statement) -> PgWireResult<Option<Command>> {
         }
         Statement::Commit { .. } => Command::Commit,
         Statement::Rollback { savepoint: None, .. } => Command::Rollback,
-        Statement::Rollback { .. } => Command::Nothing { tag: "ROLLBACK" },
+        Statement::Rollback { .. } => Command::RollbackTo,
         Statement::Savepoint { .. } => Command::Nothing { tag: "SAVEPOINT" },
         Statement::ReleaseSavepoint { .. } => Command::Nothing { tag: "RELEASE" },
         Statement::Deallocate { name, .. } => {

@@ -130,6 +130,17 @@ async fn prepare_keeps_a_statement_that_execute_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn current_setting_is_that_of_the_session() {
+    let server = Server::start(SqlOptions::default()).await;
+    let client = server.connect().await;
+    client.simple_query("SET statement_timeout = '7s'").await.expect("sets");
+    let query = "SELECT current_setting('Statement_Timeout'), current_setting('no.such', true)";
+    let messages = client.simple_query(query).await.expect("asks");
+    assert_eq!(texts(&messages), [[Some("7000"), None]]);
+    assert_eq!(sqlstate(client.simple_query("SELECT current_setting('no_such')").await), "42704");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pg_stat_activity_shows_who_does_what() {
     let server = Server::start(SqlOptions::default()).await;
     let (busy, watcher) = (server.connect().await, server.connect().await);
