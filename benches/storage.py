@@ -117,7 +117,9 @@ class Server(Watched):
 
 def version(binary):
     output = subprocess.run([binary, "--version"], capture_output=True, text=True)
-    return re.search(r"version ([\d.]+)", output.stdout + output.stderr).group(1)
+    found = re.search(r"version ([\d.]+)", output.stdout + output.stderr)
+    # A build from a checkout may have none.
+    return found.group(1) if found else str(binary)
 
 
 def example(args, name, *arguments):
