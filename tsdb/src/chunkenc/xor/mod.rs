@@ -8,10 +8,14 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/chunkenc/xor.go>; bytes written here
 //! equal those that Prometheus writes for the same samples.
 
+mod bulk;
+
+pub use bulk::decode_into;
+
 use std::ops::{Deref, DerefMut};
 
 use super::bits::{BitReader, BitWriter, Window, lopsided};
-use super::{ChunkError, FloatChunk, fill_samples};
+use super::{ChunkError, FloatChunk};
 use crate::encoding::zigzag;
 use crate::sample::{Sample, TimestampMs};
 
@@ -138,30 +142,6 @@ pub fn encode(samples: impl IntoIterator<Item = Sample>) -> Vec<u8> {
         appender.append(s.t, s.v);
     }
     appender.into_bytes()
-}
-
-/// Appends all samples of a chunk to `timestamps` and `values`.
-///
-/// # Errors
-/// If the chunk is damaged; the vectors are then as they were.
-pub fn decode_into(
-    data: &[u8],
-    timestamps: &mut Vec<TimestampMs>,
-    values: &mut Vec<f64>,
-) -> Result<(), ChunkError> {
-    let (mut state, count) = State::open(data)?;
-    fill_samples(timestamps, values, usize::from(count), |ts, vs| {
-        let mut out = ts.iter_mut().zip(vs);
-        for (step, (t, v)) in [State::first, State::second].into_iter().zip(out.by_ref()) {
-            step(&mut state)?;
-            (*t, *v) = (state.t, f64::from_bits(state.v));
-        }
-        for (t, v) in out {
-            state.next()?;
-            (*t, *v) = (state.t, f64::from_bits(state.v));
-        }
-        state.bits.check()
-    })
 }
 
 /// Samples of a chunk, one by one. Ends after an error.
