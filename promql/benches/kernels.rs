@@ -47,6 +47,18 @@ fn ranges(c: &mut Criterion) {
             });
         });
     }
+    let regular = (0..960).map(|i| i * 15_000 + 400).collect::<Vec<i64>>();
+    let counter = (0..960).map(|i| f64::from(1000 + i * 40)).collect::<Vec<f64>>();
+    let samples_of_counter = Samples::new(&regular, &counter);
+    group.bench_function("rate of a counter", |b| {
+        b.iter(|| {
+            let mut live = Default::default();
+            let samples = black_box(samples_of_counter).without_stale_rising(&mut live);
+            evaluate(RangeFunction::Rate, &windows, samples, &[], &mut scratch, &mut row)
+                .expect("no arguments");
+            black_box(row.values());
+        });
+    });
     group.bench_function("instant", |b| {
         b.iter(|| instant::evaluate(&windows, black_box(samples), SampleRead::Value, &mut row));
     });

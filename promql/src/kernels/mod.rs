@@ -36,6 +36,8 @@ pub struct Samples<'a> {
     pub values: &'a [f64],
     /// As many start timestamps (0: none), or empty where nobody asks for them.
     pub starts: &'a [TimestampMs],
+    /// No value is NaN, or below the one before it. `false` says nothing.
+    pub rising: bool,
 }
 
 impl<'a> Samples<'a> {
@@ -45,7 +47,7 @@ impl<'a> Samples<'a> {
     /// If the lengths differ.
     pub fn new(timestamps: &'a [TimestampMs], values: &'a [f64]) -> Self {
         assert_eq!(timestamps.len(), values.len(), "a sample is a timestamp and a value");
-        Self { timestamps, values, starts: &[] }
+        Self { timestamps, values, starts: &[], rising: false }
     }
 
     /// The same samples with their start timestamps: as many, or none at all.
@@ -63,7 +65,24 @@ impl<'a> Samples<'a> {
             timestamps: &self.timestamps[lo..hi],
             values: &self.values[lo..hi],
             starts: self.starts.get(lo..hi).unwrap_or_default(),
+            rising: self.rising,
         }
+    }
+
+    /// [`Samples::without_stale`] for counters: finds out whether they rise, which also tells that there is no
+    /// stale marker.
+    pub fn without_stale_rising<'b>(self, scratch: &'b mut Live) -> Samples<'b>
+    where
+        'a: 'b,
+    {
+        let Some(rest) = self.values.get(1..).filter(|rest| !rest.is_empty()) else {
+            return self.without_stale(scratch);
+        };
+        // Not `b < a`: a comparison with NaN does not hold.
+        if self.values.iter().zip(rest).filter(|(a, b)| !(a <= b)).count() == 0 {
+            return Samples { rising: true, ..self };
+        }
+        self.without_stale(scratch)
     }
 
     /// The same samples without stale markers; copies into `scratch` only if there are any.
@@ -85,7 +104,7 @@ impl<'a> Samples<'a> {
                 scratch.starts.extend(self.starts.get(i));
             }
         }
-        Samples { timestamps: &scratch.timestamps, values: &scratch.values, starts: &scratch.starts }
+        Samples::new(&scratch.timestamps, &scratch.values).with_starts(&scratch.starts)
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`StepRow`]: the result of one series, one slot per step.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use promontory_tsdb::histogram::FloatHistogram;
@@ -45,6 +46,17 @@ impl StepRow {
             for (w, word) in self.present.iter_mut().enumerate() {
                 let lanes = (steps - w * 64).min(64);
                 *word = u64::MAX >> (64 - lanes);
+            }
+        }
+    }
+
+    /// Says that there is a value at each of `steps`; what it is, is written in bulk.
+    pub(crate) fn set_all(&mut self, steps: Range<usize>) {
+        for (w, word) in self.present.iter_mut().enumerate() {
+            let (first, end) = (w * 64, w * 64 + 64);
+            let (from, to) = (steps.start.clamp(first, end) - first, steps.end.clamp(first, end) - first);
+            if from < to {
+                *word |= (u64::MAX >> (64 - (to - from))) << from;
             }
         }
     }

@@ -219,8 +219,36 @@ fn value() -> impl Strategy<Value = f64> {
     ]
 }
 
+fn series() -> impl Strategy<Value = (Vec<i64>, Vec<f64>)> {
+    prop_oneof![2 => irregular(), 1 => counter()]
+}
+
 prop_compose! {
-    fn series()(gaps in prop::collection::vec((prop_oneof![9 => Just(15_000i64), 1 => 1i64..200_000], value()), 0..120))
+    /// Samples at one distance from each other, of a counter that is reset now and then, starts near zero or
+    /// far from it, and may have a value that is no counter's.
+    fn counter()(
+        first in -20_000i64..100_000,
+        delta in prop_oneof![Just(15_000i64), Just(30_000), Just(1_000), Just(7_500)],
+        start in prop_oneof![Just(0.0), Just(50.0), Just(1e9), Just(1e300), Just(1e-300)],
+        scale in prop_oneof![3 => Just(1.0), 1 => Just(1e-305), 1 => Just(1e290)],
+        steps in prop::collection::vec(prop_oneof![20 => 0f64..20.0, 1 => Just(-1.0), 2 => Just(0.0)], 0..150),
+        odd in prop::option::weighted(0.2, (0usize..150, value())),
+    ) -> (Vec<i64>, Vec<f64>) {
+        let mut v = start;
+        let mut values = Vec::new();
+        for step in &steps {
+            v = if *step < 0.0 { 0.0 } else { v + step * scale };
+            values.push(v);
+        }
+        if let Some((at, odd)) = odd && let Some(slot) = values.get_mut(at) {
+            *slot = odd;
+        }
+        ((0..steps.len() as i64).map(|i| first + i * delta).collect(), values)
+    }
+}
+
+prop_compose! {
+    fn irregular()(gaps in prop::collection::vec((prop_oneof![9 => Just(15_000i64), 1 => 1i64..200_000], value()), 0..120))
         -> (Vec<i64>, Vec<f64>)
     {
         let mut t = 0;
@@ -252,7 +280,7 @@ proptest! {
     #[test]
     fn every_function_equals_its_definition((t, v) in series(), w in windows(), phi in 0.01..0.99f64, tf in 0.01..0.99f64) {
         let mut live = Default::default();
-        let samples = Samples::new(&t, &v).without_stale(&mut live);
+        let samples = Samples::new(&t, &v).without_stale_rising(&mut live);
         let scalars = [StepScalar::Constant(phi), StepScalar::Constant(tf)];
         let (mut scratch, mut row) = (Scratch::default(), StepRow::default());
         for function in ALL {
