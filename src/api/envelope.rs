@@ -8,8 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 
 use super::error::ApiError;
 use super::json;
@@ -39,6 +38,19 @@ impl Answer {
         json::put_value(&mut body, data);
         put_tail(&mut body, warnings, &[]);
         Self(Body::from(body))
+    }
+
+    /// A body that is ready.
+    pub(crate) fn whole(body: Bytes) -> Self {
+        Self(Body::from(body))
+    }
+
+    /// A body that is made while it is sent. An error breaks the connection off.
+    pub(crate) fn stream<E>(parts: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        Self(Body::from_stream(parts))
     }
 
     /// A body that is written piece by piece as the client takes it. A body of one piece is sent with

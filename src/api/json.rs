@@ -27,13 +27,19 @@ pub(crate) fn put_timestamp(out: &mut Vec<u8>, t: TimestampMs) {
 /// A float as a quoted string: `"1.5"`, `"1e-07"`, `"NaN"`, `"+Inf"`.
 pub(crate) fn put_float(out: &mut Vec<u8>, v: f64) {
     out.push(b'"');
+    put_unquoted_float(out, v);
+    out.push(b'"');
+}
+
+/// What [`put_float`] puts between the quotes.
+#[inline]
+pub(crate) fn put_unquoted_float(out: &mut Vec<u8>, v: f64) {
     let abs = v.abs();
     if abs != 0.0 && abs.is_finite() && !(1e-6..1e21).contains(&abs) {
         put_exponent(out, v);
     } else {
         put_decimal(out, v);
     }
-    out.push(b'"');
 }
 
 /// Go's `FormatFloat(v, 'f', -1, 64)`.
@@ -50,10 +56,10 @@ pub(crate) fn put_decimal(out: &mut Vec<u8>, v: f64) {
         }
         out.extend_from_slice(itoa::Buffer::new().format(v as i64).as_bytes());
     } else {
-        let mut buffer = ryu::Buffer::new();
+        let mut buffer = zmij::Buffer::new();
         let text = buffer.format_finite(v);
         if text.contains('e') {
-            // Far from 1, where ryu turns to exponents; the standard library never does.
+            // Far from 1, where that turns to exponents; the standard library never does.
             out.extend_from_slice(v.to_string().as_bytes());
         } else {
             out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());

@@ -110,7 +110,7 @@ async fn run(
             Some(stats(queued, started.elapsed()))
         }
     };
-    Ok(Answer::pieces(result::pieces(result, stats)))
+    Ok(result::answer(result, stats, &state.query_runtime))
 }
 
 /// What we measure of upstream's six times; samples are not counted yet and left out.

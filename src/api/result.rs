@@ -1,17 +1,29 @@
-//! A query's result as JSON, written in pieces of bounded size.
+//! A query's result as JSON, written in parts of bounded size.
 //!
 //! The whole text is never in memory: a result of a million points leaves as it is written, and stops
 //! being written when the client goes away.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
 use promontory_promql::value::{InstantSample, QueryResult, QueryValue, RangeSeries, SampleValue};
 
-use super::envelope::{HEAD, TRUNCATED, put_tail};
+use promontory_tsdb::TimestampMs;
+use tokio::runtime::Handle;
+
+use super::envelope::{Answer, HEAD, TRUNCATED, put_tail};
 use super::histogram::put_histogram;
 use super::json::{put_decimal, put_float, put_labels, put_string, put_timestamp};
 
-/// A piece is sent once it holds this much.
-const PIECE_BYTES: usize = 64 * 1024;
+/// How many points are written as one part: about 64 KiB of text.
+const PART_POINTS: usize = 2048;
+/// How many points a histogram counts for, and an element of a vector with its labels.
+const HISTOGRAM_POINTS: usize = 16;
+const ELEMENT_POINTS: usize = 6;
+/// How many parts may be written, or wait for the client, at a time.
+const PARTS_AHEAD: usize = 8;
 
 /// Cuts a result down to `limit` series (0 is no limit) and notes it as a warning.
 pub(crate) fn truncate(result: &mut QueryResult, limit: usize) {
@@ -32,93 +44,178 @@ pub(crate) fn truncate(result: &mut QueryResult, limit: usize) {
     }
 }
 
-/// The pieces of the envelope with a query's result in it.
+/// The envelope with a query's result in it. `stats` is ready JSON for the field `stats`.
 ///
-/// `stats` is ready JSON for the field `stats`.
-pub(crate) fn pieces(result: QueryResult, stats: Option<String>) -> impl Iterator<Item = Bytes> + Send {
-    Pieces { result, stats, state: State::Head }
+/// A small result is written at once. The parts of a large one are written on `runtime`, side by side, a few
+/// ahead of what the client took.
+pub(crate) fn answer(result: QueryResult, stats: Option<String>, runtime: &Handle) -> Answer {
+    let text = Text { places: places(&result.value), result, stats };
+    if text.parts() == 1 {
+        return Answer::whole(text.part(0));
+    }
+    let (text, runtime) = (Arc::new(text), runtime.clone());
+    let parts = stream::iter(0..text.parts()).map(move |i| {
+        let text = Arc::clone(&text);
+        runtime.spawn(async move { text.part(i) })
+    });
+    Answer::stream(parts.buffered(PARTS_AHEAD))
 }
 
-struct Pieces {
+/// A result as text that is written part by part.
+struct Text {
     result: QueryResult,
     stats: Option<String>,
-    state: State,
+    /// Where parts begin and end: one place more than there are parts.
+    places: Vec<Place>,
 }
 
-/// What is written next.
-enum State {
-    Head,
-    /// Element `i` of a vector.
-    Sample(usize),
-    /// Points from `point` on of series `series`; histograms count on after the floats.
-    Point {
-        series: usize,
-        point: usize,
-    },
-    Tail,
-    Done,
+/// In front of a point of an element of the result. Histograms count on after the floats; elements of a vector
+/// have one point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    element: usize,
+    point: usize,
 }
 
-impl Iterator for Pieces {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let mut out = Vec::with_capacity(PIECE_BYTES.min(4096));
-        while out.len() < PIECE_BYTES && !matches!(self.state, State::Done) {
-            self.state = self.step(&mut out);
+fn places(value: &QueryValue) -> Vec<Place> {
+    let mut places = vec![Place { element: 0, point: 0 }];
+    let mut room = PART_POINTS;
+    let mut put = |element: usize, points: usize, weight: usize| {
+        let mut point = 0;
+        while (points - point) * weight > room {
+            point += room / weight;
+            places.push(Place { element, point });
+            room = PART_POINTS;
         }
-        (!out.is_empty()).then(|| Bytes::from(out))
-    }
-}
-
-impl Pieces {
-    fn step(&self, out: &mut Vec<u8>) -> State {
-        match (&self.state, &self.result.value) {
-            (State::Head, value) => put_head(out, value),
-            (State::Sample(i), QueryValue::Vector(samples)) => match samples.get(*i) {
-                Some(sample) => {
-                    put_separator(out, *i);
-                    put_sample(out, sample);
-                    State::Sample(i + 1)
-                }
-                None => State::Tail,
-            },
-            (State::Point { series: i, point }, QueryValue::Matrix(matrix)) => match matrix.get(*i) {
-                Some(series) => {
-                    if *point == 0 {
-                        put_separator(out, *i);
-                    }
-                    match put_points(out, series, *point) {
-                        Some(point) => State::Point { series: *i, point },
-                        None => State::Point { series: i + 1, point: 0 },
-                    }
-                }
-                None => State::Tail,
-            },
-            (State::Tail, value) => {
-                if matches!(value, QueryValue::Vector(_) | QueryValue::Matrix(_)) {
-                    out.push(b']');
-                }
-                if let Some(stats) = &self.stats {
-                    out.extend_from_slice(b",\"stats\":");
-                    out.extend_from_slice(stats.as_bytes());
-                }
-                out.push(b'}');
-                put_tail(out, &self.result.warnings, &self.result.infos);
-                State::Done
+        room -= (points - point) * weight;
+    };
+    let elements = match value {
+        QueryValue::Scalar(..) | QueryValue::String(..) => 0,
+        QueryValue::Vector(samples) => {
+            (0..samples.len()).for_each(|i| put(i, 1, ELEMENT_POINTS));
+            samples.len()
+        }
+        QueryValue::Matrix(all) => {
+            for (i, series) in all.iter().enumerate() {
+                let points = series.floats.len() + series.histograms.len();
+                put(i, points, if series.histograms.is_empty() { 1 } else { HISTOGRAM_POINTS });
             }
-            (State::Sample(_) | State::Point { .. } | State::Done, _) => State::Done,
+            all.len()
+        }
+    };
+    places.push(Place { element: elements, point: 0 });
+    places
+}
+
+impl Text {
+    fn parts(&self) -> usize {
+        self.places.len() - 1
+    }
+
+    /// Part `i`; all of them in order are the text.
+    fn part(&self, i: usize) -> Bytes {
+        let (from, until) = (self.places[i], self.places[i + 1]);
+        let mut out = Vec::with_capacity(if self.parts() == 1 { 4 << 10 } else { 80 << 10 });
+        if i == 0 {
+            put_head(&mut out, &self.result.value);
+        }
+        let mut times = Times::default();
+        for element in from.element..=until.element {
+            let first = if element == from.element { from.point } else { 0 };
+            let last = if element == until.element { until.point } else { usize::MAX };
+            match &self.result.value {
+                QueryValue::Vector(samples) => {
+                    if let Some(sample) = samples.get(element).filter(|_| first == 0 && last > 0) {
+                        put_separator(&mut out, element);
+                        put_sample(&mut out, sample, &mut times);
+                    }
+                }
+                QueryValue::Matrix(all) => {
+                    if let Some(series) = all.get(element).filter(|_| first < last) {
+                        if first == 0 {
+                            put_separator(&mut out, element);
+                        }
+                        put_points(&mut out, series, first, last, &mut times);
+                    }
+                }
+                QueryValue::Scalar(..) | QueryValue::String(..) => {}
+            }
+        }
+        if i + 1 == self.parts() {
+            self.put_end(&mut out);
+        }
+        Bytes::from(out)
+    }
+
+    fn put_end(&self, out: &mut Vec<u8>) {
+        if matches!(self.result.value, QueryValue::Vector(_) | QueryValue::Matrix(_)) {
+            out.push(b']');
+        }
+        if let Some(stats) = &self.stats {
+            out.extend_from_slice(b",\"stats\":");
+            out.extend_from_slice(stats.as_bytes());
+        }
+        out.push(b'}');
+        put_tail(out, &self.result.warnings, &self.result.infos);
+    }
+}
+
+/// `[<seconds>,` of the timestamps of a series. The next series mostly has the same ones.
+#[derive(Debug, Default)]
+struct Times {
+    known: Vec<(TimestampMs, TimeText)>,
+    next: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TimeText {
+    bytes: [u8; 32],
+    len: u8,
+}
+
+impl Times {
+    /// Begins a series.
+    fn rewind(&mut self) {
+        self.next = 0;
+    }
+
+    /// Timestamps of a series come in ascending order.
+    #[inline]
+    fn put(&mut self, out: &mut Vec<u8>, t: TimestampMs) {
+        while self.known.get(self.next).is_some_and(|(known, _)| *known < t) {
+            self.next += 1;
+        }
+        match self.known.get(self.next) {
+            Some((known, text)) if *known == t => {
+                out.extend_from_slice(&text.bytes[..usize::from(text.len)]);
+            }
+            _ => self.put_new(out, t),
+        }
+        self.next += 1;
+    }
+
+    fn put_new(&mut self, out: &mut Vec<u8>, t: TimestampMs) {
+        let start = out.len();
+        out.push(b'[');
+        put_timestamp(out, t);
+        out.push(b',');
+        let text = &out[start..];
+        let mut bytes = [0; 32];
+        if let Some(slot) = bytes.get_mut(..text.len()) {
+            slot.copy_from_slice(text);
+            self.known.truncate(self.next);
+            self.known.push((t, TimeText { bytes, len: text.len() as u8 }));
         }
     }
 }
 
-fn put_head(out: &mut Vec<u8>, value: &QueryValue) -> State {
+fn put_head(out: &mut Vec<u8>, value: &QueryValue) {
     out.extend_from_slice(HEAD);
-    let (result_type, next) = match value {
-        QueryValue::Scalar(..) => ("scalar", State::Tail),
-        QueryValue::String(..) => ("string", State::Tail),
-        QueryValue::Vector(_) => ("vector", State::Sample(0)),
-        QueryValue::Matrix(_) => ("matrix", State::Point { series: 0, point: 0 }),
+    let result_type = match value {
+        QueryValue::Scalar(..) => "scalar",
+        QueryValue::String(..) => "string",
+        QueryValue::Vector(_) => "vector",
+        QueryValue::Matrix(_) => "matrix",
     };
     out.extend_from_slice(format!("{{\"resultType\":\"{result_type}\",\"result\":[").as_bytes());
     // Compat: upstream writes these two through Go's default encoder, which puts the timestamp as a
@@ -138,7 +235,6 @@ fn put_head(out: &mut Vec<u8>, value: &QueryValue) -> State {
         }
         QueryValue::Vector(_) | QueryValue::Matrix(_) => {}
     }
-    next
 }
 
 fn put_separator(out: &mut Vec<u8>, i: usize) {
@@ -147,15 +243,15 @@ fn put_separator(out: &mut Vec<u8>, i: usize) {
     }
 }
 
-fn put_sample(out: &mut Vec<u8>, sample: &InstantSample) {
+fn put_sample(out: &mut Vec<u8>, sample: &InstantSample, times: &mut Times) {
     out.extend_from_slice(b"{\"metric\":");
     put_labels(out, &sample.labels);
     out.extend_from_slice(match sample.value {
-        SampleValue::Float(_) => b",\"value\":[",
-        SampleValue::Histogram(_) => b",\"histogram\":[",
+        SampleValue::Float(_) => b",\"value\":",
+        SampleValue::Histogram(_) => b",\"histogram\":",
     });
-    put_timestamp(out, sample.timestamp);
-    out.push(b',');
+    times.rewind();
+    times.put(out, sample.timestamp);
     match &sample.value {
         SampleValue::Float(v) => put_float(out, *v),
         SampleValue::Histogram(h) => put_histogram(out, h),
@@ -163,52 +259,62 @@ fn put_sample(out: &mut Vec<u8>, sample: &InstantSample) {
     out.extend_from_slice(b"]}");
 }
 
-/// Writes points of one series from index `from` until the piece is full; returns where to go on, or
-/// `None` once the series is complete.
-fn put_points(out: &mut Vec<u8>, series: &RangeSeries, from: usize) -> Option<usize> {
+/// Writes points `from..until` of one series, its labels if `from` is 0, and what closes it if `until` is not
+/// before its end.
+fn put_points(out: &mut Vec<u8>, series: &RangeSeries, from: usize, until: usize, times: &mut Times) {
     let floats = series.floats.len();
     let total = floats + series.histograms.len();
     if from == 0 {
         out.extend_from_slice(b"{\"metric\":");
         put_labels(out, &series.labels);
     }
-    for i in from..total {
-        if i > from && out.len() >= PIECE_BYTES {
-            return Some(i);
+    let until_float = until.min(floats);
+    if from < until_float {
+        out.extend_from_slice(if from == 0 { b",\"values\":[" } else { b"," });
+        times.rewind();
+        for (t, v) in &series.floats[from..until_float] {
+            times.put(out, *t);
+            put_float(out, *v);
+            out.extend_from_slice(b"],");
         }
-        match (i, i.checked_sub(floats)) {
-            (0, None) => out.extend_from_slice(b",\"values\":[["),
-            (_, Some(0)) => out.extend_from_slice(b",\"histograms\":[["),
-            _ => out.extend_from_slice(b",["),
-        }
-        if let Some(h) = i.checked_sub(floats) {
-            let (t, histogram) = &series.histograms[h];
+        close_list(out, until_float == floats);
+    }
+    let histograms = from.saturating_sub(floats)..until.min(total).saturating_sub(floats);
+    if !histograms.is_empty() {
+        out.extend_from_slice(if histograms.start == 0 { b",\"histograms\":[" } else { b"," });
+        for (t, histogram) in &series.histograms[histograms] {
+            out.push(b'[');
             put_timestamp(out, *t);
             out.push(b',');
             put_histogram(out, histogram);
-        } else {
-            let (t, v) = series.floats[i];
-            put_timestamp(out, t);
-            out.push(b',');
-            put_float(out, v);
+            out.extend_from_slice(b"],");
         }
-        out.push(b']');
-        if i + 1 == floats || i + 1 == total {
-            out.push(b']');
-        }
+        close_list(out, until >= total);
     }
-    out.push(b'}');
-    None
+    if until >= total {
+        out.push(b'}');
+    }
+}
+
+/// Takes back the comma behind the last element, and closes the list if it is complete.
+fn close_list(out: &mut Vec<u8>, complete: bool) {
+    out.pop();
+    if complete {
+        out.push(b']');
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use promontory_tsdb::Labels;
     use promontory_tsdb::histogram::{FloatHistogram, Span};
 
     use super::*;
+
+    fn parts(result: QueryResult) -> Vec<Bytes> {
+        let text = Text { places: places(&result.value), result, stats: None };
+        (0..text.parts()).map(|i| text.part(i)).collect()
+    }
 
     fn check(value: QueryValue, want: &str) {
         let result = QueryResult { value, warnings: vec![], infos: vec![] };
@@ -216,8 +322,7 @@ mod tests {
     }
 
     fn check_result(result: QueryResult, want: &str) {
-        let text = pieces(result, None).flat_map(|b| b.to_vec()).collect::<Vec<_>>();
-        assert_eq!(String::from_utf8(text).unwrap(), want);
+        assert_eq!(String::from_utf8(parts(result).concat()).unwrap(), want);
     }
 
     fn histogram() -> Arc<FloatHistogram> {
@@ -316,23 +421,50 @@ mod tests {
     }
 
     #[test]
-    fn a_large_result_leaves_in_pieces_that_join_to_the_same_text() {
-        let series = |name: &str, n: i64| RangeSeries {
+    fn a_large_result_leaves_in_parts_that_join_to_the_same_text() {
+        let floats = |n: i64| (0..n).map(|i| (i * 1_000 + i % 7, i as f64 / 3.0)).collect::<Vec<_>>();
+        let series = |name: &str, n: i64, histograms: i64| RangeSeries {
             labels: Labels::from_pairs([("a", name)]),
-            floats: (0..n).map(|i| (i * 1_000, i as f64)).collect(),
-            histograms: vec![],
+            floats: floats(n),
+            histograms: (0..histograms).map(|t| (t, histogram())).collect(),
         };
-        let result = QueryResult {
-            value: QueryValue::Matrix(vec![series("x", 11_000), series("y", 1), series("z", 11_000)]),
-            warnings: vec![],
-            infos: vec![],
-        };
-        let parts = pieces(result, None).collect::<Vec<_>>();
-        assert!(parts.len() > 4 && parts.iter().all(|p| p.len() < 2 * PIECE_BYTES));
-        let text = parts.concat();
-        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        let points = |i: usize| json["data"]["result"][i]["values"].as_array().unwrap().len();
-        assert_eq!((points(0), points(1), points(2)), (11_000, 1, 11_000));
+        let step = PART_POINTS as i64;
+        let all = vec![
+            series("exactly", step, 0),
+            series("x", 11_000, 0),
+            series("y", 1, 0),
+            series("both", 3_000, 700),
+            series("only histograms", 0, 300),
+            series("z", 2 * step - 1, 0),
+        ];
+        let texts =
+            parts(QueryResult { value: QueryValue::Matrix(all.clone()), warnings: vec![], infos: vec![] });
+        assert!(texts.len() > 8 && texts.iter().all(|p| p.len() < 256 << 10), "{}", texts.len());
+        let json: serde_json::Value = serde_json::from_slice(&texts.concat()).unwrap();
+        for (got, want) in json["data"]["result"].as_array().unwrap().iter().zip(&all) {
+            let empty = vec![];
+            let points = got["values"].as_array().unwrap_or(&empty);
+            let read = points.iter().map(|p| {
+                let t = (p[0].as_f64().unwrap() * 1000.0).round() as i64;
+                (t, p[1].as_str().unwrap().parse::<f64>().unwrap())
+            });
+            assert_eq!(read.collect::<Vec<_>>(), want.floats);
+            assert_eq!(got["histograms"].as_array().map_or(0, Vec::len), want.histograms.len());
+        }
+    }
+
+    #[test]
+    fn a_large_vector_leaves_in_parts() {
+        let labels = |i: usize| Labels::from_pairs([("i", format!("{i:05}"))]);
+        let sample =
+            |i| InstantSample { labels: labels(i), timestamp: 1, value: SampleValue::Float(i as f64) };
+        let value = QueryValue::Vector((0..5_000).map(sample).collect());
+        let texts = parts(QueryResult { value, warnings: vec![], infos: vec![] });
+        assert!(texts.len() > 8);
+        let json: serde_json::Value = serde_json::from_slice(&texts.concat()).unwrap();
+        let values = json["data"]["result"].as_array().unwrap().iter();
+        let values = values.map(|s| s["value"][1].as_str().unwrap().parse::<usize>().unwrap());
+        assert!(values.eq(0..5_000));
     }
 
     #[test]
