@@ -9,6 +9,7 @@
 
 mod appender;
 pub mod block;
+pub mod changes;
 pub mod chunkenc;
 pub mod chunks;
 pub mod clock;

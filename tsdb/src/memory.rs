@@ -189,15 +189,21 @@ impl Queryable for MemoryStorage {
         maxt: TimestampMs,
         hints: &SelectHints,
     ) -> Result<Selection> {
-        let found = self.matching(matchers, mint, maxt);
+        let mut found = self.matching(matchers, mint, maxt);
         let series = found.len() as u64;
-        let mut partitions = vec![Vec::new(); hints.partitions.max(1)];
-        for (labels, points) in found {
-            let part = &mut partitions[labels.partition(hints.partitions)];
-            if hints.series_limit == 0 || part.len() < hints.series_limit {
-                part.push((labels, points));
-            }
-        }
+        let bounds = hints.divide(found.len(), |i, split| Ok(found[i].0 < *split))?;
+        let mut partitions: Vec<_> = bounds[..hints.partitions.max(1)]
+            .iter()
+            .rev()
+            .map(|first| {
+                let mut part = found.split_off(*first);
+                if hints.series_limit > 0 {
+                    part.truncate(hints.series_limit);
+                }
+                part
+            })
+            .collect();
+        partitions.reverse();
         let partitions = partitions
             .into_iter()
             .map(|series| {
@@ -206,6 +212,19 @@ impl Queryable for MemoryStorage {
             .map(|s| s as crate::query::SeriesStream)
             .collect();
         Ok(Selection { partitions, series })
+    }
+
+    fn splits(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        parts: usize,
+    ) -> Result<Vec<Labels>> {
+        let found = self.matching(matchers, mint, maxt);
+        let mut splits: Vec<_> = (1..parts).map(|i| found.len() * i / parts).collect();
+        splits.dedup();
+        Ok(splits.into_iter().filter_map(|i| Some(found.get(i)?.0.clone())).collect())
     }
 
     fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {

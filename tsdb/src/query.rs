@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_core::Stream;
 
+use crate::changes::{ChangedRanges, Version};
 use crate::error::Result;
 use crate::histogram::FloatHistogram;
 use crate::labels::Labels;
@@ -25,8 +27,9 @@ pub type SeriesStream = Pin<Box<dyn Stream<Item = Result<SeriesBatch>> + Send>>;
 /// An implementer promises:
 /// - **Order.** Within a partition, series come in label order ([`Labels`]' `Ord`), each once, with
 ///   samples in strictly ascending time.
-/// - **Partitions.** A series is in partition [`Labels::partition`]`(hints.partitions)`, so that the
-///   same partition of two sources can be merged without looking at the others.
+/// - **Partitions** are runs of label order: every series of a partition sorts before every series of the
+///   next one. Where they are divided is up to the source, unless `hints.splits` says it: then the same
+///   partition of two sources can be merged without looking at the others.
 /// - **Snapshot.** What `select` returns is fixed at the call: later appends, compactions and
 ///   deletions do not show, and a half-committed scrape is never seen.
 /// - **Raw values.** Stale markers are delivered as stored; tombstoned samples are not delivered.
@@ -46,6 +49,22 @@ pub trait Queryable: fmt::Debug + Send + Sync {
         maxt: TimestampMs,
         hints: &SelectHints,
     ) -> Result<Selection>;
+
+    /// Label sets that divide the matching series into `parts` runs of about the same size, for
+    /// [`SelectHints::splits`]: ascending, at most `parts - 1` of them. None if there is nothing to divide.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn splits(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        parts: usize,
+    ) -> Result<Vec<Labels>> {
+        let _ = (matchers, mint, maxt, parts);
+        Ok(Vec::new())
+    }
 
     /// Names of labels that occur on matching series, sorted.
     ///
@@ -80,6 +99,18 @@ pub trait Queryable: fmt::Debug + Send + Sync {
         self.series_stats(matchers, mint, maxt).map(|stats| stats.series)
     }
 
+    /// The present moment, for [`Queryable::changed_since`]; `None` if the source cannot tell what changes.
+    fn version(&self) -> Option<Version> {
+        None
+    }
+
+    /// Where samples came, went or changed since `version` was given; `None` if that is not known. What a read that
+    /// began after the version was given saw elsewhere is still so.
+    fn changed_since(&self, version: Version) -> Option<ChangedRanges> {
+        let _ = version;
+        None
+    }
+
     /// Oldest and newest timestamp that the source may hold; `None` when it is empty.
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)>;
 
@@ -95,6 +126,9 @@ pub trait Queryable: fmt::Debug + Send + Sync {
 pub struct SelectHints {
     /// Number of partitions to return; at least 1.
     pub partitions: usize,
+    /// Where partitions are divided: ascending label sets, fewer than `partitions`. A series is in the partition
+    /// whose number is that of the splits which it is not in front of.
+    pub splits: Option<Arc<[Labels]>>,
     /// A batch ends once it holds this many samples (a series is never split).
     pub batch_samples: usize,
     /// Only labels are wanted: batches carry no samples, no chunk is decoded.
@@ -105,7 +139,40 @@ pub struct SelectHints {
 
 impl Default for SelectHints {
     fn default() -> Self {
-        Self { partitions: 1, batch_samples: 16 * 1024, labels_only: false, series_limit: 0 }
+        Self { partitions: 1, splits: None, batch_samples: 16 * 1024, labels_only: false, series_limit: 0 }
+    }
+}
+
+impl SelectHints {
+    /// Where `count` things in label order are divided into partitions, as `partitions + 1` ascending indexes from
+    /// 0 to `count`: where the splits say, and into equal parts if they say nothing. `is_before(i, labels)` is
+    /// whether thing `i` sorts before `labels`.
+    ///
+    /// # Errors
+    /// Those of `is_before`.
+    pub(crate) fn divide(
+        &self,
+        count: usize,
+        mut is_before: impl FnMut(usize, &Labels) -> Result<bool>,
+    ) -> Result<Vec<usize>> {
+        let partitions = self.partitions.max(1);
+        let mut bounds = Vec::with_capacity(partitions + 1);
+        bounds.push(0);
+        match &self.splits {
+            None => bounds.extend((1..partitions).map(|i| count * i / partitions)),
+            Some(splits) => {
+                for split in splits.iter().take(partitions - 1) {
+                    let (mut low, mut high) = (bounds[bounds.len() - 1], count);
+                    while low < high {
+                        let middle = low + (high - low) / 2;
+                        if is_before(middle, split)? { low = middle + 1 } else { high = middle }
+                    }
+                    bounds.push(low);
+                }
+            }
+        }
+        bounds.resize(partitions + 1, count);
+        Ok(bounds)
     }
 }
 
@@ -157,7 +224,7 @@ pub struct HistogramSample {
     /// When what it counts began, ms; 0 if not known.
     pub start_timestamp: TimestampMs,
     /// The value.
-    pub histogram: std::sync::Arc<FloatHistogram>,
+    pub histogram: Arc<FloatHistogram>,
 }
 
 impl SeriesBatch {

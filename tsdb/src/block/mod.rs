@@ -37,6 +37,7 @@ use ulid::Ulid;
 
 use crate::error::Result;
 use crate::index::SeriesEntry;
+use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::meta::{HINT_OUT_OF_ORDER, Meta};
 use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
@@ -219,7 +220,28 @@ impl Queryable for Block {
             return Ok(select::nothing(hints));
         }
         let references = postings::for_matchers(&self.files.index, matchers)?;
-        select::plan(&self.files, &self.tombstones(), &references, (mint, maxt), hints)
+        select::plan(&self.files, &self.tombstones(), references, (mint, maxt), hints)
+    }
+
+    fn splits(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        parts: usize,
+    ) -> Result<Vec<Labels>> {
+        if !self.overlaps(mint, maxt) {
+            return Ok(Vec::new());
+        }
+        let references = postings::for_matchers(&self.files.index, matchers)?;
+        let mut entry = SeriesEntry::default();
+        let mut places: Vec<_> = (1..parts).map(|i| references.len() * i / parts).collect();
+        places.dedup();
+        let splits = places.into_iter().filter_map(|i| references.get(i)).map(|reference| {
+            self.files.index.series(*reference, mint, maxt, &mut entry)?;
+            Ok(entry.labels())
+        });
+        splits.collect()
     }
 
     /// Names on matching series of the whole block, if the block overlaps `[mint, maxt]`.

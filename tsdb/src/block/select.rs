@@ -12,7 +12,6 @@ use crate::chunks::ChunkMeta;
 use crate::error::{Error, Result};
 use crate::histogram::CounterResetHint;
 use crate::index::SeriesEntry;
-use crate::labels::Labels;
 use crate::query::{HistogramSample, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
 use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
@@ -28,49 +27,35 @@ pub(super) fn nothing(hints: &SelectHints) -> Selection {
     Selection { partitions: (0..hints.partitions.max(1)).map(|_| empty()).collect(), series: 0 }
 }
 
-/// Finds labels and chunks of the series in `references` that overlap `[range.0, range.1]`.
+/// Divides `references` into partitions; what their series are is read as the streams are polled.
 pub(super) fn plan(
     files: &Arc<Files>,
     tombstones: &Arc<Tombstones>,
-    references: &[u64],
+    references: Vec<u64>,
     range: (TimestampMs, TimestampMs),
     hints: &SelectHints,
 ) -> Result<Selection> {
-    let limit = if hints.series_limit == 0 { usize::MAX } else { hints.series_limit };
-    let partition = || Batches {
-        source: Some((Arc::clone(files), Arc::clone(tombstones))),
-        range,
-        hints: hints.clone(),
-        ..Batches::default()
-    };
-    let mut partitions: Vec<_> = (0..hints.partitions.max(1)).map(|_| partition()).collect();
-    let mut full = 0;
     let mut entry = SeriesEntry::default();
-    // References ascend with labels, so every partition comes out in label order.
-    for reference in references {
-        files.index.series(*reference, range.0, range.1, &mut entry)?;
-        if entry.chunks.is_empty() {
-            continue;
-        }
-        let labels = entry.labels();
-        let target = &mut partitions[labels.partition(hints.partitions)];
-        if target.series.len() == limit {
-            continue;
-        }
-        if !hints.labels_only {
-            target.chunks.extend_from_slice(&entry.chunks);
-        }
-        target.series.push(Planned { labels, reference: *reference, chunks_end: target.chunks.len() });
-        full += usize::from(target.series.len() == limit);
-        if full == partitions.len() {
-            break;
-        }
-    }
-    let series = partitions.iter().map(|p| p.series.len() as u64).sum();
-    Ok(Selection {
-        partitions: partitions.into_iter().map(|p| Box::pin(p) as SeriesStream).collect(),
-        series,
-    })
+    // References ascend with labels.
+    let bounds = hints.divide(references.len(), |i, split| {
+        files.index.series(references[i], range.0, range.1, &mut entry)?;
+        Ok(entry.labels() < *split)
+    })?;
+    let series = references.len() as u64;
+    let references: Arc<[u64]> = references.into();
+    let partition = |bounds: &[usize]| {
+        let partition = Batches {
+            source: Some((Arc::clone(files), Arc::clone(tombstones))),
+            range,
+            hints: hints.clone(),
+            references: Some(Arc::clone(&references)),
+            at: bounds[0],
+            end: bounds[1],
+            ..Batches::default()
+        };
+        Box::pin(partition) as SeriesStream
+    };
+    Ok(Selection { partitions: bounds.windows(2).map(partition).collect(), series })
 }
 
 /// Counts series, chunks and samples from the index and chunk headers.
@@ -109,25 +94,19 @@ pub(super) fn stats(
     Ok(stats)
 }
 
-/// A series whose samples are still to be read.
-#[derive(Debug)]
-struct Planned {
-    labels: Labels,
-    reference: u64,
-    /// Where its chunks end in [`Batches::chunks`]; they begin where those of the series before end.
-    chunks_end: usize,
-}
-
 /// One partition.
 #[derive(Debug, Default)]
 struct Batches {
     source: Option<(Arc<Files>, Arc<Tombstones>)>,
     range: (TimestampMs, TimestampMs),
     hints: SelectHints,
-    series: Vec<Planned>,
-    chunks: Vec<ChunkMeta>,
-    /// Series that comes next.
+    references: Option<Arc<[u64]>>,
+    /// The partition's references that are still to be read: `at..end`.
     at: usize,
+    end: usize,
+    /// Series given so far.
+    given: usize,
+    entry: SeriesEntry,
 }
 
 impl Stream for Batches {
@@ -150,31 +129,37 @@ impl Stream for Batches {
 impl Batches {
     fn next_batch(&mut self) -> Result<SeriesBatch> {
         let mut batch = SeriesBatch::new();
-        let Some((files, tombstones)) = &self.source else { return Ok(batch) };
+        let (Some((files, tombstones)), Some(references)) = (&self.source, &self.references) else {
+            return Ok(batch);
+        };
         let enough = self.hints.batch_samples.max(1);
-        if !self.hints.labels_only {
-            // One allocation in the usual case: what is left, or a full batch and the end of a series.
-            let done = if self.at == 0 { 0 } else { self.series[self.at - 1].chunks_end };
-            let expected = ((self.chunks.len() - done) * USUAL_CHUNK_SAMPLES).min(enough + enough / 8);
-            batch.timestamps.reserve(expected);
-            batch.values.reserve(expected);
-        }
+        let limit = if self.hints.series_limit == 0 { usize::MAX } else { self.hints.series_limit };
+        let entry = &mut self.entry;
         // Series without samples (labels only) bound a batch too.
-        while batch_samples(&batch) < enough && batch.len() < enough {
-            let Some(series) = self.series.get_mut(self.at) else { break };
-            let labels = std::mem::take(&mut series.labels);
-            let (reference, end) = (series.reference, series.chunks_end);
-            let start = if self.at == 0 { 0 } else { self.series[self.at - 1].chunks_end };
+        while batch_samples(&batch) < enough && batch.len() < enough && self.given < limit {
+            let Some(reference) = references[..self.end].get(self.at) else { break };
+            files.index.series(*reference, self.range.0, self.range.1, entry)?;
             self.at += 1;
+            if entry.chunks.is_empty() {
+                continue;
+            }
             if !self.hints.labels_only {
+                if batch.is_empty() {
+                    // One allocation in the usual case: what is left, or a full batch and the end of a series.
+                    let left = (self.end - self.at + 1) * entry.chunks.len() * USUAL_CHUNK_SAMPLES;
+                    let expected = left.min(enough + enough / 8);
+                    batch.timestamps.reserve(expected);
+                    batch.values.reserve(expected);
+                }
                 let before = (batch.values.len(), batch.histograms.len());
-                let deleted = tombstones.of(reference);
-                read_series(files, &self.chunks[start..end], deleted, self.range, &mut batch)?;
+                let deleted = tombstones.of(*reference);
+                read_series(files, &entry.chunks, deleted, self.range, &mut batch)?;
                 if (batch.values.len(), batch.histograms.len()) == before {
                     continue;
                 }
             }
-            batch.finish_series(labels);
+            batch.finish_series(entry.labels());
+            self.given += 1;
         }
         Ok(batch)
     }
@@ -211,10 +196,17 @@ fn read_series(
         chunkenc::decode_with_start_into(encoding, data, timestamps, values, start_timestamps)
             .map_err(|e| damaged(files, meta, &e))?;
         let times = &batch.timestamps[start..];
-        ascending &= times.is_sorted_by(|a, b| a < b)
+        // Looking at all of them is faster than stopping at the first that is out of order.
+        let sorted =
+            times.iter().zip(times.get(1..).unwrap_or_default()).fold(true, |ok, (a, b)| ok & (a < b));
+        ascending &= sorted
             && (start == series_start || times.first().is_none_or(|t| batch.timestamps[start - 1] < *t));
         if meta.mint < range.0 || range.1 < meta.maxt {
-            trim(batch, start, |t| range.0 <= t && t <= range.1);
+            if sorted {
+                clip(batch, start, range);
+            } else {
+                trim(batch, start, |t| range.0 <= t && t <= range.1);
+            }
         }
         if partly {
             trim(batch, start, |t| !deleted.iter().any(|d| d.mint <= t && t <= d.maxt));
@@ -267,6 +259,24 @@ fn read_histograms(
         batch.histograms.push(HistogramSample { series, timestamp, start_timestamp, histogram });
     }
     Ok(())
+}
+
+/// Keeps samples in `[range.0, range.1]` of those from index `start` on, which ascend.
+fn clip(batch: &mut SeriesBatch, start: usize, range: (TimestampMs, TimestampMs)) {
+    let times = &batch.timestamps[start..];
+    let end = start + times.partition_point(|t| *t <= range.1);
+    let first = start + times.partition_point(|t| *t < range.0);
+    batch.timestamps.truncate(end);
+    batch.values.truncate(end);
+    batch.start_timestamps.truncate(end);
+    if first > start {
+        let gone = start..first.min(end);
+        batch.timestamps.drain(gone.clone());
+        batch.values.drain(gone.clone());
+        if !batch.start_timestamps.is_empty() {
+            batch.start_timestamps.drain(gone);
+        }
+    }
 }
 
 /// Keeps samples from index `start` on for which `keep(t)` holds.

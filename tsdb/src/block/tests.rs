@@ -38,14 +38,19 @@ fn read(source: &dyn Queryable, matchers: &[Matcher], mint: i64, maxt: i64, hint
     let mut out = Model::new();
     let selection = source.select(matchers, mint, maxt, hints).unwrap();
     assert_eq!(selection.partitions.len(), hints.partitions);
+    let mut last = None;
     for (i, mut partition) in selection.partitions.into_iter().enumerate() {
-        let mut last = None;
         while let Some(batch) = futures::executor::block_on(partition.next()) {
             let batch = batch.unwrap();
             for s in 0..batch.len() {
                 let (labels, t, v) = batch.series(s);
-                assert!(last.as_ref().is_none_or(|l| l < labels), "label order");
-                assert_eq!(labels.partition(hints.partitions), i);
+                assert!(
+                    last.as_ref().is_none_or(|l| l < labels),
+                    "label order, also from partition to partition"
+                );
+                if let Some(splits) = &hints.splits {
+                    assert_eq!(splits.partition_point(|split| split <= labels), i);
+                }
                 assert!(t.is_sorted_by(|a, b| a < b));
                 last = Some(labels.clone());
                 out.insert(labels.clone(), t.iter().copied().zip(v.iter().map(|v| v.to_bits())).collect());
@@ -95,6 +100,14 @@ proptest! {
         let hints = SelectHints { partitions, batch_samples, ..SelectHints::default() };
         let expected = read(&memory, &matchers, mint, maxt, &hints);
         prop_assert_eq!(&read(&block, &matchers, mint, maxt, &hints), &expected);
+        // Divided where it is told to, and where another source would divide.
+        for source in [&memory as &dyn Queryable, &block] {
+            let splits = source.splits(&matchers, mint, maxt, partitions).unwrap();
+            prop_assert!(splits.len() < partitions && splits.is_sorted_by(|a, b| a < b));
+            let hints = SelectHints { splits: Some(splits.into()), ..hints.clone() };
+            prop_assert_eq!(&read(&block, &matchers, mint, maxt, &hints), &expected);
+            prop_assert_eq!(&read(&memory, &matchers, mint, maxt, &hints), &expected);
+        }
 
         // Names, values and statistics are exact over the whole block.
         let all = (i64::MIN, i64::MAX);

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use ulid::Ulid;
 
 use crate::block::{self, Block, TMP_FOR_DELETION};
+use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 use crate::sample::TimestampMs;
@@ -30,6 +31,10 @@ pub(super) struct Blocks {
     generation: AtomicU64,
     /// Blocks that could not be loaded, and why; each is reported once.
     damaged: Mutex<BTreeMap<Ulid, String>>,
+    /// Blocks that hold what the head, or their parents, held before.
+    moved: Mutex<BTreeSet<Ulid>>,
+    /// Where changes are noted.
+    changes: OnceLock<Arc<Changes>>,
 }
 
 impl Blocks {
@@ -62,9 +67,22 @@ impl Blocks {
             loaded: RwLock::default(),
             generation: AtomicU64::new(0),
             damaged: Mutex::default(),
+            moved: Mutex::default(),
+            changes: OnceLock::new(),
         };
         blocks.reload()?;
         Ok(blocks)
+    }
+
+    /// Notes from now on where blocks that come and go change what there is.
+    pub(super) fn note_changes(&self, changes: Arc<Changes>) {
+        // Only the first counts; there is one.
+        let _ = self.changes.set(changes);
+    }
+
+    /// Says that the block `ulid`, which is about to be loaded, holds what the head or its parents held.
+    pub(super) fn expect_moved(&self, ulid: Ulid) {
+        self.moved.lock().insert(ulid);
     }
 
     /// The loaded blocks, by start.
@@ -167,8 +185,27 @@ impl Blocks {
     }
 
     fn replace(&self, blocks: Vec<Arc<Block>>) {
-        *self.loaded.write() = Arc::new(blocks);
+        let blocks = Arc::new(blocks);
+        let before = std::mem::replace(&mut *self.loaded.write(), Arc::clone(&blocks));
         self.generation.fetch_add(1, Ordering::SeqCst);
+        if let Some(changes) = self.changes.get() {
+            self.note_difference(&before, &blocks, changes);
+        }
+    }
+
+    fn note_difference(&self, before: &[Arc<Block>], after: &[Arc<Block>], changes: &Changes) {
+        let mut moved = self.moved.lock();
+        let is_in = |blocks: &[Arc<Block>], ulid| blocks.iter().any(|b| b.ulid() == ulid);
+        let new = || after.iter().filter(|b| !is_in(before, b.ulid()));
+        let mut taken_over = BTreeSet::new();
+        for block in new().filter(|b| moved.contains(&b.ulid())) {
+            taken_over.extend(block.meta().compaction.parents.iter().map(|p| p.ulid));
+        }
+        let gone = before.iter().filter(|b| !is_in(after, b.ulid()) && !taken_over.contains(&b.ulid()));
+        for block in gone.chain(new().filter(|b| !moved.contains(&b.ulid()))) {
+            changes.changed(block.min_time(), block.max_time().saturating_sub(1));
+        }
+        moved.clear();
     }
 
     fn leave_out(&self, ulid: Ulid, error: &Error) {

@@ -65,7 +65,8 @@ pub(super) fn merge(
     db.counters.compaction_micros.fetch_add(micros, Ordering::Relaxed);
     let meta = written.inspect_err(|error| failed(db, parents, &names, error))?;
     db.counters.compactions.fetch_add(1, Ordering::Relaxed);
-    if parents.windows(2).any(|w| w[1].min_time() < w[0].max_time()) {
+    let vertical = parents.windows(2).any(|w| w[1].min_time() < w[0].max_time());
+    if vertical {
         db.counters.vertical_compactions.fetch_add(1, Ordering::Relaxed);
     }
     let Some(meta) = meta else {
@@ -80,6 +81,10 @@ pub(super) fn merge(
         return Ok(None);
     };
     load_cut(db, ulid).inspect_err(|error| failed(db, parents, &names, error))?;
+    if vertical || parents.iter().any(|p| p.is_out_of_order()) {
+        // Which of two samples at one time counts should be the same as before; kept answers do not rely on it.
+        db.head.changes().changed(meta.min_time, meta.max_time);
+    }
     tracing::info!(block = %ulid, parents = ?names, mint = meta.min_time, maxt = meta.max_time,
         level = meta.compaction.level, series = meta.stats.num_series, samples = meta.stats.num_samples,
         seconds = micros as f64 / 1e6, "merged blocks");

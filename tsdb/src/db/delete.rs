@@ -26,7 +26,10 @@ impl Db {
         let mut series = 0;
         for block in self.blocks.loaded().iter() {
             if block.min_time() <= maxt && mint < block.max_time() {
-                series += block.delete(matchers, mint, maxt)?;
+                let deleted = block.delete(matchers, mint, maxt);
+                // Also if it failed: the deletion may hold all the same.
+                self.head.changes().changed(mint, maxt);
+                series += deleted?;
             }
         }
         Ok(series + self.delete_from_head(matchers, mint, maxt)?)

@@ -99,6 +99,7 @@ fn cut(db: &Db, mint: TimestampMs, maxt: TimestampMs, done: &mut Maintenance) ->
 ///
 /// Crash safety: never truncate the head on the word of a block that cannot be read back, nor delete blocks.
 pub(super) fn load_cut(db: &Db, ulid: Ulid) -> Result<()> {
+    db.blocks.expect_moved(ulid);
     let reloaded = db.blocks.reload();
     if db.blocks.loaded().iter().any(|b| b.ulid() == ulid) {
         // Crash safety: from here on it is needed. Blocks that it replaces may be gone already, even if

@@ -179,6 +179,7 @@ impl Db {
         replay: ReplayStats,
         counters: Counters,
     ) -> Self {
+        blocks.note_changes(Arc::clone(head.changes()));
         Self {
             head: Arc::new(head),
             blocks,

@@ -43,6 +43,8 @@ fn cut(db: &Db, compaction: &OooCompaction, done: &mut Maintenance) -> Result<()
             continue;
         };
         load_cut(db, ulid)?;
+        // As for vertical merges: kept answers do not rely on which of two samples counts.
+        db.head.changes().changed(mint, maxt);
         tracing::info!(block = %ulid, mint, maxt, series = meta.stats.num_series,
             samples = meta.stats.num_samples, "cut a block of out-of-order samples from the head");
         db.counters.compactions.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Db;
+use crate::changes::{ChangedRanges, Version};
 use crate::error::Result;
+use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::merge::Fanout;
 use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
@@ -55,6 +57,17 @@ impl Queryable for Db {
         self.ask(mint, maxt, |source| source.select(matchers, mint, maxt, hints))
     }
 
+    fn splits(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        parts: usize,
+    ) -> Result<Vec<Labels>> {
+        // Wherever a division is made, it is right.
+        self.sources(mint, maxt).splits(matchers, mint, maxt, parts)
+    }
+
     fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {
         self.ask(mint, maxt, |source| source.label_names(matchers, mint, maxt))
     }
@@ -81,6 +94,14 @@ impl Queryable for Db {
     fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
         // A block that comes or goes meanwhile changes an estimate little.
         self.sources(mint, maxt).series_estimate(matchers, mint, maxt)
+    }
+
+    fn version(&self) -> Option<Version> {
+        Some(self.head.changes().version())
+    }
+
+    fn changed_since(&self, version: Version) -> Option<ChangedRanges> {
+        self.head.changes().since(version)
     }
 
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {

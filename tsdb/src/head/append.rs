@@ -28,6 +28,8 @@ use crate::wal::record::{self, RefHistogramSample, RefMmapMarker};
 struct Applied {
     mint: TimestampMs,
     maxt: TimestampMs,
+    /// Range of samples that came out of order.
+    late: Option<(TimestampMs, TimestampMs)>,
     appended: u64,
     refused: u64,
     too_old: u64,
@@ -106,6 +108,7 @@ impl Head {
         let mut done = Applied {
             mint: NO_MIN,
             maxt: NO_MAX,
+            late: None,
             appended: 0,
             refused: 0,
             too_old: 0,
@@ -121,6 +124,10 @@ impl Head {
         }
         if done.mint <= done.maxt {
             self.extend_bounds(done.mint, done.maxt);
+            self.changes().appended(done.mint);
+        }
+        if let Some((mint, maxt)) = done.late {
+            self.changes().changed(mint, maxt);
         }
         if !done.finished.is_empty() {
             self.note_finished(done.finished);
@@ -242,6 +249,7 @@ impl Head {
         if inserted {
             self.note_out_of_order(t);
             self.counters.out_of_order_appended.fetch_add(1, Ordering::Relaxed);
+            done.late = Some(done.late.map_or((t, t), |(mint, maxt)| (mint.min(t), maxt.max(t))));
             done.appended += 1;
         }
         inserted

@@ -24,7 +24,7 @@ impl Head {
         mint: TimestampMs,
         maxt: TimestampMs,
     ) -> impl Iterator<Item = Result<(Labels, Vec<ChunkData>)>> + use<> {
-        let snapshot = self.snapshot(&[], mint, maxt, 1, false).pop().unwrap_or_default();
+        let snapshot = self.snapshot(&[], mint, maxt, false);
         let rules = self.rules();
         (0..snapshot.len()).map(move |i| Ok((snapshot.labels(i), snapshot.encode(i, mint, maxt, rules)?)))
     }

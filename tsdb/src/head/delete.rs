@@ -45,5 +45,10 @@ impl Head {
         for deletion in deletions {
             tombstones.add(deletion.series, deletion.mint, deletion.maxt);
         }
+        drop(tombstones);
+        let range = deletions.iter().map(|d| (d.mint, d.maxt)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        if let Some((mint, maxt)) = range {
+            self.changes().changed(mint, maxt);
+        }
     }
 }

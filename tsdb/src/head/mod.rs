@@ -43,6 +43,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::changes::Changes;
 use crate::chunkenc::Encoding;
 use crate::error::AppendError;
 use crate::exemplar::ExemplarStorage;
@@ -97,6 +98,8 @@ pub struct Head {
     /// Held while finished chunks are written: each must be written once.
     mapping: Mutex<()>,
     pub(crate) counters: HeadCounters,
+    /// What was appended and deleted, and what the database notes about blocks.
+    changes: Arc<Changes>,
 }
 
 /// Counters of a head; they only go up.
@@ -152,7 +155,13 @@ impl Head {
             pending: Mutex::default(),
             mapping: Mutex::default(),
             counters: HeadCounters::default(),
+            changes: Arc::default(),
         }
+    }
+
+    /// The history of the database that the head belongs to.
+    pub(crate) fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// Oldest timestamp that an append may have.

@@ -1,7 +1,8 @@
 //! Reads of the head: a snapshot at the call, decoded as the stream is polled.
 //!
 //! A snapshot holds finished chunks by reference, on disk or in memory, and copies the open ones (some hundred bytes each)
-//! into one buffer per partition, so an append never waits for a reader that decodes.
+//! into one buffer, so an append never waits for a reader that decodes. It is divided into partitions afterwards, and
+//! each puts its series in order when it is first polled.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -33,6 +34,12 @@ use crate::sample::TimestampMs;
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     series: Vec<SeriesSnapshot>,
+    held: Held,
+}
+
+/// What the series of a snapshot refer to.
+#[derive(Debug, Default)]
+struct Held {
     chunks: Vec<ChunkData>,
     /// Copies of open chunks.
     arena: Vec<u8>,
@@ -92,30 +99,32 @@ impl Snapshot {
         deleted: Option<Intervals>,
         ooo: bool,
     ) {
-        let start = self.chunks.len();
+        let start = self.held.chunks.len();
         let state = series.lock();
-        self.chunks.extend(state.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
+        self.held.chunks.extend(state.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
         for chunk in state.closed().iter().filter(|c| c.mint <= maxt && c.maxt >= mint) {
             let bytes = ChunkBytes::Closed(Arc::clone(&chunk.data));
             let ClosedChunk { mint, maxt, encoding, .. } = *chunk;
             let samples = chunkenc::num_samples(encoding, &chunk.data);
-            self.chunks.push(ChunkData { mint, maxt, encoding, samples, bytes });
+            self.held.chunks.push(ChunkData { mint, maxt, encoding, samples, bytes });
         }
         if let Some(open) = state.open.as_ref().filter(|o| o.mint <= maxt && o.maxt() >= mint) {
-            let from = self.arena.len();
-            self.arena.extend_from_slice(open.bytes());
-            let bytes = ChunkBytes::Open(from..self.arena.len());
+            let from = self.held.arena.len();
+            self.held.arena.extend_from_slice(open.bytes());
+            let bytes = ChunkBytes::Open(from..self.held.arena.len());
             let (mint, maxt, encoding) = (open.mint, open.maxt(), open.encoding());
-            self.chunks.push(ChunkData { mint, maxt, encoding, samples: open.len() as u16, bytes });
+            self.held.chunks.push(ChunkData { mint, maxt, encoding, samples: open.len() as u16, bytes });
         }
-        let chunks = start..self.chunks.len();
+        let chunks = start..self.held.chunks.len();
         let mut late = Vec::new();
         if let Some(ooo) = state.ooo().filter(|_| ooo) {
             late.extend(ooo.open.iter().filter(|s| s.t >= mint && s.t <= maxt).cloned());
-            self.chunks.extend(ooo.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
+            self.held
+                .chunks
+                .extend(ooo.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
         }
         drop(state);
-        let ooo_chunks = chunks.end..self.chunks.len();
+        let ooo_chunks = chunks.end..self.held.chunks.len();
         if !chunks.is_empty() || !ooo_chunks.is_empty() || !late.is_empty() {
             let labels = series.labels.clone();
             self.series.push(SeriesSnapshot { labels, chunks, ooo_chunks, ooo: late, deleted });
@@ -135,12 +144,12 @@ impl Snapshot {
     ) {
         let state = series.lock();
         let Some(ooo) = state.ooo() else { return };
-        let start = self.chunks.len();
+        let start = self.held.chunks.len();
         let chunks = ooo.mapped.iter().filter(|c| c.at <= last && c.overlaps(mint, maxt));
-        self.chunks.extend(chunks.map(ChunkData::from));
+        self.held.chunks.extend(chunks.map(ChunkData::from));
         let open = ooo.open.iter().filter(|s| with_open && s.t >= mint && s.t <= maxt);
         let open = open.cloned().collect::<Vec<_>>();
-        let ooo_chunks = start..self.chunks.len();
+        let ooo_chunks = start..self.held.chunks.len();
         if !ooo_chunks.is_empty() || !open.is_empty() {
             let labels = series.labels.clone();
             self.series.push(SeriesSnapshot { labels, chunks: start..start, ooo_chunks, ooo: open, deleted });
@@ -157,7 +166,7 @@ impl Snapshot {
 
     /// Remembers the files that hold its chunks.
     pub(super) fn pin(&mut self, files: Option<Files>) {
-        self.files = files.unwrap_or_default();
+        self.held.files = files.unwrap_or_default();
     }
 
     /// Number of series.
@@ -180,11 +189,11 @@ impl Snapshot {
         rules: ChunkRules,
     ) -> Result<Vec<chunks::ChunkData>> {
         let series = &self.series[i];
-        let own = &self.chunks[series.chunks.clone()];
+        let own = &self.held.chunks[series.chunks.clone()];
         let touched = series.deleted.is_some() || series.has_ooo();
         if !touched && own.iter().all(|c| c.mint >= mint && c.maxt <= maxt) {
             let copy = |c: &ChunkData| {
-                let bytes = self.bytes(c)?.to_vec();
+                let bytes = self.held.bytes(c)?.to_vec();
                 Ok(chunks::ChunkData { mint: c.mint, maxt: c.maxt, encoding: c.encoding, bytes })
             };
             return own.iter().map(copy).collect();
@@ -200,14 +209,6 @@ impl Snapshot {
         Ok(encoded.collect())
     }
 
-    fn bytes<'a>(&'a self, chunk: &'a ChunkData) -> Result<&'a [u8]> {
-        match &chunk.bytes {
-            ChunkBytes::Mapped(at) => self.files.chunk(*at),
-            ChunkBytes::Closed(data) => Ok(data),
-            ChunkBytes::Open(range) => Ok(&self.arena[range.clone()]),
-        }
-    }
-
     fn sort(&mut self) {
         self.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
     }
@@ -220,7 +221,64 @@ impl Snapshot {
         maxt: TimestampMs,
         out: &mut Decoded,
     ) -> Result<()> {
-        let series = &self.series[i];
+        self.held.decode(&self.series[i], mint, maxt, out)
+    }
+
+    /// Runs of label order as `hints` want them. Each is put in order by whoever reads it.
+    fn divide(self, hints: &SelectHints) -> Vec<(Vec<SeriesSnapshot>, Arc<Held>)> {
+        let held = Arc::new(self.held);
+        let count = hints.partitions.max(1);
+        let mut parts: Vec<Vec<SeriesSnapshot>> = Vec::new();
+        parts.resize_with(count, Vec::new);
+        match &hints.splits {
+            _ if count == 1 => parts[0] = self.series,
+            Some(splits) => share(self.series, splits, &mut parts),
+            None => {
+                let splits = splits_of(self.series.iter().map(|s| &s.labels), count);
+                share(self.series, &splits, &mut parts);
+            }
+        }
+        parts.into_iter().map(|series| (series, Arc::clone(&held))).collect()
+    }
+}
+
+fn share(series: Vec<SeriesSnapshot>, splits: &[Labels], parts: &mut [Vec<SeriesSnapshot>]) {
+    let splits = &splits[..splits.len().min(parts.len() - 1)];
+    for series in series {
+        parts[splits.partition_point(|split| *split <= series.labels)].push(series);
+    }
+}
+
+/// Label sets that divide `all`, which are in any order, into about equal `parts`: from a sample of them.
+fn splits_of<'a>(all: impl ExactSizeIterator<Item = &'a Labels>, parts: usize) -> Vec<Labels> {
+    /// Series looked at for each part.
+    const SAMPLE: usize = 32;
+    let every = (all.len() / (parts * SAMPLE)).max(1);
+    let mut sample: Vec<&Labels> = all.step_by(every).collect();
+    sample.sort_unstable();
+    let mut splits: Vec<Labels> =
+        (1..parts).filter_map(|i| sample.get(sample.len() * i / parts)).map(|l| (*l).clone()).collect();
+    splits.dedup();
+    splits
+}
+
+impl Held {
+    fn bytes<'a>(&'a self, chunk: &'a ChunkData) -> Result<&'a [u8]> {
+        match &chunk.bytes {
+            ChunkBytes::Mapped(at) => self.files.chunk(*at),
+            ChunkBytes::Closed(data) => Ok(data),
+            ChunkBytes::Open(range) => Ok(&self.arena[range.clone()]),
+        }
+    }
+
+    /// Appends samples of `series` in `[mint, maxt]`, ascending, one per timestamp.
+    fn decode(
+        &self,
+        series: &SeriesSnapshot,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        out: &mut Decoded,
+    ) -> Result<()> {
         let tail = Tail::of(out);
         for chunk in &self.chunks[series.chunks.clone()] {
             let from = Tail::of(out);
@@ -262,48 +320,46 @@ impl Snapshot {
 }
 
 impl Head {
-    /// Matching series with data in `[mint, maxt]`, by partition, in label order. Without `ooo`, only what came
-    /// in order.
+    /// Matching series with data in `[mint, maxt]`, in no order. Without `ooo`, only what came in order.
+    fn snapshot_unsorted(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        ooo: bool,
+    ) -> Snapshot {
+        let mut out = Snapshot::default();
+        // Regular expressions run before the lock: commits wait for it.
+        let resolved = self.index.resolve(matchers);
+        let _whole_commits = self.visibility.read();
+        let series = resolved.complete();
+        let tombstones = self.tombstones.read();
+        for series in &series {
+            let deleted = if tombstones.is_empty() { None } else { tombstones.get(series.series) };
+            out.add(series, mint, maxt, deleted, ooo);
+        }
+        // Still under the lock, see `mapping`.
+        out.pin(self.chunks.as_ref().map(HeadChunks::files));
+        out
+    }
+
+    /// Matching series with data in `[mint, maxt]`, in label order. Without `ooo`, only what came in order.
     pub(super) fn snapshot(
         &self,
         matchers: &[Matcher],
         mint: TimestampMs,
         maxt: TimestampMs,
-        partitions: usize,
         ooo: bool,
-    ) -> Vec<Snapshot> {
-        let mut out = (0..partitions.max(1)).map(|_| Snapshot::default()).collect::<Vec<_>>();
-        {
-            // Regular expressions run before the lock: commits wait for it.
-            let resolved = self.index.resolve(matchers);
-            let _whole_commits = self.visibility.read();
-            let series = resolved.complete();
-            let tombstones = self.tombstones.read();
-            for series in &series {
-                let deleted = if tombstones.is_empty() { None } else { tombstones.get(series.series) };
-                out[series.labels.partition(partitions)].add(series, mint, maxt, deleted, ooo);
-            }
-            // Still under the lock, see `mapping`.
-            let files = self.chunks.as_ref().map(HeadChunks::files);
-            out.iter_mut().for_each(|snapshot| snapshot.pin(files.clone()));
-        }
-        out.iter_mut().for_each(Snapshot::sort);
-        out
+    ) -> Snapshot {
+        let mut snapshot = self.snapshot_unsorted(matchers, mint, maxt, ooo);
+        snapshot.sort();
+        snapshot
     }
 
-    /// As [`Head::snapshot`], with labels only.
-    fn snapshot_labels(
-        &self,
-        matchers: &[Matcher],
-        mint: TimestampMs,
-        maxt: TimestampMs,
-        partitions: usize,
-    ) -> Vec<Snapshot> {
-        let mut out = (0..partitions.max(1)).map(|_| Snapshot::default()).collect::<Vec<_>>();
-        for series in self.matching_in(matchers, mint, maxt) {
-            out[series.labels.partition(partitions)].add_labels(&series);
-        }
-        out.iter_mut().for_each(Snapshot::sort);
+    /// As [`Head::snapshot_unsorted`], with labels only.
+    fn snapshot_labels(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Snapshot {
+        let mut out = Snapshot::default();
+        self.matching_in(matchers, mint, maxt).iter().for_each(|series| out.add_labels(series));
         out
     }
 
@@ -332,20 +388,32 @@ impl Queryable for Head {
         maxt: TimestampMs,
         hints: &SelectHints,
     ) -> Result<Selection> {
-        let snapshots = if hints.labels_only {
-            self.snapshot_labels(matchers, mint, maxt, hints.partitions)
+        let snapshot = if hints.labels_only {
+            self.snapshot_labels(matchers, mint, maxt)
         } else {
-            self.snapshot(matchers, mint, maxt, hints.partitions, true)
+            self.snapshot_unsorted(matchers, mint, maxt, true)
         };
-        let series = snapshots.iter().map(|s| s.series.len() as u64).sum();
-        let partitions = snapshots
-            .into_iter()
-            .map(|snapshot| {
-                Box::pin(Batches { snapshot, next: 0, given: 0, mint, maxt, hints: hints.clone() })
-                    as SeriesStream
-            })
-            .collect();
-        Ok(Selection { partitions, series })
+        let series = snapshot.series.len() as u64;
+        let partition = |(series, held)| {
+            let hints = hints.clone();
+            Box::pin(Batches { series, held, sorted: false, next: 0, given: 0, mint, maxt, hints })
+                as SeriesStream
+        };
+        Ok(Selection { partitions: snapshot.divide(hints).into_iter().map(partition).collect(), series })
+    }
+
+    fn splits(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        parts: usize,
+    ) -> Result<Vec<Labels>> {
+        if !self.overlaps(mint, maxt) {
+            return Ok(Vec::new());
+        }
+        let series = self.index.resolve(matchers).complete();
+        Ok(splits_of(series.iter().map(|s| &s.labels), parts))
     }
 
     fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {
@@ -400,25 +468,23 @@ impl Queryable for Head {
     ) -> Result<SeriesStats> {
         let mut stats =
             SeriesStats { min_time: i64::MAX, max_time: i64::MIN, exact: true, ..SeriesStats::default() };
-        for snapshot in self.snapshot(matchers, mint, maxt, 1, true) {
-            for series in &snapshot.series {
-                stats.series += 1;
-                stats.exact &= !series.has_ooo() && series.deleted.is_none();
-                let mut add = |samples: u64, from: TimestampMs, to: TimestampMs| {
-                    stats.chunks += 1;
-                    stats.samples += samples;
-                    stats.min_time = stats.min_time.min(from);
-                    stats.max_time = stats.max_time.max(to);
-                    stats.exact &= from >= mint && to <= maxt;
-                };
-                for chunk in
-                    &snapshot.chunks[series.chunks.start..series.ooo_chunks.end.max(series.chunks.end)]
-                {
-                    add(u64::from(chunk.samples), chunk.mint, chunk.maxt);
-                }
-                if let Some((first, last)) = series.ooo.first().zip(series.ooo.last()) {
-                    add(series.ooo.len() as u64, first.t, last.t);
-                }
+        let snapshot = self.snapshot_unsorted(matchers, mint, maxt, true);
+        for series in &snapshot.series {
+            stats.series += 1;
+            stats.exact &= !series.has_ooo() && series.deleted.is_none();
+            let mut add = |samples: u64, from: TimestampMs, to: TimestampMs| {
+                stats.chunks += 1;
+                stats.samples += samples;
+                stats.min_time = stats.min_time.min(from);
+                stats.max_time = stats.max_time.max(to);
+                stats.exact &= from >= mint && to <= maxt;
+            };
+            let chunks = series.chunks.start..series.ooo_chunks.end.max(series.chunks.end);
+            for chunk in &snapshot.held.chunks[chunks] {
+                add(u64::from(chunk.samples), chunk.mint, chunk.maxt);
+            }
+            if let Some((first, last)) = series.ooo.first().zip(series.ooo.last()) {
+                add(series.ooo.len() as u64, first.t, last.t);
             }
         }
         Ok(stats)
@@ -448,7 +514,10 @@ impl Head {
 
 /// Decodes a partition batch by batch.
 struct Batches {
-    snapshot: Snapshot,
+    series: Vec<SeriesSnapshot>,
+    held: Arc<Held>,
+    /// Whether `series` are in label order: on the first poll, so that partitions are sorted side by side.
+    sorted: bool,
     next: usize,
     given: usize,
     mint: TimestampMs,
@@ -461,21 +530,23 @@ impl Stream for Batches {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if !std::mem::replace(&mut this.sorted, true) {
+            this.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        }
         let mut batch = SeriesBatch::new();
         let mut decoded = Decoded::default();
         let wanted = this.hints.batch_samples.max(1);
-        while decoded.values.len() + batch.histograms.len() < wanted && this.next < this.snapshot.series.len()
-        {
+        while decoded.values.len() + batch.histograms.len() < wanted && this.next < this.series.len() {
             if this.hints.series_limit > 0 && this.given >= this.hints.series_limit {
-                this.next = this.snapshot.series.len();
+                this.next = this.series.len();
                 break;
             }
             let i = this.next;
             this.next += 1;
             if !this.hints.labels_only {
                 let before = decoded.timestamps.len();
-                if let Err(error) = this.snapshot.decode(i, this.mint, this.maxt, &mut decoded) {
-                    this.next = this.snapshot.series.len();
+                if let Err(error) = this.held.decode(&this.series[i], this.mint, this.maxt, &mut decoded) {
+                    this.next = this.series.len();
                     return Poll::Ready(Some(Err(error)));
                 }
                 if decoded.timestamps.len() == before && decoded.histograms.is_empty() {
@@ -496,7 +567,7 @@ impl Stream for Batches {
             // The vectors are the batch's while a series is added to it.
             std::mem::swap(&mut batch.timestamps, &mut decoded.timestamps);
             std::mem::swap(&mut batch.values, &mut decoded.values);
-            batch.finish_series(this.snapshot.series[i].labels.clone());
+            batch.finish_series(this.series[i].labels.clone());
             std::mem::swap(&mut batch.timestamps, &mut decoded.timestamps);
             std::mem::swap(&mut batch.values, &mut decoded.values);
         }

@@ -1,8 +1,8 @@
 //! [`Fanout`]: several sources as one.
 //!
 //! # Contract
-//! Every source gives partition `i` of the same partitioning, in label order, so partition `i` of the
-//! whole is a k-way merge of them. Samples of the same series are merged by time; of two with the same
+//! Every source divides its series at the same label sets, so partition `i` of the whole is a k-way merge of
+//! theirs. Where that is, the newest source says that has enough series to divide. Samples of the same series are merged by time; of two with the same
 //! timestamp, the one from the source that comes first in the list counts, be it a float or a histogram.
 //!
 //! A histogram that does not follow one of its own source loses its counter reset hint, unless it is a gauge:
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
+use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats, SeriesStream};
 use crate::sample::TimestampMs;
@@ -91,10 +92,19 @@ impl Queryable for Fanout {
         maxt: TimestampMs,
         hints: &SelectHints,
     ) -> Result<Selection> {
+        let sources: Vec<_> = self.overlapping(mint, maxt).collect();
+        if let [only] = sources[..] {
+            return only.select(matchers, mint, maxt, hints);
+        }
+        let mut hints = hints.clone();
+        if hints.partitions > 1 && hints.splits.is_none() {
+            hints.splits = Some(self.splits(matchers, mint, maxt, hints.partitions)?.into());
+        }
+        let hints = &hints;
         let mut merged: Vec<Vec<SeriesStream>> = Vec::new();
         merged.resize_with(hints.partitions.max(1), Vec::new);
         let mut series = 0;
-        for source in self.overlapping(mint, maxt) {
+        for source in sources {
             let selection = source.select(matchers, mint, maxt, hints)?;
             if selection.series == 0 {
                 continue;
@@ -106,6 +116,28 @@ impl Queryable for Fanout {
         }
         let partitions = merged.into_iter().map(|streams| merge(streams, hints)).collect();
         Ok(Selection { partitions, series })
+    }
+
+    /// Those of the last source that has enough series: blocks come before the head.
+    fn splits(
+        &self,
+        matchers: &[Matcher],
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        parts: usize,
+    ) -> Result<Vec<Labels>> {
+        let mut best = Vec::new();
+        let sources: Vec<_> = self.overlapping(mint, maxt).collect();
+        for source in sources.into_iter().rev() {
+            let splits = source.splits(matchers, mint, maxt, parts)?;
+            if splits.len() > best.len() || best.is_empty() {
+                best = splits;
+            }
+            if best.len() + 1 >= parts {
+                break;
+            }
+        }
+        Ok(best)
     }
 
     fn label_names(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<Vec<String>> {

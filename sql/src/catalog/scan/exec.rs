@@ -156,6 +156,7 @@ impl ExecutionPlan for SeriesScanExec {
             batch_samples: self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows)),
             labels_only: rows == Rows::Series,
             series_limit: if rows == Rows::Series { self.limit.unwrap_or_default() } else { 0 },
+            ..SelectHints::default()
         };
         let selection = Arc::clone(&self.selection);
         let series = stream::once(async move { selection.take(partition, &hints) }).try_flatten();
