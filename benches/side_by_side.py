@@ -1,18 +1,24 @@
 #!/usr/bin/env python3
-"""PromQL latency of Promontory beside a real Prometheus, on the same blocks, in one run.
+"""PromQL latency of Promontory beside real peers, on the same samples, in one run.
 
     cargo build --release
     cargo run --release -p promontory-tsdb --example generate_block -- /tmp/blocks
     benches/side_by_side.py /tmp/blocks
+    benches/side_by_side.py /tmp/blocks --peer prometheus=prometheus-3.14 --peer victoria=victoria-metrics
 
-Each server gets a hard-linked copy of the blocks and a free port on loopback. Every query runs once
-to warm up and is compared between the servers (series, points, values), then ROUNDS times on each in
-turn; medians, ratios and peak memory are printed. Start and end are 0.95 s past a second, where the
-generated data has no sample: servers before 3.0 count a sample on a window's left edge. A query file has one query per line:
-`name | range or instant | expression`; `#` starts a comment.
+A peer is `NAME=BINARY`. A binary whose name begins with `victoria` is VictoriaMetrics: it gets the samples once
+through `vmctl` (looked for beside it) into `--victoria-data`, and runs with its response cache off. Any other is a
+Prometheus. Each server gets a copy of the data and a free port on loopback. Every query runs once to warm up and is
+compared between ours and the first peer (series, points, values), then ROUNDS times on each in turn; medians, ratios
+and peak memory are printed, and CPU time per query where `--cpu` is given. Start and end are 0.95 s past a second,
+where the generated data has no sample: servers before 3.0 count a sample on a window's left edge.
+
+A query file has one query per line: `name | range or instant | expression`; `#` starts a comment.
+`--markdown FILE` and `--json FILE` keep the table.
 """
 
 import argparse
+import http.client
 import json
 import math
 import os
@@ -24,12 +30,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TICKS_MS = 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def free_port():
@@ -43,13 +49,13 @@ def link_tree(source, target):
 
 
 class Server:
-    """One server process on its own copy of the blocks."""
+    """One server process on its own copy of the data."""
 
-    def __init__(self, name, command, data, log):
-        self.name, self.data = name, data
-        self.url = f"http://127.0.0.1:{command['port']}"
+    def __init__(self, name, argv, port, log, ready="/-/ready"):
+        self.name, self.port, self.ready = name, port, ready
+        self.url = f"http://127.0.0.1:{port}"
         self.log = open(log, "wb")
-        self.process = subprocess.Popen(command["argv"], stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen([str(a) for a in argv], stdout=self.log, stderr=subprocess.STDOUT)
 
     def wait_ready(self, deadline_s=120):
         end = time.monotonic() + deadline_s
@@ -57,17 +63,32 @@ class Server:
             if self.process.poll() is not None:
                 sys.exit(f"{self.name} ended with {self.process.returncode}; see {self.log.name}")
             try:
-                with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1):
+                with urllib.request.urlopen(f"{self.url}{self.ready}", timeout=1):
+                    self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=180)
                     return
             except OSError:
                 time.sleep(0.05)
         sys.exit(f"{self.name} was not ready after {deadline_s} s; see {self.log.name}")
+
+    def get(self, path):
+        """Seconds and body of an answer, `None` for the seconds if it is no success."""
+        began = time.perf_counter()
+        self.connection.request("GET", path)
+        answer = self.connection.getresponse()
+        body = answer.read()
+        took = time.perf_counter() - began
+        return (took if answer.status == 200 else None), body
 
     def status_kib(self, field):
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith(field + ":"):
                 return int(line.split()[1])
         return 0
+
+    def cpu_ms(self):
+        """User and system time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * TICKS_MS
 
     def reset_peak(self):
         try:
@@ -83,19 +104,57 @@ class Server:
             self.process.kill()
 
 
-def ask(server, kind, expression, args):
+class Victoria(Server):
+    """VictoriaMetrics: other data, and times are not rounded to the step only where caches are off."""
+
+    def get(self, path):
+        return super().get(path + "&nocache=1")
+
+
+def start(name, binary, blocks, tmp, args):
+    port, data = free_port(), tmp / name
+    keep = "--storage.tsdb.retention.time=100y"
+    common = [f"--config.file={tmp}/empty.yml", f"--storage.tsdb.path={data}", keep, f"--web.listen-address=127.0.0.1:{port}"]
+    log = tmp / f"{name}.log"
+    if name == "ours":
+        link_tree(blocks, data)
+        return Server(name, [binary, *common, f"--sql.listen-address=127.0.0.1:{free_port()}", *args.flag], port, log)
+    if Path(binary).name.startswith("victoria"):
+        import_into_victoria(binary, blocks, args.victoria_data)
+        shutil.copytree(args.victoria_data, data)
+        argv = [binary, f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y", "-search.disableCache"]
+        return Victoria(name, argv, port, log, ready="/health")
+    link_tree(blocks, data)
+    return Server(name, [binary, *common], port, log)
+
+
+def import_into_victoria(binary, blocks, data):
+    """Fills `data` from the blocks unless it was filled before."""
+    if (data / "done").exists():
+        return
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    port = free_port()
+    argv = [binary, f"-storageDataPath={data}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y"]
+    server = Server("import", argv, port, data.with_suffix(".log"), ready="/health")
+    server.wait_ready()
+    vmctl = shutil.which(Path(shutil.which(binary) or binary).resolve().parent / "vmctl") or "vmctl"
+    told = subprocess.run(
+        [vmctl, "prometheus", f"--prom-snapshot={blocks}", f"--vm-addr={server.url}", "-s", "--disable-progress-bar"],
+        capture_output=True, text=True,
+    )
+    server.stop()
+    if told.returncode != 0:
+        sys.exit(f"vmctl failed: {told.stdout}{told.stderr}")
+    (data / "done").touch()
+
+
+def path_of(kind, expression, args):
     if kind == "range":
         path, form = "query_range", {"start": args.start, "end": args.end, "step": args.step}
     else:
         path, form = "query", {"time": args.end}
-    url = f"{server.url}/api/v1/{path}?" + urllib.parse.urlencode({"query": expression, **form})
-    began = time.perf_counter()
-    try:
-        with urllib.request.urlopen(url, timeout=180) as answer:
-            body = answer.read()
-    except urllib.error.HTTPError as e:
-        return None, e.read()
-    return time.perf_counter() - began, body
+    return f"/api/v1/{path}?" + urllib.parse.urlencode({"query": expression, **form})
 
 
 def points(body):
@@ -130,64 +189,100 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("blocks", type=Path, help="directory with Prometheus blocks")
     p.add_argument("--ours", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "release/promontory")
-    p.add_argument("--prometheus", default="prometheus")
+    p.add_argument("--flag", action="append", default=[], help="a flag for ours, any number of times")
+    p.add_argument("--peer", action="append", metavar="NAME=BINARY", help="default: prometheus=prometheus")
+    p.add_argument("--victoria-data", type=Path, help="where imported samples are kept; default: BLOCKS-victoria")
     p.add_argument("--queries", type=Path, default=HERE / "queries.txt")
     p.add_argument("--only", help="run the queries whose name contains this")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--start", type=float, default=1789986000.95)
     p.add_argument("--end", type=float, default=1790000370.95)
     p.add_argument("--step", type=int, default=60)
+    p.add_argument("--cpu", action="store_true", help="also print CPU time per query, ms")
+    p.add_argument("--markdown", type=Path)
+    p.add_argument("--json", type=Path)
     args = p.parse_args()
+    args.blocks = args.blocks.resolve()
+    args.victoria_data = args.victoria_data or args.blocks.with_name(args.blocks.name + "-victoria")
+    peers = dict(peer.split("=", 1) for peer in args.peer or ["prometheus=prometheus"])
 
-    with tempfile.TemporaryDirectory(prefix="side-by-side-", dir=args.blocks.resolve().parent) as tmp:
+    with tempfile.TemporaryDirectory(prefix="side-by-side-", dir=args.blocks.parent) as tmp:
         tmp = Path(tmp)
         (tmp / "empty.yml").write_text("scrape_configs: []\n")
-        for name in ("ours", "prometheus"):
-            link_tree(args.blocks, tmp / name)
-        a, b, c = free_port(), free_port(), free_port()
-        keep = "--storage.tsdb.retention.time=100y"
-        servers = [
-            Server("ours", {"port": a, "argv": [
-                args.ours, f"--config.file={tmp}/empty.yml", f"--storage.tsdb.path={tmp}/ours", keep,
-                f"--web.listen-address=127.0.0.1:{a}", f"--sql.listen-address=127.0.0.1:{c}"]}, tmp / "ours", tmp / "ours.log"),
-            Server("prometheus", {"port": b, "argv": [
-                args.prometheus, f"--config.file={tmp}/empty.yml", f"--storage.tsdb.path={tmp}/prometheus", keep,
-                f"--web.listen-address=127.0.0.1:{b}"]}, tmp / "prometheus", tmp / "prometheus.log"),
-        ]
+        servers = []
         try:
+            for name, binary in {"ours": args.ours, **peers}.items():
+                servers.append(start(name, binary, args.blocks, tmp, args))
             for server in servers:
                 server.wait_ready()
-            run(servers, args)
+            rows = run(servers, args)
         finally:
             for server in servers:
                 server.stop()
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    if args.markdown:
+        args.markdown.write_text(markdown(rows, list(peers)))
 
 
 def run(servers, args):
-    ours, theirs = servers
-    print(f"{'query':20}{'ours':>12}{'prometheus':>14}{'ratio':>8}{'ours MiB':>10}{'prom MiB':>10}  agreement")
-    ratios = []
+    ours, *peers = servers
+    print(f"{'query':18}{'ours':>11}" + "".join(f"{s.name:>14}{'x':>7}" for s in peers) + "   peak MiB" + ("   cpu ms" if args.cpu else "") + "  agreement")
+    rows = []
     for name, kind, expression in read_queries(args.queries):
         if args.only and args.only not in name:
             continue
+        path = path_of(kind, expression, args)
         for server in servers:
             server.reset_peak()
-        first = [ask(server, kind, expression, args) for server in servers]
+        first = [server.get(path) for server in servers]
         failed = [f"{s.name}: {body[:160].decode(errors='replace')}" for s, (t, body) in zip(servers, first) if t is None]
         if failed:
-            print(f"{name:20}  {'; '.join(failed)}")
+            print(f"{name:18}  {'; '.join(failed)}")
             continue
-        agreement = compare(first[0][1], first[1][1]) or "same"
-        times = {s.name: [] for s in servers}
+        agreement = (compare(first[0][1], first[1][1]) or "same") if peers else ""
+        times, cpu = {s.name: [] for s in servers}, {s.name: 0.0 for s in servers}
         for _ in range(args.rounds):
             for server in servers:
-                times[server.name].append(ask(server, kind, expression, args)[0] or math.nan)
-        mine, other = (statistics.median(times[s.name]) * 1000 for s in servers)
-        ratios.append(other / mine)
-        peaks = [s.status_kib("VmHWM") / 1024 for s in servers]
-        print(f"{name:20}{mine:9.1f} ms{other:11.1f} ms{other / mine:7.1f}x{peaks[0]:10.0f}{peaks[1]:10.0f}  {agreement}", flush=True)
-    if ratios:
-        print(f"geometric mean: {statistics.geometric_mean(ratios):.2f}x over {len(ratios)} queries")
+                before = server.cpu_ms()
+                times[server.name].append((server.get(path)[0] or math.nan) * 1000)
+                cpu[server.name] += (server.cpu_ms() - before) / args.rounds
+        row = {
+            "name": name, "expression": expression, "bytes": len(first[0][1]), "agreement": agreement,
+            "ms": {s.name: statistics.median(times[s.name]) for s in servers},
+            "cpu_ms": cpu,
+            "peak_mib": {s.name: s.status_kib("VmHWM") / 1024 for s in servers},
+        }
+        rows.append(row)
+        ms = row["ms"]
+        print(
+            f"{name:18}{ms['ours']:8.1f} ms"
+            + "".join(f"{ms[s.name]:11.1f} ms{ms[s.name] / ms['ours']:7.1f}" for s in peers)
+            + f"   {'/'.join(f'{m:.0f}' for m in row['peak_mib'].values())}"
+            + (f"   {'/'.join(f'{c:.0f}' for c in cpu.values())}" if args.cpu else "")
+            + f"  {agreement}",
+            flush=True,
+        )
+    for s in peers:
+        ratios = [row["ms"][s.name] / row["ms"]["ours"] for row in rows]
+        if ratios:
+            print(f"geometric mean to {s.name}: {statistics.geometric_mean(ratios):.2f} over {len(ratios)} queries, least {min(ratios):.2f}")
+    return rows
+
+
+def markdown(rows, peers):
+    lines = ["| query | ours | " + " | ".join(f"{p} | ratio" for p in peers) + " | peak MiB |"]
+    lines.append("|---" * (3 + 2 * len(peers)) + "|")
+    for row in rows:
+        ms = row["ms"]
+        cells = [f"`{row['name']}`", f"{ms['ours']:.1f} ms"]
+        for p in peers:
+            cells += [f"{ms[p]:.1f} ms", f"{ms[p] / ms['ours']:.1f}"]
+        cells.append(" / ".join(f"{m:.0f}" for m in row["peak_mib"].values()))
+        lines.append("| " + " | ".join(cells) + " |")
+    means = [f"**{statistics.geometric_mean([r['ms'][p] / r['ms']['ours'] for r in rows]):.1f}**" for p in peers]
+    lines.append("| geometric mean | | " + " | ".join(f"| {m}" for m in means) + " | |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
