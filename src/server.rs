@@ -130,6 +130,7 @@ impl ServerOptions {
             use_start_timestamps: features.parser.start_timestamps,
             lookback_ms: flags.query_lookback_delta.as_ms(),
             max_samples: flags.query_max_samples,
+            cache_bytes: usize::try_from(flags.query_cache_size).unwrap_or(usize::MAX),
             timeout: flags.query_timeout.into(),
             ..EngineOptions::default()
         };

@@ -8,11 +8,13 @@
 //! - [`logical`] describes leaves, windows and aggregates; [`physical`] runs them; [`kernels`] computes.
 //! - [`histogram`] is the arithmetic of native histograms; [`notes`] what is told about them.
 //! - [`tile`] is the column contract that every operator between leaf and result obeys.
+//! - [`cache`] keeps steps of results, so that a refresh computes what is new.
 //! - [`value`] is what a query gives: scalars, vectors, matrices, annotations.
 //! - [`EngineOptions`] and [`QueryParams`] carry what a query may use and over which steps it runs.
 //!
 //! Knows labels and plans. Opens no file and no socket.
 
+pub mod cache;
 pub mod context;
 mod engine;
 mod error;

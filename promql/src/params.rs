@@ -107,6 +107,8 @@ pub struct EngineOptions {
     pub use_start_timestamps: bool,
     /// `type-and-unit-labels`: a metric's type is in its label `__type__`.
     pub type_and_unit_labels: bool,
+    /// Memory for results of range queries, bytes ([`crate::cache`]); 0 keeps none.
+    pub cache_bytes: usize,
     /// Which experimental parts of the language are on.
     pub parser: ParserOptions,
 }
@@ -124,6 +126,7 @@ impl Default for EngineOptions {
             delayed_name_removal: false,
             use_start_timestamps: false,
             type_and_unit_labels: false,
+            cache_bytes: 0,
             parser: ParserOptions::default(),
         }
     }

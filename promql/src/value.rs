@@ -5,8 +5,8 @@ use std::sync::Arc;
 use promontory_tsdb::histogram::FloatHistogram;
 use promontory_tsdb::{Labels, TimestampMs};
 
-/// The answer to a query, with what the user should know about it.
-#[derive(Debug, Clone, PartialEq)]
+/// The answer to a query, with what the user should know about it. By default a matrix without series.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct QueryResult {
     /// The value.
     pub value: QueryValue,
@@ -28,6 +28,12 @@ pub enum QueryValue {
     Vector(Vec<InstantSample>),
     /// `matrix`: series in label order, each with at least one point.
     Matrix(Vec<RangeSeries>),
+}
+
+impl Default for QueryValue {
+    fn default() -> Self {
+        Self::Matrix(Vec::new())
+    }
 }
 
 /// A float or a histogram.
@@ -59,4 +65,11 @@ pub struct RangeSeries {
     pub floats: Vec<(TimestampMs, f64)>,
     /// `(ms, value)`.
     pub histograms: Vec<(TimestampMs, Arc<FloatHistogram>)>,
+}
+
+impl RangeSeries {
+    /// How many samples it counts for: a histogram counts for several.
+    pub(crate) fn weight(&self) -> usize {
+        self.floats.len() + self.histograms.iter().map(|(_, h)| crate::histogram::weight(h)).sum::<usize>()
+    }
 }

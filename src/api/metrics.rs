@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use promontory_promql::cache::CacheStats;
 use promontory_tsdb::DbMetrics;
 
 use super::ApiState;
@@ -95,6 +96,34 @@ fn put_queries(page: &mut Page, state: &ApiState) {
         "Query timings.",
         [(label("slice", "inner_eval"), inner.sum, inner.counts.iter().sum())],
     );
+    if let Some(cache) = state.engine.cache() {
+        put_query_cache(page, &cache.stats());
+    }
+}
+
+fn put_query_cache(page: &mut Page, cache: &CacheStats) {
+    let counters = [
+        ("hits", "Range queries that took steps from the cache.", cache.hits),
+        ("misses", "Range queries that found nothing in the cache.", cache.misses),
+        ("steps_taken", "Steps of range queries that were taken from the cache.", cache.steps_taken),
+        (
+            "steps_computed",
+            "Steps of range queries that were computed and may be kept.",
+            cache.steps_computed,
+        ),
+        ("evictions", "Results that left the cache to make room.", cache.evictions),
+    ];
+    for (name, help, value) in counters {
+        page.counter(&format!("promontory_query_cache_{name}_total"), help, value as f64);
+    }
+    let gauges = [
+        ("entries", "Results in the cache.", cache.entries),
+        ("bytes", "Memory that results in the cache take.", cache.bytes),
+        ("limit_bytes", "Memory that results in the cache may take.", cache.budget_bytes),
+    ];
+    for (name, help, value) in gauges {
+        page.gauge(&format!("promontory_query_cache_{name}"), help, value as f64);
+    }
 }
 
 fn put_http(page: &mut Page, state: &ApiState) {

@@ -127,6 +127,7 @@ pub fn values(flags: &ServerFlags) -> BTreeMap<String, String> {
         ("enable-feature", flags.enable_feature.join(",")),
         ("log.format", enum_name(flags.log_format.to_possible_value())),
         ("log.level", enum_name(flags.log_level.to_possible_value())),
+        ("query.cache-size", format_bytes(flags.query_cache_size)),
         ("query.lookback-delta", flags.query_lookback_delta.to_string()),
         ("query.max-concurrency", flags.query_max_concurrency.to_string()),
         ("query.max-samples", flags.query_max_samples.to_string()),

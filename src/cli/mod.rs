@@ -139,6 +139,10 @@ pub struct ServerFlags {
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
     pub query_max_samples: usize,
 
+    /// Memory for results of range queries, so that a refreshed dashboard costs what is new; 0 keeps none
+    #[arg(long = "query.cache-size", value_name = "BYTES", value_parser = parse_bytes, default_value = "64MB")]
+    pub query_cache_size: u64,
+
     /// Features to enable, comma-separated; repeatable
     #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
     pub enable_feature: Vec<String>,

@@ -7,6 +7,8 @@
 //! DataFusion's optimizer passes are left out: plans are made right in the first place. What remains
 //! is what a physical plan with vector aggregates needs to be correct ([`Planners`]).
 
+mod kept;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,10 +30,10 @@ use datafusion::prelude::SessionConfig;
 use promontory_tsdb::Queryable;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::StepCache;
 use crate::context::{Annotations, QueryContext};
 use crate::error::QueryError;
 use crate::logical::selector::SelectorNode;
-use crate::logical::spec::Window;
 use crate::operators::OperatorPlanner;
 use crate::operators::rows::Held;
 use crate::params::{EngineOptions, QueryParams};
@@ -48,13 +50,21 @@ use crate::value::{QueryResult, QueryValue};
 pub struct Engine {
     options: EngineOptions,
     planners: Planners,
+    /// Results of range queries, if they are kept.
+    cache: Option<StepCache>,
 }
 
 impl Engine {
     /// An engine with these limits and defaults.
     pub fn new(options: EngineOptions) -> Self {
         let planners = Planners::new(options.partitions);
-        Self { options, planners }
+        let cache = (options.cache_bytes > 0).then(|| StepCache::new(options.cache_bytes));
+        Self { options, planners, cache }
+    }
+
+    /// The results that are kept, if any are.
+    pub fn cache(&self) -> Option<&StepCache> {
+        self.cache.as_ref()
     }
 
     /// What the engine was made with.
@@ -90,8 +100,23 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<QueryResult, QueryError> {
         check_range_type(parsed, params)?;
-        let plan = Planner::plan_query(&source, &self.options, expr, parsed, params)?;
-        self.run_plan(&source, plan, params, cancel, &mut None).await
+        match self.kept(&source, expr, parsed, params) {
+            Some(kept) => kept.query(source, expr, parsed, params, cancel).await,
+            None => self.compute(&source, expr, parsed, params, cancel).await,
+        }
+    }
+
+    /// Plans and runs; the cache is not looked at.
+    async fn compute(
+        &self,
+        source: &Arc<dyn Queryable>,
+        expr: &str,
+        parsed: &Expr,
+        params: QueryParams,
+        cancel: CancellationToken,
+    ) -> Result<QueryResult, QueryError> {
+        let plan = Planner::plan_query(source, &self.options, expr, parsed, params)?;
+        self.run_plan(source, plan, params, cancel, &mut None).await
     }
 
     /// Runs `plan`; what was run, with its figures, is left in `ran`.
@@ -285,6 +310,9 @@ impl Explained {
 /// The interval at which samples are taken to come, where a guess will do.
 const SCRAPE_MS: u64 = 15_000;
 
+/// Samples that are decoded where one is wanted: a chunk.
+const CHUNK_SAMPLES: u64 = 120;
+
 /// How deep a plan may be that is made for several partitions: the time that `EnsureRequirements`
 /// takes grows with the square of it.
 const MAX_PARALLEL_DEPTH: usize = 256;
@@ -312,14 +340,10 @@ impl Engine {
                 return Ok(TreeNodeRecursion::Continue);
             };
             let spec = leaf.spec();
-            // One value per series: reading it is next to nothing.
-            if large > 0 && spec.grid.steps == 1 && matches!(spec.window, Window::Instant { .. }) {
-                return Ok(TreeNodeRecursion::Continue);
-            }
             let (mint, maxt) = spec.bounds();
             let series =
                 leaf.source().series_estimate(&spec.matchers, mint, maxt).map_err(QueryError::from)?;
-            let each = maxt.saturating_sub(mint).unsigned_abs() / SCRAPE_MS + 1;
+            let each = (maxt.saturating_sub(mint).unsigned_abs() / SCRAPE_MS).max(CHUNK_SAMPLES);
             samples = samples.saturating_add(series.saturating_mul(each));
             Ok(if samples < large { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
         });

@@ -1,8 +1,9 @@
 //! [`SelectorExec`]: reads series, evaluates their window function, emits tiles.
 //!
-//! One partition of the operator is one partition of the source. The source is asked once, when
-//! the first partition starts; each partition then decodes and evaluates on its own. A series is in
-//! memory as two vectors while its steps are computed, and after that as tiles only.
+//! The source is asked once, when the first partition starts, for several runs of series per partition of the
+//! operator. Each partition takes the next run when it is done with one, so that none waits for another that has
+//! more to do; it decodes and evaluates on its own. A series is in memory as two vectors while its steps are
+//! computed, and after that as tiles only.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -45,18 +46,35 @@ pub struct SelectorExec {
     spec: Arc<SelectorSpec>,
     scalars: Arc<ScalarInputs>,
     partitions: usize,
-    /// Streams of the running selection, taken one by one.
+    /// The running selection.
     selection: Mutex<Selected>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-#[derive(Default)]
-struct Selected(Vec<Option<SeriesStream>>);
+#[derive(Debug, Default)]
+struct Selected {
+    /// Which partitions have begun.
+    begun: Vec<bool>,
+    runs: Runs,
+}
 
-impl fmt::Debug for Selected {
+/// Runs of series that no partition has taken yet, the first at the end.
+#[derive(Clone, Default)]
+struct Runs(Arc<Mutex<Vec<SeriesStream>>>);
+
+impl Runs {
+    /// How many runs there are for each partition.
+    const EACH: usize = 8;
+
+    fn take(&self) -> Option<SeriesStream> {
+        self.0.lock().pop()
+    }
+}
+
+impl fmt::Debug for Runs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(Option::is_some)).finish()
+        f.debug_struct("Runs").field("left", &self.0.lock().len()).finish()
     }
 }
 
@@ -81,22 +99,21 @@ impl SelectorExec {
         }
     }
 
-    /// The stream of one partition. Asks the source when nothing is selected yet, or when the
-    /// partition was taken already because the plan runs again.
-    fn stream(&self, partition: usize) -> Result<SeriesStream, QueryError> {
+    /// What the partitions share. Asks the source when nothing is selected yet, or when the partition has begun
+    /// already because the plan runs again.
+    fn runs(&self, partition: usize) -> Result<Runs, QueryError> {
         let mut selection = self.selection.lock();
-        if let Some(stream) = selection.0.get_mut(partition).and_then(Option::take) {
-            return Ok(stream);
+        if selection.begun.get(partition).is_none_or(|begun| *begun) {
+            let (first, last) = self.spec.bounds();
+            let runs = if self.partitions == 1 { 1 } else { self.partitions * Runs::EACH };
+            let hints = SelectHints { partitions: runs, ..SelectHints::default() };
+            let mut streams = self.source.select(&self.spec.matchers, first, last, &hints)?.partitions;
+            streams.reverse();
+            *selection =
+                Selected { begun: vec![false; self.partitions], runs: Runs(Arc::new(Mutex::new(streams))) };
         }
-        let (first, last) = self.spec.bounds();
-        let hints = SelectHints { partitions: self.partitions, ..SelectHints::default() };
-        let selected = self.source.select(&self.spec.matchers, first, last, &hints)?;
-        selection.0 = selected.partitions.into_iter().map(Some).collect();
-        selection
-            .0
-            .get_mut(partition)
-            .and_then(Option::take)
-            .ok_or_else(|| QueryError::Internal(format!("the source has no partition {partition}")))
+        selection.begun[partition] = true;
+        Ok(selection.runs.clone())
     }
 }
 
@@ -159,9 +176,10 @@ impl ExecutionPlan for SelectorExec {
         }
         let query = QueryContext::of(&context)?;
         query.check()?;
-        let input = self.stream(partition)?;
+        let runs = self.runs(partition)?;
         let leaf = Leaf {
-            input,
+            input: runs.take(),
+            runs,
             evaluator: Evaluator::new(Arc::clone(&self.spec)),
             tiles: TileBuilder::new(self.spec.grid),
             batch: SeriesBatch::new(),
@@ -188,7 +206,9 @@ impl ExecutionPlan for SelectorExec {
 
 /// One running partition.
 struct Leaf {
-    input: SeriesStream,
+    /// The run that is being read.
+    input: Option<SeriesStream>,
+    runs: Runs,
     evaluator: Evaluator,
     tiles: TileBuilder,
     batch: SeriesBatch,
@@ -208,13 +228,16 @@ impl Leaf {
                 break;
             }
             // All series of the batch are evaluated.
-            match self.input.try_next().await.map_err(QueryError::from)? {
-                Some(batch) => (self.batch, self.next, self.next_histogram) = (batch, 0, 0),
-                None if self.tiles.is_empty() => {
+            let Some(input) = &mut self.input else {
+                if self.tiles.is_empty() {
                     self.metrics.done();
                     return Ok(None);
                 }
-                None => break,
+                break;
+            };
+            match input.try_next().await.map_err(QueryError::from)? {
+                Some(batch) => (self.batch, self.next, self.next_histogram) = (batch, 0, 0),
+                None => self.input = self.runs.take(),
             }
         }
         let batch = self.tiles.finish()?;
@@ -399,7 +422,12 @@ impl Evaluator {
             }
             Window::Range { function, extension, use_starts, .. } => {
                 let samples = samples.with_starts(if use_starts { samples.starts } else { &[] });
-                let samples = samples.without_stale(&mut self.live);
+                let counter = matches!(function, RangeFunction::Rate | RangeFunction::Increase);
+                let samples = if counter && extension.is_none() {
+                    samples.without_stale_rising(&mut self.live)
+                } else {
+                    samples.without_stale(&mut self.live)
+                };
                 held.window(&self.windows, samples.timestamps)?;
                 match extension {
                     None => {

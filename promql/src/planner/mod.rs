@@ -32,7 +32,7 @@ use crate::parser::{Expr, ExprKind, Span, UnaryOp, quote_exact, stray_bytes_show
 use crate::result::ResultOrder;
 use crate::stack::deeper;
 
-pub(crate) use selector::RawSelector;
+pub(crate) use selector::{RawSelector, metric_name};
 
 /// How many operators may be nested: a bound for time and memory. Stack is taken as it is needed.
 const MAX_DEPTH: usize = 50_000;

@@ -328,7 +328,7 @@ fn check_extension(extension: Option<WindowExtension>, function: RangeFunction) 
 }
 
 /// The metric name that all series of `selector` have.
-pub(super) fn metric_name(selector: &VectorSelector) -> Option<&str> {
+pub(crate) fn metric_name(selector: &VectorSelector) -> Option<&str> {
     selector
         .matchers
         .iter()
