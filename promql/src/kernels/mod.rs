@@ -78,8 +78,8 @@ impl<'a> Samples<'a> {
         let Some(rest) = self.values.get(1..).filter(|rest| !rest.is_empty()) else {
             return self.without_stale(scratch);
         };
-        // Not `b < a`: a comparison with NaN does not hold.
-        if self.values.iter().zip(rest).filter(|(a, b)| !(a <= b)).count() == 0 {
+        // A comparison with NaN does not hold.
+        if self.values.iter().zip(rest).filter(|(a, b)| a <= b).count() == rest.len() {
             return Samples { rising: true, ..self };
         }
         self.without_stale(scratch)

@@ -210,7 +210,7 @@ impl Bounded {
         // Rounding is much less than a millionth, as long as nothing comes near the ends of the exponent.
         let product = first * self.sampled;
         let safe = (product > 1e-200) & (product < 1e200);
-        !(result > 0.0) | (safe & (product >= result * (self.to_start * 1.000_001)))
+        (result <= 0.0) | result.is_nan() | (safe & (product >= result * (self.to_start * 1.000_001)))
     }
 }
 
