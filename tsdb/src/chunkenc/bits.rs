@@ -168,6 +168,16 @@ pub(super) struct BitWriter {
 }
 
 impl BitWriter {
+    /// Goes on after the first `bits` bits of `bytes`; what is behind them goes, as damage may have left anything.
+    pub(super) fn resume(mut bytes: Vec<u8>, bits: usize) -> Self {
+        bytes.truncate(bits.div_ceil(8));
+        let free = (bytes.len() * 8 - bits) as u32;
+        if let Some(last) = bytes.last_mut() {
+            *last &= 0xff << free;
+        }
+        Self { bytes, free }
+    }
+
     /// The low `n` bits of `value`, `1..=64`.
     #[inline]
     pub(super) fn put(&mut self, value: u64, n: u32) {

@@ -272,6 +272,19 @@ fn check_round_trip<C: Coder>(
     }
 }
 
+/// Found by the fuzzer: start timestamps from a sample on that is not there, and bits behind the last one.
+#[test]
+fn what_a_damaged_chunk_has_beyond_its_samples_is_dropped_when_it_goes_on() {
+    let bytes = [0, 3, 5, 0, 0, 39, 217, 224, 217, 217, 217, 0, 0, 39, 217, 224, 0];
+    let before: Vec<_> = xor2::Iter::new(&bytes).unwrap().map(Result::unwrap).collect();
+    let mut appender = xor2::Appender::resume(bytes.to_vec()).unwrap();
+    appender.append(3, 7, 1.0);
+    let read: Vec<_> = xor2::Iter::new(appender.bytes()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(read.len(), 4);
+    assert!(read.iter().zip(&before).all(|(a, b)| (a.0, a.1.t) == (b.0, b.1.t)));
+    assert_eq!((read[3].0, read[3].1.t, read[3].1.v), (3, 7, 1.0));
+}
+
 proptest! {
     #[test]
     fn xor_gives_back_what_was_appended(series in series(300)) {

@@ -172,6 +172,19 @@ impl StartTimestamps {
         Self { first_known, from, ..Self::default() }
     }
 
+    /// Prepares for writing sample `count` of a chunk, which are `bytes`. What its header says about samples that
+    /// are not there yet is taken back: a damaged one may say anything.
+    pub(super) fn resume(&mut self, bytes: &mut [u8], count: u16) {
+        if count == 0 && self.first_known {
+            self.first_known = false;
+            bytes[HEADER_BYTE] &= !FIRST_KNOWN;
+        }
+        if self.from > 0 && u16::from(self.from) >= count {
+            self.from = 0;
+            bytes[HEADER_BYTE] &= FIRST_KNOWN;
+        }
+    }
+
     /// Whether the chunk stores any.
     pub(super) fn any(&self) -> bool {
         self.first_known || self.from > 0

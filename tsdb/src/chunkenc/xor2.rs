@@ -69,14 +69,13 @@ impl Appender {
     pub fn resume(mut data: Vec<u8>) -> Result<Self, ChunkError> {
         let mut iter = Iter::new(&data)?;
         while iter.next().transpose()?.is_some() {}
-        let Iter { state, start, count, .. } = iter;
+        let Iter { state, mut start, count, .. } = iter;
         let bits = state.bits.pos();
         let last = Sample { t: state.t, v: f64::from_bits(state.v) };
         let (t_delta, base) = (state.t_delta as u64, state.base);
         let window = state.saw_window.then_some(state.window);
-        data.truncate(bits.div_ceil(8));
-        let free = (data.len() * 8 - bits) as u32;
-        let out = BitWriter { bytes: data, free };
+        start.resume(&mut data, count);
+        let out = BitWriter::resume(data, bits);
         Ok(Self { chunk: FloatChunk { out, last, t_delta, window, count }, base, start })
     }
 

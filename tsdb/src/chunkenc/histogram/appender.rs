@@ -71,15 +71,14 @@ impl<C: Coder> ChunkAppender<C> {
     pub fn resume(encoding: Encoding, mut data: Vec<u8>) -> Result<Self, ChunkError> {
         let mut cursor = Cursor::<C>::new(encoding, &data)?;
         while cursor.advance()? {}
-        let Cursor { bits, coder, layout, header, start, done: count, .. } = cursor;
+        let Cursor { bits, coder, layout, header, mut start, done: count, .. } = cursor;
         // Such a layout can be read, but not be brought together with another.
         if [&layout.positive, &layout.negative].iter().any(|s| s.iter().skip(1).any(|s| s.offset < 0)) {
             return Err(bits.error("span offset is negative"));
         }
         let bits = bits.pos();
-        data.truncate(bits.div_ceil(8));
-        let free = (data.len() * 8 - bits) as u32;
-        Ok(Self { out: BitWriter { bytes: data, free }, encoding, layout, coder, start, header, count })
+        start.resume(&mut data, count);
+        Ok(Self { out: BitWriter::resume(data, bits), encoding, layout, coder, start, header, count })
     }
 
     /// Appends a histogram. `start` is when what it counts began, ms, 0 if not known; the encodings

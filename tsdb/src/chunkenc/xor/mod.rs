@@ -66,7 +66,7 @@ impl Appender {
     ///
     /// # Errors
     /// If the chunk is damaged.
-    pub fn resume(mut data: Vec<u8>) -> Result<Self, ChunkError> {
+    pub fn resume(data: Vec<u8>) -> Result<Self, ChunkError> {
         let (mut iter, mut last) = (Iter::new(&data)?, Sample { t: 0, v: 0.0 });
         for sample in iter.by_ref() {
             last = sample?;
@@ -75,12 +75,10 @@ impl Appender {
         let bits = state.bits.pos();
         let window = state.saw_window.then_some(state.window);
         let t_delta = state.t_delta as u64;
-        data.truncate(bits.div_ceil(8));
         if count == 0 {
             return Ok(Self::new());
         }
-        let free = (data.len() * 8 - bits) as u32;
-        let out = BitWriter { bytes: data, free };
+        let out = BitWriter::resume(data, bits);
         Ok(Self { chunk: FloatChunk { out, last, t_delta, window, count } })
     }
 
