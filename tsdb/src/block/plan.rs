@@ -3,7 +3,7 @@
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/compact.go>, `LeveledCompactor.plan`.
 
-use crate::meta::{HINT_SELECTED_SERIES, HINT_STALE_SERIES, Meta};
+use crate::meta::{HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES, Meta};
 
 /// How many times longer each range is than the one before.
 const RANGE_STEP: i64 = 3;
@@ -28,27 +28,44 @@ pub fn ranges(shortest: i64, longest: i64) -> Vec<i64> {
 ///
 /// Blocks that overlap come first. Else the newest block is left alone, and blocks that fill one of the
 /// ranges, or lie in one that is over, are merged, short ranges first. Else a single block with many
-/// deletions is chosen, to be written anew. Blocks cut from a part of the head's series (hints
-/// `from-stale-series`, `from-selected-series`) are merged only with their like.
+/// deletions is chosen, to be written anew.
+///
+/// Blocks cut from a part of the head's series (hints `from-stale-series`, `from-selected-series`) are merged
+/// only with their like. So are blocks of out-of-order samples that end after the newest whole view. Crash
+/// safety: where the newest block that is a whole view ends, the log begins to count; a merge that took such a
+/// block in would be one, and a restart would pass over what the head has not been cut of yet. Upstream does that.
 pub fn plan(metas: &[Meta], ranges: &[i64]) -> Vec<usize> {
+    let end = metas.iter().filter(|m| m.is_whole_view()).map(|m| m.max_time).max();
     let class = |hint: Option<&str>| -> Vec<usize> {
-        (0..metas.len()).filter(|&i| partial_view(&metas[i]) == hint).collect()
+        (0..metas.len()).filter(|&i| partial_view(&metas[i], end) == hint).collect()
+    };
+    let planned = |hint: Option<&str>| match hint {
+        // The head will soon be cut so far, and what is longer than its slots would have to wait.
+        Some(HINT_OUT_OF_ORDER) => overlapping(metas, &by_start(metas, class(hint))),
+        _ => plan_class(metas, class(hint), ranges),
     };
     // Whole views first, so that the others never keep them waiting.
-    [None, Some(HINT_STALE_SERIES), Some(HINT_SELECTED_SERIES)]
+    [None, Some(HINT_OUT_OF_ORDER), Some(HINT_STALE_SERIES), Some(HINT_SELECTED_SERIES)]
         .into_iter()
-        .map(|hint| plan_class(metas, class(hint), ranges))
+        .map(planned)
         .find(|chosen| !chosen.is_empty())
         .unwrap_or_default()
 }
 
-/// The hint that keeps a block apart from others.
-fn partial_view(meta: &Meta) -> Option<&'static str> {
-    [HINT_STALE_SERIES, HINT_SELECTED_SERIES].into_iter().find(|hint| meta.has_hint(hint))
+fn by_start(metas: &[Meta], mut class: Vec<usize>) -> Vec<usize> {
+    class.sort_by_key(|&i| metas[i].min_time);
+    class
 }
 
-fn plan_class(metas: &[Meta], mut class: Vec<usize>, ranges: &[i64]) -> Vec<usize> {
-    class.sort_by_key(|&i| metas[i].min_time);
+/// The hint that keeps a block apart from others; `end` is that of the newest whole view.
+fn partial_view(meta: &Meta, end: Option<i64>) -> Option<&'static str> {
+    let hint = [HINT_STALE_SERIES, HINT_SELECTED_SERIES].into_iter().find(|hint| meta.has_hint(hint));
+    let ahead = meta.has_hint(HINT_OUT_OF_ORDER) && end.is_none_or(|end| meta.max_time > end);
+    hint.or(ahead.then_some(HINT_OUT_OF_ORDER))
+}
+
+fn plan_class(metas: &[Meta], class: Vec<usize>, ranges: &[i64]) -> Vec<usize> {
+    let mut class = by_start(metas, class);
     let overlapping = overlapping(metas, &class);
     if !overlapping.is_empty() {
         return overlapping;
@@ -254,6 +271,23 @@ mod tests {
             stale(11, 0, 20),
         ];
         check("classes overlap without harm", &selected, &[21, 22]);
+    }
+
+    #[test]
+    fn late_blocks_wait_until_the_head_was_cut_so_far() {
+        let late = |name, mint, maxt| with_hint(block(name, mint, maxt), HINT_OUT_OF_ORDER);
+        let mut metas = blocks(&[(1, 0, 20), (2, 20, 40)]);
+        metas.extend([late(11, 40, 60), late(12, 60, 80)]);
+        check("they would fill a range", &metas, &[]);
+        metas.push(late(13, 40, 60));
+        check("with their like", &metas, &[11, 13]);
+        metas.push(block(3, 40, 60));
+        check("the head was cut", &metas, &[11, 13, 3]);
+        check(
+            "only late ones",
+            &[late(11, 0, 20), late(12, 20, 40), late(13, 40, 60), late(14, 60, 80)],
+            &[],
+        );
     }
 
     #[test]
