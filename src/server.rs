@@ -43,7 +43,7 @@ use crate::lenient_url::LenientListener;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage, WithMetadata};
 use crate::sql_functions;
-use crate::targets_table::TargetsTable;
+use crate::targets_table::targets_table;
 use crate::tasks::Tasks;
 use crate::units::PromDuration;
 
@@ -508,7 +508,7 @@ fn sql_catalog(
 ) -> Result<Arc<SqlCatalog>, StartError> {
     let functions = sql_functions::all(engine, storage, clock);
     let catalog = SqlCatalog::with_functions(Arc::clone(storage), Arc::clone(clock), functions);
-    catalog.register_table(TSDB, "targets", Arc::new(TargetsTable::new(Arc::clone(scrapes))))?;
+    catalog.register_table(TSDB, "targets", targets_table(Arc::clone(scrapes)))?;
     Ok(catalog)
 }
 

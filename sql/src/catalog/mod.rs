@@ -10,6 +10,7 @@
 //! only the tables that a query names are opened.
 
 mod columns;
+mod listing;
 mod metrics;
 mod now;
 mod pg_catalog;
@@ -31,6 +32,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use promontory_tsdb::{Clock, Queryable};
 
 use crate::SqlError;
+pub use listing::Listing;
 use metrics::MetricTables;
 use schema::Schema;
 use tsdb::StorageTables;

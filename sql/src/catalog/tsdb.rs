@@ -7,24 +7,19 @@
 //! | `labels` | label value | `name`, `value` |
 //! | `blocks` | block | `ulid`, `min_time`, `max_time` (excluded), `series`, `samples`, `chunks`, `level`, `bytes` |
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider};
+use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 use promontory_tsdb::{BlockSummary, METRIC_NAME, Queryable};
 
-use crate::catalog::TSDB;
 use crate::catalog::columns::{ColumnKind, Columns, TIMESTAMP, VALUE, timestamp_type};
 use crate::catalog::scan::exec::storage_error;
 use crate::catalog::scan::{Rows, SeriesTable};
 use crate::catalog::schema::BuiltIn;
+use crate::catalog::{Listing, TSDB};
 
 /// The tables of schema `tsdb`.
 #[derive(Debug)]
@@ -135,44 +130,4 @@ fn block_rows(blocks: &[BlockSummary]) -> Result<RecordBatch> {
         counts(|b| b.bytes),
     ];
     Ok(RecordBatch::try_new(blocks_schema(), columns)?)
-}
-
-/// A small table whose rows are made anew for each scan.
-struct Listing<F> {
-    schema: SchemaRef,
-    rows: F,
-}
-
-impl<F: Fn() -> Result<RecordBatch> + Send + Sync + 'static> Listing<F> {
-    fn table(schema: SchemaRef, rows: F) -> Arc<dyn TableProvider> {
-        Arc::new(Self { schema, rows })
-    }
-}
-
-impl<F> fmt::Debug for Listing<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listing").field("schema", &self.schema).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl<F: Fn() -> Result<RecordBatch> + Send + Sync + 'static> TableProvider for Listing<F> {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = MemTable::try_new(self.schema(), vec![vec![(self.rows)()?]])?;
-        rows.scan(state, projection, filters, limit).await
-    }
 }

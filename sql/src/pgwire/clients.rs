@@ -6,17 +6,15 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use async_trait::async_trait;
-use datafusion::catalog::{Session, TableProvider};
+use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
-use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::startup::SecretKey;
 use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Listing;
 
 /// Name of the table of clients.
 pub(super) const ACTIVITY: &str = "pg_stat_activity";
@@ -162,64 +160,59 @@ fn now_us() -> i64 {
 /// `pg_stat_activity`, with the columns that make sense here. A scan shows who is there when it is planned.
 ///
 /// Source: <https://www.postgresql.org/docs/15/monitoring-stats.html>
-#[derive(Debug)]
-pub(super) struct ActivityTable {
-    clients: Arc<Clients>,
-    schema: SchemaRef,
+pub(super) fn activity_table(clients: Arc<Clients>) -> Arc<dyn TableProvider> {
+    let schema = Arc::new(activity_schema());
+    Listing::table(Arc::clone(&schema), move || activity_rows(&clients, Arc::clone(&schema)))
 }
 
-impl ActivityTable {
-    pub(super) fn new(clients: Arc<Clients>) -> Self {
-        let text = |name: &str| Field::new(name, DataType::Utf8, true);
-        let time = |name: &str| {
-            Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)
-        };
-        let number = |name: &str| Field::new(name, DataType::Int32, true);
-        let schema = Schema::new(vec![
-            text("datname"),
-            number("pid"),
-            text("usename"),
-            text("application_name"),
-            text("client_addr"),
-            number("client_port"),
-            time("backend_start"),
-            time("query_start"),
-            time("state_change"),
-            text("state"),
-            text("query"),
-            text("backend_type"),
-        ]);
-        Self { clients, schema: Arc::new(schema) }
-    }
+fn activity_schema() -> Schema {
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let time =
+        |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true);
+    let number = |name: &str| Field::new(name, DataType::Int32, true);
+    Schema::new(vec![
+        text("datname"),
+        number("pid"),
+        text("usename"),
+        text("application_name"),
+        text("client_addr"),
+        number("client_port"),
+        time("backend_start"),
+        time("query_start"),
+        time("state_change"),
+        text("state"),
+        text("query"),
+        text("backend_type"),
+    ])
+}
 
-    fn rows(&self) -> Result<RecordBatch> {
-        let clients: Vec<_> = self.clients.0.lock().values().cloned().collect();
-        let text = |of: &dyn Fn(&Client) -> String| -> ArrayRef {
-            Arc::new(clients.iter().map(|c| Some(of(c))).collect::<StringArray>())
-        };
-        let number = |of: &dyn Fn(&Client) -> i32| -> ArrayRef {
-            Arc::new(clients.iter().map(|c| Some(of(c))).collect::<Int32Array>())
-        };
-        let time = |of: &dyn Fn(&Client) -> Option<i64>| -> ArrayRef {
-            let times: TimestampMicrosecondArray = clients.iter().map(|c| of(c)).collect();
-            Arc::new(times.with_timezone("UTC"))
-        };
-        let columns: Vec<ArrayRef> = vec![
-            text(&|c| c.database.clone()),
-            number(&|c| c.pid),
-            text(&|c| c.user.clone()),
-            text(&|c| c.doing.lock().application_name.clone()),
-            text(&|c| c.address.ip().to_string()),
-            number(&|c| i32::from(c.address.port())),
-            time(&|c| Some(c.since_us)),
-            time(&|c| c.doing.lock().query_since_us),
-            time(&|c| c.doing.lock().changed_us),
-            text(&|c| state(&c.doing.lock()).to_owned()),
-            text(&|c| c.doing.lock().query.clone()),
-            text(&|_| "client backend".to_owned()),
-        ];
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-    }
+fn activity_rows(clients: &Clients, schema: SchemaRef) -> Result<RecordBatch> {
+    let clients: Vec<_> = clients.0.lock().values().cloned().collect();
+    let text = |of: &dyn Fn(&Client) -> String| -> ArrayRef {
+        Arc::new(clients.iter().map(|c| Some(of(c))).collect::<StringArray>())
+    };
+    let number = |of: &dyn Fn(&Client) -> i32| -> ArrayRef {
+        Arc::new(clients.iter().map(|c| Some(of(c))).collect::<Int32Array>())
+    };
+    let time = |of: &dyn Fn(&Client) -> Option<i64>| -> ArrayRef {
+        let times: TimestampMicrosecondArray = clients.iter().map(|c| of(c)).collect();
+        Arc::new(times.with_timezone("UTC"))
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(&|c| c.database.clone()),
+        number(&|c| c.pid),
+        text(&|c| c.user.clone()),
+        text(&|c| c.doing.lock().application_name.clone()),
+        text(&|c| c.address.ip().to_string()),
+        number(&|c| i32::from(c.address.port())),
+        time(&|c| Some(c.since_us)),
+        time(&|c| c.doing.lock().query_since_us),
+        time(&|c| c.doing.lock().changed_us),
+        text(&|c| state(&c.doing.lock()).to_owned()),
+        text(&|c| c.doing.lock().query.clone()),
+        text(&|_| "client backend".to_owned()),
+    ];
+    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 fn state(doing: &Doing) -> &'static str {
@@ -227,27 +220,5 @@ fn state(doing: &Doing) -> &'static str {
         (true, _) => "active",
         (false, true) => "idle in transaction",
         (false, false) => "idle",
-    }
-}
-
-#[async_trait]
-impl TableProvider for ActivityTable {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = MemTable::try_new(Arc::clone(&self.schema), vec![vec![self.rows()?]])?;
-        rows.scan(state, projection, filters, limit).await
     }
 }

@@ -45,8 +45,12 @@ fn escaped_like(expr: &mut Expr) -> Option<Expr> {
     if escape == "\\" || escape.chars().count() != 1 {
         return None;
     }
-    let quoted = Value::SingleQuotedString(escape);
-    **pattern = parsed(&format!("replace(replace(({pattern}), '\\', '\\\\'), {quoted}, '\\')"))?;
+    let quoted = |text: &str| Value::SingleQuotedString(text.to_owned());
+    // A doubled escape is the character itself, and must be out of the way while single ones are replaced.
+    let itself = if matches!(escape.as_str(), "%" | "_") { format!("\\{escape}") } else { escape.clone() };
+    let (twice, once, itself) = (quoted(&escape.repeat(2)), quoted(&escape), quoted(&itself));
+    let aside = format!("replace(replace(({pattern}), '\\', '\\\\'), {twice}, chr(1))");
+    **pattern = parsed(&format!("replace(replace({aside}, {once}, '\\'), chr(1), {itself})"))?;
     *escape_char = None;
     None
 }
@@ -68,6 +72,19 @@ fn from_nothing(expr: &Expr) -> Option<Expr> {
     if empty && from.joins.is_empty() { parsed("CAST(NULL AS TEXT)") } else { None }
 }
 
+/// Tables of `pg_catalog` with an identifier.
+const LOOKED_UP: [&str; 9] = [
+    "pg_am",
+    "pg_authid",
+    "pg_class",
+    "pg_collation",
+    "pg_database",
+    "pg_namespace",
+    "pg_proc",
+    "pg_roles",
+    "pg_type",
+];
+
 /// `(SELECT typcollation FROM pg_type WHERE oid = …)`: tools look one row up by its identifier, and the planner
 /// wants to be sure that it is one.
 fn looked_up(expr: &mut Expr) -> Option<Expr> {
@@ -79,7 +96,8 @@ fn looked_up(expr: &mut Expr) -> Option<Expr> {
     let [from] = &select.from[..] else { return None };
     let TableFactor::Table { name, .. } = &from.relation else { return None };
     let by_identifier = select.selection.as_ref().is_some_and(names_oid);
-    if !by_identifier || !last_word(name).is_some_and(|table| table.starts_with("pg_")) {
+    // By name, for metrics may be called `pg_…` too.
+    if !by_identifier || !LOOKED_UP.iter().any(|table| is(name, table)) {
         return None;
     }
     let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
@@ -175,7 +193,7 @@ mod tests {
         for (text, expected) in [
             (
                 "SELECT a NOT LIKE $1 || '%' ESCAPE '/'",
-                "SELECT a NOT LIKE replace(replace(($1 || '%'), '\\', '\\\\'), '/', '\\')",
+                "SELECT a NOT LIKE replace(replace(replace(replace(($1 || '%'), '\\', '\\\\'), '//', chr(1)), '/', '\\'), chr(1), '/')",
             ),
             ("SELECT a LIKE 'x'", "SELECT a LIKE 'x'"),
             (
@@ -189,6 +207,10 @@ mod tests {
             (
                 "SELECT (SELECT t.typname FROM pg_type AS t WHERE t.oid = a.kind AND true) FROM a",
                 "SELECT (SELECT max(t.typname) FROM pg_type AS t WHERE t.oid = a.kind AND true) FROM a",
+            ),
+            (
+                "SELECT (SELECT p.value FROM pg_stat_up AS p WHERE p.oid = a.kind) FROM a",
+                "SELECT (SELECT p.value FROM pg_stat_up AS p WHERE p.oid = a.kind) FROM a",
             ),
             ("SELECT (SELECT max(x) FROM b) FROM a", "SELECT (SELECT max(x) FROM b) FROM a"),
             ("SELECT 1 WHERE t.typreceive <> 0", "SELECT 1 WHERE t.typreceive <> '-'"),

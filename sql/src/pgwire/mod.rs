@@ -52,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use access::Access;
 pub use auth::ScramVerifier;
-use clients::{ActivityTable, Clients};
+use clients::Clients;
 use connection::Connection;
 pub use depth::STACK_BYTES;
 pub(crate) use statement::Prepared;
@@ -170,7 +170,7 @@ impl SqlServer {
         let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let clients = Arc::<Clients>::default();
-        catalog.show_to_tools(clients::ACTIVITY, Arc::new(ActivityTable::new(Arc::clone(&clients))));
+        catalog.show_to_tools(clients::ACTIVITY, clients::activity_table(Arc::clone(&clients)));
         let shared = Shared {
             catalog,
             queries: options.query_runtime.clone().unwrap_or_else(Handle::current),

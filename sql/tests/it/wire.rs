@@ -129,6 +129,26 @@ async fn prepare_keeps_a_statement_that_execute_runs() {
     assert_eq!(sqlstate(client.simple_query("EXECUTE p('node')").await), "26000");
 }
 
+/// Expected answers are those of PostgreSQL 15.
+#[tokio::test(flavor = "multi_thread")]
+async fn like_takes_any_escape_character() {
+    let server = Server::start(SqlOptions::default()).await;
+    let client = server.connect().await;
+    for (expression, expected) in [
+        ("'a/b' LIKE 'a//b' ESCAPE '/'", "t"),
+        ("'a_b' LIKE 'a/_b' ESCAPE '/'", "t"),
+        ("'axb' LIKE 'a/_b' ESCAPE '/'", "f"),
+        ("'axb' LIKE 'a_b' ESCAPE '/'", "t"),
+        ("'a\\b' LIKE 'a\\b' ESCAPE '/'", "t"),
+        ("'100%' LIKE '%!%' ESCAPE '!'", "t"),
+        ("'a_' LIKE 'a__' ESCAPE '_'", "t"),
+        ("'ax' LIKE 'a__' ESCAPE '_'", "f"),
+    ] {
+        let messages = client.simple_query(&format!("SELECT {expression}")).await.expect(expression);
+        assert_eq!(texts(&messages), [[Some(expected)]], "{expression}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn current_setting_is_that_of_the_session() {
     let server = Server::start(SqlOptions::default()).await;

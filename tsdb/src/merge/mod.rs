@@ -2,8 +2,9 @@
 //!
 //! # Contract
 //! Every source divides its series at the same label sets, so partition `i` of the whole is a k-way merge of
-//! theirs. Where that is, the newest source says that has enough series to divide. Samples of the same series are merged by time; of two with the same
-//! timestamp, the one from the source that comes first in the list counts, be it a float or a histogram.
+//! theirs. Where that is, the newest source says that has enough series to divide. Samples of the same series
+//! are merged by time; of two with the same timestamp, the one from the source that comes first in the list
+//! counts, be it a float or a histogram.
 //!
 //! A histogram that does not follow one of its own source loses its counter reset hint, unless it is a gauge:
 //! the hint was about another sample before it.
