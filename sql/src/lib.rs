@@ -9,12 +9,14 @@
 pub mod catalog;
 mod error;
 mod execute;
+pub mod functions;
 mod histogram;
 pub mod pgwire;
 mod query;
 
-pub use catalog::{SqlCatalog, SqlFunctions, labels_json};
+pub use catalog::{SqlCatalog, labels_json};
 pub use error::{FunctionError, SqlError};
+pub use functions::SqlFunctions;
 pub use histogram::{
     BucketsBuilder, HistogramBuilder, Histograms, buckets_type, histogram_type, is_histogram,
 };

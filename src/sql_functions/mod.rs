@@ -3,8 +3,11 @@
 //! - [`promql`]: `promql('expr', start, end, step)` and `promql_instant('expr', at)` stand where a table
 //!   stands.
 //! - [`series`]: aggregates over the samples of a series, `rate(timestamp, value)` and the like.
+//! - [`histogram`], [`histogram_totals`]: functions of native histograms and classic buckets.
 
 mod arguments;
+mod histogram;
+mod histogram_totals;
 mod promql;
 mod promql_exec;
 mod series;
@@ -13,6 +16,8 @@ use std::sync::Arc;
 
 use promontory_promql::Engine;
 use promontory_sql::SqlFunctions;
+use promontory_sql::functions::Overloads;
+use promontory_sql::functions::doc::FunctionDoc;
 use promontory_tsdb::{Clock, Queryable};
 
 use promql::{PromqlFunction, Shape};
@@ -28,9 +33,17 @@ pub fn all(engine: &Arc<Engine>, source: &Arc<dyn Queryable>, clock: &Arc<dyn Cl
         };
         (shape.name().to_owned(), Arc::new(function) as Arc<dyn datafusion::catalog::TableFunctionImpl>)
     };
+    let overloads = Overloads { scalars: histogram::overloads() };
     SqlFunctions {
-        scalars: Vec::new(),
-        aggregates: series::aggregates(),
+        scalars: histogram::scalars(),
+        aggregates: series::aggregates().into_iter().chain(histogram_totals::aggregates()).collect(),
         tables: vec![table(Shape::Range), table(Shape::Instant)],
+        planners: vec![Arc::new(overloads)],
+        docs: docs(),
     }
+}
+
+/// What is to be known about them.
+pub fn docs() -> Vec<FunctionDoc> {
+    [promql::DOCS, series::DOCS, histogram::DOCS, histogram_totals::DOCS].concat()
 }

@@ -29,11 +29,58 @@ use datafusion::physical_plan::ExecutionPlan;
 use promontory_promql::parser::{self, ValueType};
 use promontory_promql::{Engine, QueryError, QueryParams};
 use promontory_sql::catalog::column_of_label_beside;
+use promontory_sql::functions::doc::{Family, FunctionDoc};
 use promontory_sql::{FunctionError, histogram_type};
 use promontory_tsdb::{Clock, METRIC_NAME, Queryable};
 
 use super::arguments::{literal, span, time};
 use super::promql_exec::PromqlExec;
+
+/// The functions' entries.
+pub(super) const DOCS: &[FunctionDoc] = &[
+    FunctionDoc {
+        name: "promql",
+        family: Family::Promql,
+        syntax: &["promql(expression, start, end, step) → rows"],
+        gives: "The value of a PromQL expression at each step from `start` to `end`, both included: a row per series and step, \
+                series by series in label order, ascending in time.",
+        arguments: &[
+            ("expression", "text, PromQL; a constant, as all arguments"),
+            (
+                "start, end",
+                "timestamp, a text that says one, or seconds since the epoch; `now() - interval '1 hour'` is a constant",
+            ),
+            ("step", "interval, a text such as `'5m'` or `'5 minutes'`, or seconds"),
+        ],
+        odd_input: "Steps without a value have no row.",
+        errors: "22023 if the expression cannot be parsed, or `end` is before `start`; 22000 if evaluation fails; 53000 beyond \
+                 `--query.max-samples`; 57014 after `--query.timeout`; 42601 for arguments that are no constants.",
+        differs: "Parameters of prepared statements (`$1`) cannot stand among the arguments.",
+        example: "SELECT timestamp, code, value\n\
+                  FROM promql('sum by (code) (rate(http_requests_total[5m]))', now() - interval '10 minutes', now(), '5m')\n\
+                  ORDER BY code, timestamp;",
+    },
+    FunctionDoc {
+        name: "promql_instant",
+        family: Family::Promql,
+        syntax: &["promql_instant(expression) → rows", "promql_instant(expression, at) → rows"],
+        gives: "The value of a PromQL expression at one time: a row per series, in the order that `sort` or `topk` give, label order \
+                otherwise.",
+        arguments: &[
+            (
+                "expression",
+                "as of `promql`; may also be a range selector, which gives samples as they are stored",
+            ),
+            ("at", "as `start` of `promql`; now, if it is left out"),
+        ],
+        odd_input: "As `promql`.",
+        errors: "As `promql`.",
+        differs: "As `promql`.",
+        example: "SELECT u.instance, u.value AS up, p.value AS requests_per_second\n\
+                  FROM promql_instant('sum by (instance) (rate(http_requests_total[5m]))', now()) AS p\n\
+                  JOIN up AS u ON u.instance = p.instance AND u.timestamp = p.timestamp;",
+    },
+];
 
 /// Which of the two functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod lifecycle;
 mod queries;
 mod scrape;
 mod sql;
+mod sql_docs;
 mod sql_functions;
 mod support;
 mod tools;

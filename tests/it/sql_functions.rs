@@ -334,3 +334,140 @@ fn aggregates_give_what_promql_gives_to_the_bit() {
     });
     compared.unwrap();
 }
+
+#[tokio::test]
+async fn buckets_of_time_group_and_gaps_are_filled() {
+    let storage = MemoryStorage::new();
+    for (minute, v) in [(0, 1.0), (1, 3.0), (10, 10.0), (25, 25.0)] {
+        for room in ["a", "b"] {
+            if room == "b" && minute == 10 {
+                continue;
+            }
+            let series = labels(&[("__name__", "t"), ("room", room)]);
+            storage.append(&series, NOW_MS + minute * 60_000, v).unwrap();
+        }
+    }
+    let session = session(storage);
+    for (query, expected) in [
+        (
+            "SELECT time_bucket('10m', timestamp) AS b, sum(value) FROM t GROUP BY b ORDER BY b",
+            &["2026-01-01T12:00:00Z|8.0", "2026-01-01T12:10:00Z|10.0", "2026-01-01T12:20:00Z|50.0"][..],
+        ),
+        (
+            "SELECT DISTINCT time_bucket(interval '1 hour', timestamp, interval '20 minutes') FROM t ORDER BY 1",
+            &["2026-01-01T11:20:00Z", "2026-01-01T12:20:00Z"],
+        ),
+        (
+            "SELECT DISTINCT time_bucket('1 week', timestamp, timestamp '2026-01-01 12:05:00') FROM t ORDER BY 1",
+            &["2025-12-25T12:05:00Z", "2026-01-01T12:05:00Z"],
+        ),
+        ("SELECT time_bucket('1 month', NULL)", &["-"]),
+        // Each group gets all buckets from the first to the last of all.
+        (
+            "SELECT time_bucket_gapfill('10 minutes', timestamp) AS b, room, max(value), locf(max(value)), \
+             interpolate(max(value)) FROM t GROUP BY b, room ORDER BY room, b",
+            &[
+                "2026-01-01T12:00:00Z|a|3.0|3.0|3.0",
+                "2026-01-01T12:10:00Z|a|10.0|10.0|10.0",
+                "2026-01-01T12:20:00Z|a|25.0|25.0|25.0",
+                "2026-01-01T12:00:00Z|b|3.0|3.0|3.0",
+                "2026-01-01T12:10:00Z|b|-|3.0|14.0",
+                "2026-01-01T12:20:00Z|b|25.0|25.0|25.0",
+            ],
+        ),
+        // WHERE says from when to when; expressions stand around what is filled.
+        (
+            "SELECT time_bucket_gapfill('10 minutes', timestamp) AS b, count(*), coalesce(max(value), -1), \
+             locf(max(value)) + 1, round(interpolate(avg(value) * 2)) \
+             FROM t WHERE room = 'a' AND timestamp >= '2026-01-01T11:55:00Z' AND timestamp < '2026-01-01T12:40:00Z' \
+             GROUP BY b ORDER BY b",
+            &[
+                "2026-01-01T11:50:00Z|-|-1.0|-|-",
+                "2026-01-01T12:00:00Z|2|3.0|4.0|4.0",
+                "2026-01-01T12:10:00Z|1|10.0|11.0|20.0",
+                "2026-01-01T12:20:00Z|1|25.0|26.0|50.0",
+                "2026-01-01T12:30:00Z|-|-1.0|26.0|-",
+            ],
+        ),
+        (
+            "SELECT time_bucket_gapfill('1 month', timestamp, '2025-11-15T00:00:00Z', '2026-02-01T00:00:00Z') AS b, \
+             locf(count(*)) FROM t GROUP BY 1 ORDER BY 1 DESC",
+            &["2026-01-01T00:00:00Z|7", "2025-12-01T00:00:00Z|-", "2025-11-01T00:00:00Z|-"],
+        ),
+        (
+            "WITH g AS (SELECT time_bucket_gapfill('5 minutes', timestamp) AS b, sum(value) AS s FROM t GROUP BY 1) \
+             SELECT count(*), count(s) FROM g WHERE b > '2026-01-01T12:00:00Z'",
+            &["5|2"],
+        ),
+        (
+            "SELECT time_bucket_gapfill('5m', timestamp) AS b, sum(value) FROM t WHERE value > 99 GROUP BY b",
+            &[],
+        ),
+    ] {
+        assert_eq!(rows(&session, query).await, expected, "{query}");
+    }
+    for (query, expected) in [
+        ("SELECT time_bucket('0 seconds', timestamp) FROM t", "must be positive"),
+        ("SELECT time_bucket('1 month 1 day', timestamp) FROM t", "either months"),
+        ("SELECT time_bucket(1, timestamp) FROM t", "time_bucket(width, timestamp"),
+        ("SELECT time_bucket_gapfill('1m', timestamp) FROM t", "must be an expression of GROUP BY"),
+        ("SELECT locf(value) FROM t", "must stand in the SELECT list"),
+        (
+            "SELECT time_bucket_gapfill('1m', timestamp, '1970-01-01T00:00:00Z', now()) AS b, sum(value) FROM t GROUP BY b",
+            "more than 10000000 rows",
+        ),
+    ] {
+        let said = error(&session, query).await;
+        assert!(said.contains(expected), "{query}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn histograms_are_measured_merged_and_rated_in_sql() {
+    let session = session(requests());
+    for (query, expected) in [
+        (
+            "SELECT histogram_count(histogram), histogram_sum(histogram), histogram_avg(histogram), \
+             histogram_fraction(0, 2, histogram), histogram_quantile(1, histogram) \
+             FROM promql_instant('latency', now())",
+            &["90.0|135.0|1.5|0.3333333333333333|4.0"][..],
+        ),
+        (
+            "SELECT histogram_count(NULL), histogram_quantile(NULL, histogram) FROM promql_instant('latency', now())",
+            &["-|-"],
+        ),
+        (
+            "SELECT histogram_count(increase(timestamp, histogram)), histogram_count(rate(timestamp, histogram)) * 60 \
+             FROM promql_instant('latency[10m]', now())",
+            &["27.0|3.0"],
+        ),
+        (
+            "SELECT label_metric, histogram_count(delta(timestamp, histogram, now() - interval '10 minutes', now())), \
+             changes(timestamp, histogram), resets(timestamp, histogram) \
+             FROM promql_instant('latency[30m]', now()) GROUP BY 1",
+            &["m|30.0|29.0|0.0"],
+        ),
+        (
+            "SELECT histogram_count(histogram_merge(histogram)) FROM promql_instant('latency[3m]', now())",
+            &["261.0"],
+        ),
+        (
+            "SELECT code, histogram_quantile(0.5, le, v) FROM (VALUES ('a', '1', 1.0), ('a', '2', 3.0), ('a', '+Inf', 4.0), \
+             ('b', '1', 0.0), ('b', '+Inf', 0.0), ('c', '1', 2.0)) AS t (code, le, v) GROUP BY code ORDER BY code",
+            &["a|1.5", "b|NaN", "c|NaN"],
+        ),
+    ] {
+        assert_eq!(rows(&session, query).await, expected, "{query}");
+    }
+    for (query, expected) in [
+        ("SELECT histogram_quantile(0.5, 'x', 1.0)", "is not the upper bound of a bucket"),
+        ("SELECT histogram_sum(1)", "histogram_sum(histogram)"),
+        (
+            "SELECT deriv(timestamp, histogram) FROM promql_instant('latency[3m]', now())",
+            "deriv(timestamp, value)",
+        ),
+    ] {
+        let said = error(&session, query).await;
+        assert!(said.contains(expected), "{query}: {said}");
+    }
+}

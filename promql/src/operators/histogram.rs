@@ -304,8 +304,16 @@ fn for_metric(key: &[u8]) -> String {
     }
 }
 
-/// Go's `strconv.ParseFloat` as far as bucket bounds go.
-fn parse_go_float(text: &str) -> Option<f64> {
+/// The `q`-quantile of classic buckets of one histogram, `(upper bound, cumulative count)` in any order, as
+/// `histogram_quantile` computes it. NaN without a bucket that ends at +Inf.
+pub fn classic_quantile(q: f64, buckets: &[(f64, f64)]) -> f64 {
+    let mut buckets: Vec<_> = buckets.iter().map(|&(upper, count)| Bucket { upper, count }).collect();
+    buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
+    quantile(q, &mut buckets).0
+}
+
+/// The value of a label `le`, as Go's `strconv.ParseFloat` reads it as far as bucket bounds go.
+pub fn parse_go_float(text: &str) -> Option<f64> {
     let plain = text.trim_start_matches(['+', '-']);
     let known = plain.eq_ignore_ascii_case("inf")
         || plain.eq_ignore_ascii_case("infinity")

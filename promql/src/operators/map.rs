@@ -55,7 +55,8 @@ impl HistogramFunction {
         })
     }
 
-    fn apply(self, h: &FloatHistogram) -> f64 {
+    /// The function's value.
+    pub fn apply(self, h: &FloatHistogram) -> f64 {
         match self {
             Self::Count => h.count,
             Self::Sum => h.sum,

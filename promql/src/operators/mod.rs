@@ -42,7 +42,7 @@ pub use absent::Absent;
 pub use constant::{Constant, ConstantValue};
 pub use count_values::CountValues;
 pub use exec::OperatorExec;
-pub use histogram::{BucketFunction, Buckets};
+pub use histogram::{BucketFunction, Buckets, classic_quantile, parse_go_float as parse_le};
 pub use info::Info;
 pub use key::{KeyChange, Signature};
 pub(crate) use key::{NAME_DROPPED, compare, final_labels, get, labels};

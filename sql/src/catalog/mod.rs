@@ -23,15 +23,16 @@ mod version;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableFunctionImpl, TableProvider};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use promontory_tsdb::{Clock, Queryable};
 
 use crate::SqlError;
+use crate::functions::{self, SqlFunctions};
 pub use listing::Listing;
 use metrics::MetricTables;
 use schema::Schema;
@@ -58,17 +59,6 @@ pub struct SqlCatalog {
     for_tools: Arc<pg_catalog::OneDatabase>,
     /// What every session starts from: functions, catalogs, the shared runtime.
     template: SessionState,
-}
-
-/// Functions beside those that every session has.
-#[derive(Debug, Default)]
-pub struct SqlFunctions {
-    /// Of one row.
-    pub scalars: Vec<ScalarUDF>,
-    /// Of a group of rows.
-    pub aggregates: Vec<AggregateUDF>,
-    /// That stand where a table stands, by name.
-    pub tables: Vec<(String, Arc<dyn TableFunctionImpl>)>,
 }
 
 impl SqlCatalog {
@@ -101,21 +91,16 @@ impl SqlCatalog {
             .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES)))
             .build_arc()
             .expect("the defaults of everything but the memory pool are valid");
-        let state = SessionStateBuilder::new_with_default_features()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .build();
+        let state =
+            SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(runtime);
+        let state = functions::prepare(state).build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
         let for_tools = pg_catalog::install(&context, &catalog);
         pg_functions::install(&context);
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
         context.register_udf(ScalarUDF::from(version::Version::new()));
-        functions.scalars.into_iter().for_each(|function| context.register_udf(function));
-        functions.aggregates.into_iter().for_each(|function| context.register_udaf(function));
-        for (name, function) in functions.tables {
-            context.register_udtf(&name, function);
-        }
+        functions::register(&context, functions);
         Arc::new(Self { catalog, for_tools, template: context.state() })
     }
 

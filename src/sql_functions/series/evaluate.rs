@@ -24,6 +24,27 @@ pub(super) enum SeriesFunction {
 
 use SeriesFunction as F;
 
+impl SeriesFunction {
+    /// What it is of native histograms; `None` where it knows numbers only.
+    pub(super) fn of_histograms(self) -> Option<RangeFunction> {
+        Some(match self {
+            F::Rate => RangeFunction::Rate,
+            F::Increase => RangeFunction::Increase,
+            F::Delta => RangeFunction::Delta,
+            F::Irate => RangeFunction::Irate,
+            F::Idelta => RangeFunction::Idelta,
+            F::Changes => RangeFunction::Changes,
+            F::Resets => RangeFunction::Resets,
+            F::Deriv | F::PredictLinear | F::TimeWeightedAvg => return None,
+        })
+    }
+
+    /// Whether the result is a number for histograms, too.
+    pub(super) fn gives_float(self) -> bool {
+        matches!(self, F::Changes | F::Resets)
+    }
+}
+
 /// Further arguments of a group, NaN where there are none: start and end of the window (ms) of `rate` and
 /// the like; seconds ahead and evaluation time (ms) of `predict_linear`.
 pub(super) type Parameters = [f64; 2];

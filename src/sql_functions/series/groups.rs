@@ -41,14 +41,15 @@ impl<'a> Arguments<'a> {
         (self.times.is_valid(row) && self.values.is_valid(row))
             .then(|| (self.times.value(row), self.values.value(row)))
     }
+}
 
-    fn parameters(&self, row: usize) -> Result<Parameters> {
-        let mut parameters = NONE;
-        for (slot, column) in parameters.iter_mut().zip(self.more) {
-            *slot = number(column.as_ref(), row)?;
-        }
-        Ok(parameters)
+/// What further arguments say in `row`.
+pub(super) fn parameters_of(more: &[ArrayRef], row: usize) -> Result<Parameters> {
+    let mut parameters = NONE;
+    for (slot, column) in parameters.iter_mut().zip(more) {
+        *slot = number(column.as_ref(), row)?;
     }
+    Ok(parameters)
 }
 
 /// A time in ms, an interval in seconds, or a number, as a number; NaN for NULL.
@@ -202,7 +203,7 @@ impl GroupsAccumulator for Groups {
             if let Some((t, v)) = arguments.get(row).filter(|_| wanted) {
                 self.push(group, t, v);
                 if !arguments.more.is_empty() {
-                    self.parameters[group] = arguments.parameters(row)?;
+                    self.parameters[group] = parameters_of(arguments.more, row)?;
                 }
             }
         }
@@ -291,7 +292,7 @@ impl Accumulator for OneGroup {
                 self.times.push(t);
                 self.values.push(v);
                 if !arguments.more.is_empty() {
-                    self.parameters = arguments.parameters(row)?;
+                    self.parameters = parameters_of(arguments.more, row)?;
                 }
             }
         }

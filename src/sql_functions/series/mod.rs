@@ -5,11 +5,13 @@
 //!
 //! - [`evaluate`]: what is computed of the samples of a group. Where PromQL has the function, its kernel
 //!   is asked.
-//! - [`groups`]: samples on their way there.
+//! - [`groups`]: samples on their way there; [`histograms`]: the same for native histograms.
 //! - [`newest`]: `first` and `last`, which keep one value and no samples.
 
+mod docs;
 mod evaluate;
 mod groups;
+mod histograms;
 mod newest;
 
 use std::sync::Arc;
@@ -21,9 +23,12 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, Signature, Volatility,
 };
 
+pub(super) use docs::DOCS;
 use evaluate::SeriesFunction;
 use groups::{Groups, OneGroup};
+use histograms::HistogramGroup;
 use newest::NewestAggregate;
+use promontory_sql::{histogram_type, is_histogram};
 
 use SeriesFunction as F;
 
@@ -60,7 +65,7 @@ fn is_number(data_type: &DataType) -> bool {
 }
 
 /// A list that is part of an accumulator's state.
-fn list_field(name: &str, part: &str, item: DataType) -> FieldRef {
+pub(super) fn list_field(name: &str, part: &str, item: DataType) -> FieldRef {
     let items = Arc::new(Field::new_list_field(item, true));
     Arc::new(Field::new(format!("{name}[{part}]"), DataType::List(items), true))
 }
@@ -101,14 +106,15 @@ impl AggregateUDFImpl for SeriesAggregate {
         &self.signature
     }
 
-    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        let of_histograms = arg_types.get(1).is_some_and(is_histogram);
+        Ok(if of_histograms && !self.function.gives_float() { histogram_type() } else { DataType::Float64 })
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         let interval = DataType::Interval(IntervalUnit::MonthDayNano);
         let more = match (self.function, arg_types) {
-            (_, [t, v, ..]) if !is_time(t) || !is_number(v) => None,
+            (function, [t, v, ..]) if !is_time(t) || !(is_number(v) || takes_histogram(function, v)) => None,
             (F::Rate | F::Increase | F::Delta, [_, _]) => Some(vec![]),
             (F::Rate | F::Increase | F::Delta, [_, _, start, end]) => {
                 (is_time(start) && is_time(end)).then(|| vec![time_type(); 2])
@@ -133,30 +139,45 @@ impl AggregateUDFImpl for SeriesAggregate {
                 self.usage()
             );
         };
-        Ok([time_type(), DataType::Float64].into_iter().chain(more).collect())
+        let value = arg_types.get(1).filter(|v| is_histogram(v)).cloned().unwrap_or(DataType::Float64);
+        Ok([time_type(), value].into_iter().chain(more).collect())
     }
 
-    fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup::new(self.function)))
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Ok(if of_histograms(&args) {
+            Box::new(HistogramGroup::new(self.function))
+        } else {
+            Box::new(OneGroup::new(self.function))
+        })
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        let of_histograms = args.input_fields.get(1).is_some_and(|v| is_histogram(v.data_type()));
+        let value = if of_histograms { histogram_type() } else { DataType::Float64 };
         Ok(vec![
             list_field(args.name, "times", DataType::Int64),
-            list_field(args.name, "values", DataType::Float64),
+            list_field(args.name, "values", value),
             list_field(args.name, "parameters", DataType::Float64),
         ])
     }
 
-    fn groups_accumulator_supported(&self, _args: AccumulatorArgs<'_>) -> bool {
-        true
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
+        !of_histograms(&args)
     }
 
     fn create_groups_accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
         Ok(Box::new(Groups::new(self.function)))
     }
 
-    fn create_sliding_accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(OneGroup::new(self.function)))
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        self.accumulator(args)
     }
+}
+
+fn takes_histogram(function: SeriesFunction, value: &DataType) -> bool {
+    is_histogram(value) && function.of_histograms().is_some()
+}
+
+fn of_histograms(args: &AccumulatorArgs<'_>) -> bool {
+    args.expr_fields.get(1).is_some_and(|value| is_histogram(value.data_type()))
 }

@@ -13,12 +13,48 @@ use promontory_tsdb::query::HistogramSample;
 
 use super::extrapolate::go_seconds;
 use super::starts::start_reset;
+use crate::context::QueryContext;
 use crate::histogram::layout::{divide, multiply};
 use crate::histogram::total::Total;
 use crate::histogram::{Layout, sub};
 use crate::kernels::{Samples, StepRow, Windows};
 use crate::logical::spec::RangeFunction;
 use crate::notes::{Notes, Operation};
+use crate::value::SampleValue;
+
+/// `function` of all of `histograms` as of one window `(start, end]`, ms, without looking whether they are in
+/// it. Without a window `rate`, `increase` and `delta` look at nothing beyond the histograms. `None` where
+/// there is no result, and for functions that do not know histograms.
+pub fn evaluate_one(
+    function: RangeFunction,
+    window: Option<(TimestampMs, TimestampMs)>,
+    histograms: &[HistogramSample],
+    context: &QueryContext,
+) -> Option<SampleValue> {
+    use RangeFunction as F;
+    let notes = Notes { context, position: "", name: "" };
+    let (first, last) = (histograms.first()?, histograms.last()?);
+    let outcome = match (function, window) {
+        (F::Rate | F::Increase | F::Delta, None) => {
+            let mut change = difference(histograms, function != F::Delta, &notes)?;
+            if function == F::Rate {
+                divide(&mut change, (last.timestamp - first.timestamp) as f64 / 1000.0);
+            }
+            Outcome::Histogram(change)
+        }
+        _ => {
+            let (start, end) = window.unwrap_or((first.timestamp.saturating_sub(1), last.timestamp));
+            let floats = Samples::new(&[], &[]);
+            evaluate(function, Window { end, width_ms: end - start, floats, histograms }, &notes)
+        }
+    };
+    match outcome {
+        Outcome::Float(v) => Some(SampleValue::Float(v)),
+        Outcome::Histogram(h) => Some(SampleValue::Histogram(Arc::new(h))),
+        Outcome::Shared(h) => Some(SampleValue::Histogram(h)),
+        Outcome::Absent | Outcome::Floats => None,
+    }
+}
 
 /// One step: its floats and its histograms, of which there is at least one.
 #[derive(Debug, Clone, Copy)]
