@@ -38,7 +38,7 @@ use crate::operators::OperatorPlanner;
 use crate::operators::rows::Held;
 use crate::params::{EngineOptions, QueryParams};
 use crate::parser::{self, Expr, ValueType};
-use crate::physical::LeafPlanner;
+use crate::physical::{AggregateInLeaf, LeafPlanner};
 use crate::planner::{Planner, QueryPlan, Root};
 use crate::result;
 use crate::result_labels::{LabelNames, LabelSource};
@@ -386,8 +386,16 @@ impl Planners {
         let extensions: Vec<Arc<dyn ExtensionPlanner + Send + Sync>> =
             vec![Arc::new(LeafPlanner), Arc::new(OperatorPlanner)];
         let runtime = Arc::new(RuntimeEnv::default());
-        let single = state(1, vec![Arc::new(CombinePartialFinalAggregate::new())], &runtime);
-        let parallel = state(partitions.max(1), vec![Arc::new(EnsureRequirements::new())], &runtime);
+        let single = state(
+            1,
+            vec![Arc::new(AggregateInLeaf), Arc::new(CombinePartialFinalAggregate::new())],
+            &runtime,
+        );
+        let parallel = state(
+            partitions.max(1),
+            vec![Arc::new(AggregateInLeaf), Arc::new(EnsureRequirements::new())],
+            &runtime,
+        );
         let planner = DefaultPhysicalPlanner::with_extension_planners(extensions);
         Self { runtime, planner, single, parallel }
     }

@@ -459,8 +459,7 @@ fn plans_can_be_explained() {
       TotalsExec: sums
         AggregateExec: mode=FinalPartitioned, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats, prom_sum_histograms(histograms) as histograms]
           RepartitionExec: partitioning=Hash([labels_key@0, tile@1], 3), input_partitions=3
-            AggregateExec: mode=Partial, gby=[labels_key@0 as labels_key, tile@1 as tile], aggr=[prom_sum(floats) as floats, prom_sum_histograms(histograms) as histograms]
-              SelectorExec: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4] partitions=3
+            SelectorExec: rate(requests_total[300000ms]) key=by (job) grid=[0..600000 step 60000ms, 11 steps in tiles of 4] partitions=3 sum
     ");
 }
 #[test]

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use promontory_tsdb::histogram::FloatHistogram;
 
 use crate::histogram::weight;
+use crate::tile::MAX_TILE_STEPS;
 
 /// Values of one series over the steps of a grid. A slot without its bit in `present` has no float,
 /// whatever its value. Histograms are kept aside, by step, ascending.
 #[derive(Debug, Clone, Default)]
 pub struct StepRow {
+    steps: usize,
+    /// One per step, and as many behind the last one as fill a tile.
     values: Vec<f64>,
     present: Vec<u64>,
     histograms: Vec<(usize, Arc<FloatHistogram>)>,
@@ -19,7 +22,8 @@ pub struct StepRow {
 impl StepRow {
     /// Makes all `steps` slots absent.
     pub fn reset(&mut self, steps: usize) {
-        self.values.resize(steps, 0.0);
+        self.steps = steps;
+        self.values.resize(steps.next_multiple_of(MAX_TILE_STEPS), 0.0);
         self.present.clear();
         self.present.resize(steps.div_ceil(64), 0);
         self.histograms.clear();
@@ -91,14 +95,24 @@ impl StepRow {
         (self.present[i / 64] >> (i % 64) & 1 == 1).then(|| self.values[i])
     }
 
+    /// Whether there is a float at any step.
+    pub(crate) fn has_floats(&self) -> bool {
+        self.present.iter().any(|word| *word != 0)
+    }
+
     /// All slots.
     pub fn values(&self) -> &[f64] {
+        &self.values[..self.steps]
+    }
+
+    /// All slots, and those that fill the last tile, of any width.
+    pub(crate) fn padded_values(&self) -> &[f64] {
         &self.values
     }
 
     /// All slots, to be written in bulk.
     pub(crate) fn values_mut(&mut self) -> &mut [f64] {
-        &mut self.values
+        &mut self.values[..self.steps]
     }
 
     /// Number of samples: a float is one, a histogram counts for several.
@@ -117,5 +131,15 @@ impl StepRow {
             64 => word(first / 64),
             _ => word(first / 64) >> (first % 64) & ((1 << lanes) - 1),
         }
+    }
+
+    /// As [`StepRow::mask`], for histograms.
+    pub(crate) fn histogram_mask(&self, tile: usize, lanes: usize) -> u128 {
+        let here = |step: &usize| step / lanes == tile;
+        self.histograms
+            .iter()
+            .map(|(step, _)| *step)
+            .filter(here)
+            .fold(0, |mask, step| mask | 1 << (step % lanes))
     }
 }

@@ -100,6 +100,12 @@ impl fmt::Display for SelectorSpec {
                 }
             }
         }
+        if self.distinct {
+            f.write_str(" distinct")?;
+        }
+        if self.counters.is_some() {
+            f.write_str(" counters")?;
+        }
         write!(f, " key={} grid={}", self.output, self.grid)
     }
 }

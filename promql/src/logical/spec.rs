@@ -22,6 +22,19 @@ pub struct SelectorSpec {
     pub position: String,
     /// Of histograms only count and sum are looked at: they come without buckets, with hints instead.
     pub without_buckets: bool,
+    /// Two series that have a result each and differ in their name only are an error.
+    pub distinct: bool,
+    /// Series that are no counters are told.
+    pub counters: Option<CounterCheck>,
+}
+
+/// How series that are no counters are told from others, and where that is said to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CounterCheck {
+    /// By the label `__type__`, otherwise by the end of the name.
+    pub by_type: bool,
+    /// ` (line:col)` of the selector.
+    pub position: String,
 }
 
 impl SelectorSpec {

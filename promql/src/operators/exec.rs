@@ -69,6 +69,11 @@ impl OperatorExec {
         }
     }
 
+    /// What it runs.
+    pub(crate) fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
     fn scalar_inputs(&self) -> &[Arc<dyn ExecutionPlan>] {
         &self.inputs[self.operator.evaluate().vector_inputs().min(self.inputs.len())..]
     }

@@ -53,7 +53,7 @@ pub use merge::MergeDisjoint;
 pub(crate) use node::tile_df_schema;
 pub use node::{OperatorNode, OperatorPlanner, operator_plan};
 pub use notice::{Notice, NoticeKind};
-pub(crate) use notice::{bad_quantile, non_counter, tell_bad_quantiles};
+pub(crate) use notice::{bad_quantile, non_counter, non_counter_type, tell_bad_quantiles};
 pub use rank::{Rank, RankKind};
 pub(crate) use relabel::absent_labels;
 pub use relabel::{Relabel, RelabelRule};

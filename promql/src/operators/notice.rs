@@ -47,7 +47,7 @@ pub(crate) fn non_counter(name: &str) -> Option<String> {
 }
 
 /// Upstream's text for a rate over something whose type is no counter's.
-fn non_counter_type(key: &[u8]) -> Option<String> {
+pub(crate) fn non_counter_type(key: &[u8]) -> Option<String> {
     let text = |label| get(key, label).and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
     let (name, kind) = (text(METRIC_NAME), text("__type__"));
     (!name.is_empty() && !matches!(kind, "counter" | "histogram")).then(|| {

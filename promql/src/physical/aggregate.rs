@@ -46,6 +46,52 @@ pub fn vector_aggregate(op: AggregateOp) -> Option<AggregateUDF> {
     Some(AggregateUDF::new_from_impl(VectorAggregate { op, name, state_columns, signature }))
 }
 
+/// The operator of a function of ours; `None` for any other function.
+pub(super) fn operator_of(function: &AggregateUDF) -> Option<AggregateOp> {
+    function.inner().as_ref().downcast_ref::<VectorAggregate>().map(|function| function.op)
+}
+
+/// The states of groups of `lanes` lanes under `op`, for who has rows at hand; `None` as for [`vector_aggregate`].
+pub(super) fn lane_states(op: AggregateOp, lanes: usize) -> Option<Box<dyn LaneStates>> {
+    Some(match op {
+        AggregateOp::Sum => Box::new(VectorAccumulator::<kernel::Sum, 2>::new(lanes)),
+        AggregateOp::Avg => Box::new(VectorAccumulator::<kernel::Avg, 4>::new(lanes)),
+        AggregateOp::Count => Box::new(VectorAccumulator::<kernel::Count, 1>::new(lanes)),
+        AggregateOp::Min => Box::new(VectorAccumulator::<kernel::Min, 1>::new(lanes)),
+        AggregateOp::Max => Box::new(VectorAccumulator::<kernel::Max, 1>::new(lanes)),
+        AggregateOp::Group => Box::new(VectorAccumulator::<kernel::Group, 1>::new(lanes)),
+        AggregateOp::Stddev => Box::new(VectorAccumulator::<kernel::Stddev, 3>::new(lanes)),
+        AggregateOp::Stdvar => Box::new(VectorAccumulator::<kernel::Stdvar, 3>::new(lanes)),
+        _ => return None,
+    })
+}
+
+/// States of groups, row by row.
+pub(super) trait LaneStates: Send {
+    /// Makes sure that there are `groups` groups.
+    fn grow(&mut self, groups: usize);
+
+    /// Adds the valid lanes of a row to a group.
+    fn update(&mut self, group: usize, row: &[f64], mask: u128);
+
+    /// Takes all states out, as [`GroupsAccumulator::state`] does.
+    fn state(&mut self) -> Result<Vec<ArrayRef>>;
+}
+
+impl<Op: LaneOp<K>, const K: usize> LaneStates for VectorAccumulator<Op, K> {
+    fn grow(&mut self, groups: usize) {
+        self.groups.grow::<Op>(groups);
+    }
+
+    fn update(&mut self, group: usize, row: &[f64], mask: u128) {
+        self.groups.update::<Op>(group, row, mask);
+    }
+
+    fn state(&mut self) -> Result<Vec<ArrayRef>> {
+        GroupsAccumulator::state(self, EmitTo::All)
+    }
+}
+
 /// Whether samples are counted, whatever their kind: such functions take `histograms` as well.
 pub fn counts(op: AggregateOp) -> bool {
     matches!(op, AggregateOp::Count | AggregateOp::Group)
@@ -218,7 +264,7 @@ impl<Op: LaneOp<K>, const K: usize> GroupsAccumulator for VectorAccumulator<Op, 
         let rows = values.first().map_or(0, |v| v.len());
         let mut each = Self::new(self.groups.lanes());
         each.update_batch(values, &(0..rows).collect::<Vec<_>>(), opt_filter, rows)?;
-        each.state(EmitTo::All)
+        GroupsAccumulator::state(&mut each, EmitTo::All)
     }
 
     fn size(&self) -> usize {

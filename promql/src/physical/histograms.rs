@@ -17,6 +17,8 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
 };
 
+use promontory_tsdb::histogram::FloatHistogram;
+
 use crate::histogram::lanes::{Column, ColumnBuilder, encode_lanes};
 use crate::histogram::total::Total;
 
@@ -40,6 +42,11 @@ pub fn histogram_aggregate(kind: HistogramAggregation) -> AggregateUDF {
     };
     let signature = Signature::any(1, Volatility::Immutable);
     AggregateUDF::new_from_impl(Function { kind, name, signature })
+}
+
+/// What a function of ours does; `None` for any other function.
+pub(super) fn kind_of(function: &AggregateUDF) -> Option<HistogramAggregation> {
+    function.inner().as_ref().downcast_ref::<Function>().map(|function| function.kind)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,7 +87,7 @@ impl AggregateUDFImpl for Function {
     }
 
     fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Totals { kind: self.kind, groups: Vec::new(), count: 0 }))
+        Ok(Box::new(Totals::new(self.kind)))
     }
 }
 
@@ -89,7 +96,7 @@ type Group = BTreeMap<usize, Total>;
 
 /// The states of all groups of one aggregation.
 #[derive(Debug)]
-struct Totals {
+pub(super) struct Totals {
     kind: HistogramAggregation,
     /// The first groups; those behind them have no histogram.
     groups: Vec<Group>,
@@ -98,6 +105,30 @@ struct Totals {
 }
 
 impl Totals {
+    pub(super) fn new(kind: HistogramAggregation) -> Self {
+        Self { kind, groups: Vec::new(), count: 0 }
+    }
+
+    /// Makes sure that there are `groups` groups.
+    pub(super) fn grow(&mut self, groups: usize) {
+        self.count = self.count.max(groups);
+    }
+
+    /// Adds a histogram to a lane of a group.
+    pub(super) fn add(&mut self, group: usize, lane: usize, histogram: &FloatHistogram) {
+        let mean = self.kind == HistogramAggregation::Mean;
+        self.group(group)
+            .entry(lane)
+            .and_modify(|total| {
+                if mean {
+                    total.add_to_mean(histogram);
+                } else {
+                    total.add_to_sum(histogram);
+                }
+            })
+            .or_insert_with(|| Total::of(histogram));
+    }
+
     fn column<'a>(&self, values: &'a [ArrayRef]) -> Result<Option<Column<'a>>> {
         let [values] = values else {
             return Err(internal_datafusion_err!("an aggregate of histograms has one argument"));
@@ -146,23 +177,12 @@ impl GroupsAccumulator for Totals {
     ) -> Result<()> {
         self.count = self.count.max(total_num_groups);
         let Some(column) = self.column(values)? else { return Ok(()) };
-        let mean = self.kind == HistogramAggregation::Mean;
         for (i, &index) in group_indices.iter().enumerate() {
             if column.bytes(i).is_empty() || opt_filter.is_some_and(|f| !f.is_valid(i) || !f.value(i)) {
                 continue;
             }
-            let group = self.group(index);
             for (lane, histogram) in column.row(i).iter() {
-                group
-                    .entry(lane)
-                    .and_modify(|total| {
-                        if mean {
-                            total.add_to_mean(&histogram);
-                        } else {
-                            total.add_to_sum(&histogram);
-                        }
-                    })
-                    .or_insert_with(|| Total::of(&histogram));
+                self.add(index, lane, &histogram);
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 pub mod aggregate;
 pub mod histograms;
+mod partial;
 pub mod quantile;
 mod scalars;
 pub mod selector;
@@ -13,6 +14,7 @@ pub mod tiles;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -26,6 +28,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{Stream, StreamExt, TryStreamExt};
+
+pub(crate) use partial::AggregateInLeaf;
 
 use crate::logical::quantile::QuantileNode;
 use crate::logical::selector::SelectorNode;
@@ -73,8 +77,13 @@ impl ExtensionPlanner for LeafPlanner {
 
 /// Properties of an operator that emits tiles on `grid` in no order.
 fn tile_properties(grid: &Grid, partitions: usize, emission: EmissionType) -> Arc<PlanProperties> {
+    leaf_properties(tile_schema(grid), partitions, emission)
+}
+
+/// Properties of an operator that emits `schema` in no order.
+fn leaf_properties(schema: SchemaRef, partitions: usize, emission: EmissionType) -> Arc<PlanProperties> {
     Arc::new(PlanProperties::new(
-        EquivalenceProperties::new(tile_schema(grid)),
+        EquivalenceProperties::new(schema),
         Partitioning::UnknownPartitioning(partitions),
         emission,
         Boundedness::Bounded,
@@ -98,8 +107,19 @@ fn tile_stream<S>(
 where
     S: Stream<Item = Result<RecordBatch>> + Send + 'static,
 {
+    batch_stream(tile_schema(grid), start)
+}
+
+/// As [`tile_stream`], for any schema.
+fn batch_stream<S>(
+    schema: SchemaRef,
+    start: impl Future<Output = Result<S>> + Send + 'static,
+) -> SendableRecordBatchStream
+where
+    S: Stream<Item = Result<RecordBatch>> + Send + 'static,
+{
     let stream = futures::stream::once(start).try_flatten();
-    Box::pin(RecordBatchStreamAdapter::new(tile_schema(grid), stream.boxed()))
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream.boxed()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 //! computed, and after that as tiles only.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -28,16 +30,18 @@ use promontory_tsdb::{
     Labels, METRIC_NAME, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs, is_stale,
 };
 
+use super::partial::{LeafGroups, Partial};
 use super::scalars::ScalarInputs;
 use super::tiles::TileBuilder;
-use super::{tile_properties, tile_stream};
+use super::{batch_stream, leaf_properties, tile_properties};
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::histogram::weight;
 use crate::kernels::{Live, Samples, StepRow, StepScalar, Windows, instant, range};
-use crate::logical::spec::{RangeFunction, SelectorSpec, Window};
+use crate::logical::spec::{KeyOutput, RangeFunction, SelectorSpec, Window};
 use crate::notes::Notes;
-use crate::operators::tell_bad_quantiles;
+use crate::operators::rows::same_labelset;
+use crate::operators::{non_counter, non_counter_type, tell_bad_quantiles};
 
 /// The leaf of every plan.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct SelectorExec {
     spec: Arc<SelectorSpec>,
     scalars: Arc<ScalarInputs>,
     partitions: usize,
+    /// What is added up here, and not by an aggregate above.
+    partial: Option<Partial>,
     /// The running selection.
     selection: Mutex<Selected>,
     properties: Arc<PlanProperties>,
@@ -57,6 +63,22 @@ struct Selected {
     /// Which partitions have begun.
     begun: Vec<bool>,
     runs: Runs,
+    seen: Arc<Seen>,
+}
+
+/// Series without their names, by hash, to find two that are the same: 128 bits, so that no others are taken for it.
+#[derive(Debug, Default)]
+struct Seen {
+    hashers: [RandomState; 2],
+    hashes: Mutex<HashSet<[u64; 2]>>,
+}
+
+impl Seen {
+    /// Whether `key` is seen for the first time.
+    fn insert(&self, key: &[u8]) -> bool {
+        let hash = self.hashers.each_ref().map(|hasher| hasher.hash_one(key));
+        self.hashes.lock().insert(hash)
+    }
 }
 
 /// Runs of series that no partition has taken yet, the first at the end.
@@ -93,6 +115,27 @@ impl SelectorExec {
             spec,
             scalars: Arc::new(ScalarInputs::new(scalars)),
             partitions,
+            partial: None,
+            selection: Mutex::default(),
+            properties,
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// What is selected, and what is made of it.
+    pub(super) fn spec(&self) -> &SelectorSpec {
+        &self.spec
+    }
+
+    /// The same leaf, adding up.
+    pub(super) fn with_partial(&self, partial: Partial) -> Self {
+        let properties = leaf_properties(Arc::clone(&partial.schema), self.partitions, EmissionType::Final);
+        Self {
+            source: Arc::clone(&self.source),
+            spec: Arc::clone(&self.spec),
+            scalars: Arc::clone(&self.scalars),
+            partitions: self.partitions,
+            partial: Some(partial),
             selection: Mutex::default(),
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
@@ -101,7 +144,7 @@ impl SelectorExec {
 
     /// What the partitions share. Asks the source when nothing is selected yet, or when the partition has begun
     /// already because the plan runs again.
-    fn runs(&self, partition: usize) -> Result<Runs, QueryError> {
+    fn runs(&self, partition: usize) -> Result<(Runs, Arc<Seen>), QueryError> {
         let mut selection = self.selection.lock();
         if selection.begun.get(partition).is_none_or(|begun| *begun) {
             let (first, last) = self.spec.bounds();
@@ -109,11 +152,14 @@ impl SelectorExec {
             let hints = SelectHints { partitions: runs, ..SelectHints::default() };
             let mut streams = self.source.select(&self.spec.matchers, first, last, &hints)?.partitions;
             streams.reverse();
-            *selection =
-                Selected { begun: vec![false; self.partitions], runs: Runs(Arc::new(Mutex::new(streams))) };
+            *selection = Selected {
+                begun: vec![false; self.partitions],
+                runs: Runs(Arc::new(Mutex::new(streams))),
+                seen: Arc::default(),
+            };
         }
         selection.begun[partition] = true;
-        Ok(selection.runs.clone())
+        Ok((selection.runs.clone(), Arc::clone(&selection.seen)))
     }
 }
 
@@ -127,7 +173,8 @@ fn windows(spec: &SelectorSpec) -> Windows {
 
 impl DisplayAs for SelectorExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SelectorExec: {} partitions={}", self.spec, self.partitions)
+        write!(f, "SelectorExec: {} partitions={}", self.spec, self.partitions)?;
+        self.partial.as_ref().map_or(Ok(()), |partial| write!(f, " {}", partial.name()))
     }
 }
 
@@ -160,7 +207,11 @@ impl ExecutionPlan for SelectorExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self::new(Arc::clone(&self.source), Arc::clone(&self.spec), children, self.partitions)))
+        let leaf = Self::new(Arc::clone(&self.source), Arc::clone(&self.spec), children, self.partitions);
+        Ok(Arc::new(match &self.partial {
+            Some(partial) => leaf.with_partial(partial.clone()),
+            None => leaf,
+        }))
     }
 
     fn with_new_children(
@@ -176,12 +227,16 @@ impl ExecutionPlan for SelectorExec {
         }
         let query = QueryContext::of(&context)?;
         query.check()?;
-        let runs = self.runs(partition)?;
+        let (runs, seen) = self.runs(partition)?;
         let leaf = Leaf {
             input: runs.take(),
             runs,
-            evaluator: Evaluator::new(Arc::clone(&self.spec)),
-            tiles: TileBuilder::new(self.spec.grid),
+            evaluator: Evaluator::new(Arc::clone(&self.spec), seen),
+            sink: match &self.partial {
+                Some(partial) => Sink::Groups(Box::new(LeafGroups::new(partial.clone(), self.spec.grid)?)),
+                None => Sink::Tiles(Box::new(TileBuilder::new(self.spec.grid))),
+            },
+            done: Vec::new(),
             batch: SeriesBatch::new(),
             next: 0,
             next_histogram: 0,
@@ -196,7 +251,7 @@ impl ExecutionPlan for SelectorExec {
                 Ok(leaf.next_batch(&scalars).await?.map(|batch| (batch, (leaf, scalars))))
             }))
         };
-        Ok(tile_stream(&self.spec.grid, start))
+        Ok(batch_stream(self.schema(), start))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -210,7 +265,9 @@ struct Leaf {
     input: Option<SeriesStream>,
     runs: Runs,
     evaluator: Evaluator,
-    tiles: TileBuilder,
+    sink: Sink,
+    /// Batches to be given, the last one first.
+    done: Vec<RecordBatch>,
     batch: SeriesBatch,
     /// Next series of `batch`.
     next: usize,
@@ -220,36 +277,76 @@ struct Leaf {
     metrics: BaselineMetrics,
 }
 
+/// Where evaluated series go.
+enum Sink {
+    Tiles(Box<TileBuilder>),
+    Groups(Box<LeafGroups>),
+    /// All was given.
+    End,
+}
+
+impl Sink {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Tiles(tiles) if tiles.is_full())
+    }
+
+    /// What it holds, the last batch first.
+    fn finish(&mut self) -> Result<Vec<RecordBatch>> {
+        match self {
+            Self::Tiles(tiles) if tiles.is_empty() => Ok(Vec::new()),
+            Self::Tiles(tiles) => Ok(vec![tiles.finish()?]),
+            Self::Groups(_) => match std::mem::replace(self, Self::End) {
+                Self::Groups(groups) => groups.finish().map(|mut batches| {
+                    batches.reverse();
+                    batches
+                }),
+                _ => Ok(Vec::new()),
+            },
+            Self::End => Ok(Vec::new()),
+        }
+    }
+}
+
 impl Leaf {
     async fn next_batch(&mut self, scalars: &[StepScalar]) -> Result<Option<RecordBatch>> {
+        let batch = match self.done.pop() {
+            Some(batch) => Some(batch),
+            None => {
+                self.read(scalars).await?;
+                self.done = self.sink.finish()?;
+                self.done.pop()
+            }
+        };
+        match &batch {
+            Some(batch) => {
+                self.metrics.record_output(batch.num_rows());
+            }
+            None => self.metrics.done(),
+        }
+        Ok(batch)
+    }
+
+    /// Evaluates series until the sink is full, or there are no more.
+    async fn read(&mut self, scalars: &[StepScalar]) -> Result<()> {
         loop {
             self.evaluate(scalars)?;
-            if self.tiles.is_full() {
-                break;
+            if self.sink.is_full() {
+                return Ok(());
             }
             // All series of the batch are evaluated.
-            let Some(input) = &mut self.input else {
-                if self.tiles.is_empty() {
-                    self.metrics.done();
-                    return Ok(None);
-                }
-                break;
-            };
+            let Some(input) = &mut self.input else { return Ok(()) };
             match input.try_next().await.map_err(QueryError::from)? {
                 Some(batch) => (self.batch, self.next, self.next_histogram) = (batch, 0, 0),
                 None => self.input = self.runs.take(),
             }
         }
-        let batch = self.tiles.finish()?;
-        self.metrics.record_output(batch.num_rows());
-        Ok(Some(batch))
     }
 
     /// Evaluates series until the batch is used up or the tiles are full.
     fn evaluate(&mut self, scalars: &[StepScalar]) -> Result<(), QueryError> {
         let _timer = self.metrics.elapsed_compute().timer();
         self.held.query.check()?;
-        while self.next < self.batch.len() && !self.tiles.is_full() {
+        while self.next < self.batch.len() && !self.sink.is_full() {
             let (labels, timestamps, values) = self.batch.series(self.next);
             let histograms = &self.batch.histograms[self.next_histogram..];
             let histograms = &histograms[..histograms.partition_point(|h| h.series as usize <= self.next)];
@@ -263,7 +360,7 @@ impl Leaf {
                 &histograms,
                 scalars,
                 &mut self.held,
-                &mut self.tiles,
+                &mut self.sink,
             )?;
             self.next += 1;
         }
@@ -375,10 +472,13 @@ struct Evaluator {
     row: StepRow,
     live: Live,
     scratch: range::Scratch,
+    seen: Arc<Seen>,
+    /// The last name that was found to be no counter's.
+    told: String,
 }
 
 impl Evaluator {
-    fn new(spec: Arc<SelectorSpec>) -> Self {
+    fn new(spec: Arc<SelectorSpec>, seen: Arc<Seen>) -> Self {
         let windows = windows(&spec);
         Self {
             spec,
@@ -387,7 +487,35 @@ impl Evaluator {
             row: StepRow::default(),
             live: Live::default(),
             scratch: range::Scratch::default(),
+            seen,
+            told: String::new(),
         }
+    }
+
+    /// What is to be said of a series that has a result, apart from the result.
+    fn look_at(&mut self, labels: &Labels, held: &Held) -> Result<(), QueryError> {
+        let has_floats = self.row.has_floats();
+        if let Some(check) = self.spec.counters.as_ref().filter(|_| has_floats) {
+            let name = labels.metric_name();
+            let text = if check.by_type {
+                non_counter_type(labels.as_bytes())
+            } else if self.told == name {
+                None
+            } else {
+                non_counter(name)
+            };
+            if let Some(text) = text {
+                name.clone_into(&mut self.told);
+                held.query.info(&format!("{text}{}", check.position));
+            }
+        }
+        if self.spec.distinct && (has_floats || !self.row.histograms().is_empty()) {
+            KeyOutput::DropName.write_key(labels, &mut self.key);
+            if !self.seen.insert(&self.key) {
+                return Err(same_labelset());
+            }
+        }
+        Ok(())
     }
 
     fn series(
@@ -397,7 +525,7 @@ impl Evaluator {
         histograms: &[HistogramSample],
         scalars: &[StepScalar],
         held: &mut Held,
-        tiles: &mut TileBuilder,
+        sink: &mut Sink,
     ) -> Result<(), QueryError> {
         match self.spec.window {
             Window::Instant { read, .. } => {
@@ -466,9 +594,21 @@ impl Evaluator {
                 }
             }
         }
-        held.points(self.row.count())?;
+        if self.spec.distinct || self.spec.counters.is_some() {
+            self.look_at(labels, held)?;
+        }
         self.spec.output.write_key(labels, &mut self.key);
-        tiles.push_row(&self.key, &self.row);
+        match sink {
+            Sink::Tiles(tiles) => {
+                held.points(self.row.count())?;
+                tiles.push_row(&self.key, &self.row);
+            }
+            Sink::Groups(groups) => {
+                let new = groups.add(&self.key, &self.row, &held.query)?;
+                held.points(new)?;
+            }
+            Sink::End => {}
+        }
         Ok(())
     }
 }

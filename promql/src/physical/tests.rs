@@ -111,6 +111,8 @@ fn instant(name: &str, grid: Grid) -> SelectorSpec {
         output: KeyOutput::Full,
         position: String::new(),
         without_buckets: false,
+        distinct: false,
+        counters: None,
     }
 }
 

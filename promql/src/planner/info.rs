@@ -37,6 +37,8 @@ impl Planner<'_> {
             output: KeyOutput::Full,
             position: String::new(),
             without_buckets: false,
+            distinct: false,
+            counters: None,
         };
         let series = selector_plan(Arc::clone(self.source), spec, Vec::new());
         // Labels that are added may be those that told series apart.

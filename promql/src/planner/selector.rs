@@ -11,7 +11,8 @@ use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, empty, info, unwrap
 use crate::error::QueryError;
 use crate::kernels::range::extended::{ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS};
 use crate::logical::spec::{
-    KeyOutput, RangeFunction, SampleRead, SelectorSpec, SubquerySpec, TimeView, Window, WindowExtension,
+    CounterCheck, KeyOutput, RangeFunction, SampleRead, SelectorSpec, SubquerySpec, TimeView, Window,
+    WindowExtension,
 };
 use crate::logical::{selector_plan, subquery_plan};
 use crate::operators::{
@@ -62,6 +63,8 @@ impl Planner<'_> {
             output: KeyOutput::Full,
             position: self.position(span),
             without_buckets: self.skips_buckets(),
+            distinct: false,
+            counters: None,
         };
         let names = self.names_of(selector);
         let vector = VectorPlan::new(selector_plan(Arc::clone(self.source), spec, Vec::new()), names);
@@ -173,9 +176,11 @@ impl Planner<'_> {
         let extension = self.extension(&matrix.selector);
         check_extension(extension, function)?;
         let names = self.names_of(&matrix.selector);
-        // Names that are not known now are looked at on the way.
-        let look = counter && names == Names::Various;
-        let drop_in_leaf = !function.keeps_name() && !self.options.delayed_name_removal && !look;
+        let drop_in_leaf = !function.keeps_name() && !self.options.delayed_name_removal;
+        // Names that are not known now are looked at in the leaf.
+        let various = names == Names::Various;
+        let check =
+            CounterCheck { by_type: self.options.type_and_unit_labels, position: self.position(span) };
         let spec = SelectorSpec {
             matchers: matrix.selector.matchers.clone(),
             grid,
@@ -189,13 +194,16 @@ impl Planner<'_> {
             output: if drop_in_leaf { KeyOutput::DropName } else { KeyOutput::Full },
             position: first.clone(),
             without_buckets: self.skips_buckets(),
+            distinct: various && drop_in_leaf,
+            counters: (counter && various).then_some(check),
         };
         let plan = selector_plan(Arc::clone(self.source), spec, scalars);
         let mut vector = VectorPlan::new(plan, names);
-        if look {
-            vector.notices.push(Notice { kind: self.non_counter(), position: self.position(span) });
-        }
-        vector = self.drop_range_name(vector, function, drop_in_leaf, grid);
+        vector = if drop_in_leaf {
+            VectorPlan { names: Names::Absent, ..vector }
+        } else {
+            self.drop_range_name(vector, function, grid)
+        };
         if counter && names == Names::Same {
             let name = metric_name(&matrix.selector).unwrap_or_default();
             if let Some(text) = non_counter(name) {
@@ -211,26 +219,16 @@ impl Planner<'_> {
     }
 
     /// Drops the name behind a range function; two series that then look the same are an error.
-    fn drop_range_name(
-        &self,
-        vector: VectorPlan,
-        function: RangeFunction,
-        dropped: bool,
-        grid: Grid,
-    ) -> VectorPlan {
+    fn drop_range_name(&self, vector: VectorPlan, function: RangeFunction, grid: Grid) -> VectorPlan {
         if function.keeps_name() {
             return vector;
         }
         let various = vector.names == Names::Various;
-        let mut vector = if dropped {
-            VectorPlan { names: Names::Absent, ..vector }
-        } else {
-            let key = self.name_change(vector.names);
-            let names = if self.options.delayed_name_removal { vector.names } else { Names::Absent };
-            let vector = vector.finish(grid);
-            let map = crate::operators::Map::new(MapFunction::Identity, Vec::new(), key);
-            VectorPlan::new(operator_plan(map, grid, vec![vector.plan]), names)
-        };
+        let key = self.name_change(vector.names);
+        let names = if self.options.delayed_name_removal { vector.names } else { Names::Absent };
+        let vector = vector.finish(grid);
+        let map = crate::operators::Map::new(MapFunction::Identity, Vec::new(), key);
+        let mut vector = VectorPlan::new(operator_plan(map, grid, vec![vector.plan]), names);
         if various && !self.options.delayed_name_removal {
             vector.plan = operator_plan(MergeDisjoint { strict: true }, grid, vec![vector.plan]);
         }
@@ -264,7 +262,7 @@ impl Planner<'_> {
         if counter && names != Names::Absent {
             vector.notices.push(Notice { kind: self.non_counter(), position: first.to_owned() });
         }
-        Ok(self.drop_range_name(vector, function, false, grid))
+        Ok(self.drop_range_name(vector, function, grid))
     }
 
     /// The inner expression on the subquery's own grid: absolute multiples of its step, the first

@@ -81,15 +81,22 @@ impl<const K: usize> Groups<K> {
     /// Adds the valid lanes of a row to a group.
     #[inline]
     pub fn update<Op: LaneOp<K>>(&mut self, group: usize, row: &[f64], mask: u128) {
+        if mask == 0 {
+            return;
+        }
         self.seen[group] |= mask;
         let range = group * self.lanes..(group + 1) * self.lanes;
-        let row = &row[..range.len()];
-        let columns = self.columns.each_mut().map(|c| &mut c[range.clone()]);
-        if mask == full_mask(self.lanes)
-            && !(Op::HAS_RARE && any_lane(&columns, |j, s| Op::is_rare(s, row[j])))
+        // Mostly all lanes are valid, or one run of them: a series begins or ends, or the grid does.
+        let (first, end) = (mask.trailing_zeros() as usize, 128 - mask.leading_zeros() as usize);
+        let run = &row[first..end];
+        let columns = self.columns.each_mut().map(|c| &mut c[range.clone()][first..end]);
+        if mask.count_ones() as usize == end - first
+            && !(Op::HAS_RARE && any_lane(&columns, |j, s| Op::is_rare(s, run[j])))
         {
-            each_lane(columns, |j, state| Op::update_common(state, row[j]));
+            each_lane(columns, |j, state| Op::update_common(state, run[j]));
         } else {
+            let mask = mask >> first;
+            let row = run;
             each_lane(columns, |j, state| if mask >> j & 1 == 1 { Op::update(state, row[j]) } else { state });
         }
     }

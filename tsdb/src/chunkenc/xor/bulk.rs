@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use super::{HEADER, State};
 use crate::chunkenc::ChunkError;
 use crate::chunkenc::bits::{Window, lopsided};
-use crate::encoding::unzigzag;
+use crate::encoding::{self, unzigzag};
 use crate::sample::TimestampMs;
 
 /// Bytes that one sample may touch: seven bits of the sample before, 68 of a timestamp, 77 of a value, and the rest of
@@ -113,20 +113,10 @@ fn too_short(data: &[u8]) -> ChunkError {
 /// LEB128 at byte `at`, which moves on.
 #[inline(always)]
 fn uvarint(data: &[u8], at: &mut usize) -> Result<u64, ChunkError> {
-    let mut value = 0;
-    for (i, byte) in
-        data.get(*at..).unwrap_or_default().iter().take(crate::encoding::MAX_VARINT_LEN).enumerate()
-    {
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if *byte < 0x80 {
-            if i == 9 && *byte > 1 {
-                break;
-            }
-            *at += i + 1;
-            return Ok(value);
-        }
-    }
-    Err(ChunkError::Corrupt { bit: *at * 8, reason: "number is too long, or the chunk ends too early" })
+    let number = encoding::uvarint(data.get(*at..).unwrap_or_default());
+    let (value, len) = number.map_err(|reason| ChunkError::Corrupt { bit: *at * 8, reason })?;
+    *at += len;
+    Ok(value)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,31 +136,32 @@ struct Registers {
 impl Registers {
     /// Reads samples `from..` as long as there are bytes for a whole one, and gives the number of the next.
     ///
-    /// A function of its own that takes the state and gives it back: that keeps it in registers.
+    /// A function of its own with a copy of the state, which that keeps in registers.
     #[inline(never)]
     fn run(
-        mut self,
+        &self,
         bytes: &[u8],
         timestamps: &mut [MaybeUninit<TimestampMs>],
         values: &mut [MaybeUninit<f64>],
         from: usize,
     ) -> (Self, usize) {
+        let mut state = *self;
         let count = timestamps.len();
         // One length for both, so that one check is enough.
         let values = &mut values[..count];
         let mut i = from;
         while i < count {
-            let first = self.bit >> 3;
+            let first = state.bit >> 3;
             let Some(near) = bytes.get(first..first + NEAR).and_then(|near| near.first_chunk::<NEAR>())
             else {
                 break;
             };
-            self.sample(near);
-            timestamps[i].write(self.t);
-            values[i].write(f64::from_bits(self.v));
+            state.sample(near);
+            timestamps[i].write(state.t);
+            values[i].write(f64::from_bits(state.v));
             i += 1;
         }
-        (self, i)
+        (state, i)
     }
 
     #[inline(always)]

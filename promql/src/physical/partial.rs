@@ -1,0 +1,227 @@
+//! Aggregation inside the leaf: series are added up where they are evaluated, and never become tiles.
+//!
+//! [`AggregateInLeaf`] finds the first phase of a vector aggregate right above a leaf that emits group keys, and lets
+//! the leaf do it ([`LeafGroups`]): what comes out of the leaf then are the states that the phase would have given.
+//! What is added up, and in which order, is the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryBuilder, UInt32Array};
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, internal_datafusion_err};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use promontory_tsdb::histogram::FloatHistogram;
+
+use super::aggregate::{self, LaneStates};
+use super::histograms::{self, HistogramAggregation, Totals};
+use super::selector::SelectorExec;
+use crate::context::QueryContext;
+use crate::error::QueryError;
+use crate::kernels::StepRow;
+use crate::logical::spec::KeyOutput;
+use crate::notes::Notes;
+use crate::operators::{FloatsOnly, Operator, OperatorExec};
+use crate::params::Grid;
+use crate::parser::ast::AggregateOp;
+
+/// Rows of a batch of states.
+const BATCH_ROWS: usize = 1024;
+
+/// What a leaf adds up.
+#[derive(Debug, Clone)]
+pub(super) struct Partial {
+    op: AggregateOp,
+    histograms: HistogramAggregation,
+    /// Histograms are left out, and that is told.
+    floats_only: Option<FloatsOnly>,
+    /// Key, tile, and the columns of the states.
+    pub(super) schema: SchemaRef,
+}
+
+impl Partial {
+    /// Name of the operator.
+    pub(super) fn name(&self) -> &'static str {
+        self.op.name()
+    }
+}
+
+/// The rule; see the module.
+#[derive(Debug, Default)]
+pub(crate) struct AggregateInLeaf;
+
+impl PhysicalOptimizerRule for AggregateInLeaf {
+    fn name(&self) -> &str {
+        "PromAggregateInLeaf"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|node| {
+            Ok(match in_leaf(&node) {
+                Some(leaf) => Transformed::yes(leaf),
+                None => Transformed::no(node),
+            })
+        })
+        .map(|transformed| transformed.data)
+    }
+}
+
+/// The leaf that does what `node` does, if it is the first phase of an aggregate of ours over a leaf.
+fn in_leaf(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
+    let phase =
+        node.downcast_ref::<AggregateExec>().filter(|phase| *phase.mode() == AggregateMode::Partial)?;
+    let [floats, totals] = phase.aggr_expr() else { return None };
+    let op = aggregate::operator_of(floats.fun())?;
+    let histograms = histograms::kind_of(totals.fun())?;
+    let (below, floats_only) = match phase.input().downcast_ref::<OperatorExec>() {
+        None => (phase.input(), None),
+        Some(between) => match between.operator() {
+            Operator::FloatsOnly(floats_only) => (*between.children().first()?, Some(floats_only.clone())),
+            _ => return None,
+        },
+    };
+    let leaf = below.downcast_ref::<SelectorExec>()?;
+    if !matches!(leaf.spec().output, KeyOutput::Group(_)) {
+        return None;
+    }
+    let partial = Partial { op, histograms, floats_only, schema: phase.schema() };
+    Some(Arc::new(leaf.with_partial(partial)))
+}
+
+/// The states of a leaf's groups.
+pub(super) struct LeafGroups {
+    partial: Partial,
+    grid: Grid,
+    /// Number of each key.
+    keys: HashMap<Box<[u8]>, usize>,
+    /// The number of the key that came last: series of a group mostly follow each other.
+    last: Option<(Vec<u8>, usize)>,
+    /// By number of the key and tile: the group, once it has something.
+    groups: Vec<Option<u32>>,
+    /// Key and tile of each group.
+    places: Vec<(Arc<[u8]>, u32)>,
+    names: Vec<Arc<[u8]>>,
+    floats: Box<dyn LaneStates>,
+    totals: Totals,
+}
+
+impl LeafGroups {
+    pub(super) fn new(partial: Partial, grid: Grid) -> Result<Self> {
+        let floats = aggregate::lane_states(partial.op, grid.tile_steps)
+            .ok_or_else(|| internal_datafusion_err!("{} is not a vector aggregate", partial.op.name()))?;
+        Ok(Self {
+            totals: Totals::new(partial.histograms),
+            partial,
+            grid,
+            keys: HashMap::new(),
+            last: None,
+            groups: Vec::new(),
+            places: Vec::new(),
+            names: Vec::new(),
+            floats,
+        })
+    }
+
+    /// Adds a series. Gives the number of lanes that are held for it and were not before.
+    pub(super) fn add(
+        &mut self,
+        key: &[u8],
+        row: &StepRow,
+        query: &QueryContext,
+    ) -> Result<usize, QueryError> {
+        let lanes = self.grid.tile_steps;
+        let before = self.places.len();
+        let number = self.number(key);
+        if !row.histograms().is_empty() {
+            self.add_histograms(number, row, query);
+        }
+        for tile in 0..self.grid.tiles() {
+            let mut mask = row.mask(tile, lanes);
+            if aggregate::counts(self.partial.op) {
+                mask |= row.histogram_mask(tile, lanes);
+            }
+            if mask != 0 {
+                let group = self.group(number, tile);
+                self.floats.update(group, &row.padded_values()[tile * lanes..(tile + 1) * lanes], mask);
+            }
+        }
+        Ok((self.places.len() - before) * lanes)
+    }
+
+    fn add_histograms(&mut self, number: usize, row: &StepRow, query: &QueryContext) {
+        if let Some(FloatsOnly { aggregation, position }) = &self.partial.floats_only {
+            if let Some(aggregation) = aggregation {
+                Notes { context: query, position, name: "" }.ignored_in_aggregation(aggregation);
+            }
+            return;
+        }
+        if self.partial.histograms == HistogramAggregation::Nothing {
+            return;
+        }
+        for (step, histogram) in row.histograms() {
+            let group = self.group(number, step / self.grid.tile_steps);
+            let histogram: &FloatHistogram = histogram;
+            self.totals.add(group, step % self.grid.tile_steps, histogram);
+        }
+    }
+
+    fn number(&mut self, key: &[u8]) -> usize {
+        if let Some((last, number)) = &self.last
+            && last == key
+        {
+            return *number;
+        }
+        let number = match self.keys.get(key) {
+            Some(number) => *number,
+            None => {
+                let number = self.names.len();
+                self.keys.insert(key.into(), number);
+                self.names.push(key.into());
+                self.groups.resize(self.groups.len() + self.grid.tiles(), None);
+                number
+            }
+        };
+        let (mut last, _) = self.last.take().unwrap_or_default();
+        last.clear();
+        last.extend_from_slice(key);
+        self.last = Some((last, number));
+        number
+    }
+
+    #[inline]
+    fn group(&mut self, number: usize, tile: usize) -> usize {
+        let slot = &mut self.groups[number * self.grid.tiles() + tile];
+        if let Some(group) = slot {
+            return *group as usize;
+        }
+        let group = self.places.len();
+        *slot = Some(group as u32);
+        self.places.push((Arc::clone(&self.names[number]), tile as u32));
+        self.floats.grow(group + 1);
+        self.totals.grow(group + 1);
+        group
+    }
+
+    /// All states, as the first phase of the aggregate gives them.
+    pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>> {
+        let mut keys = BinaryBuilder::new();
+        self.places.iter().for_each(|(key, _)| keys.append_value(key));
+        let tiles = UInt32Array::from_iter_values(self.places.iter().map(|(_, tile)| *tile));
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(keys.finish()), Arc::new(tiles)];
+        columns.extend(self.floats.state()?);
+        columns.extend(GroupsAccumulator::state(&mut self.totals, EmitTo::All)?);
+        let all = RecordBatch::try_new(Arc::clone(&self.partial.schema), columns)?;
+        let rows = all.num_rows();
+        Ok((0..rows).step_by(BATCH_ROWS).map(|i| all.slice(i, BATCH_ROWS.min(rows - i))).collect())
+    }
+}
