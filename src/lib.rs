@@ -11,6 +11,7 @@ pub mod discovery;
 pub mod export;
 pub mod exposition;
 mod lenient_url;
+mod metric_descriptions;
 pub mod relabel;
 mod reload;
 pub mod scrape;

@@ -40,6 +40,7 @@ use crate::cli::features::Features;
 use crate::cli::{ServerFlags, WalCompression, flags};
 use crate::config::{ConfigError, SqlConfig, SqlTlsConfig};
 use crate::lenient_url::LenientListener;
+use crate::metric_descriptions::FromTargets;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
 use crate::scrape::{ApplyError, ScrapeManager, Storage, WithMetadata};
 use crate::sql_functions;
@@ -509,6 +510,7 @@ fn sql_catalog(
     let functions = sql_functions::all(engine, storage, clock);
     let catalog = SqlCatalog::with_functions(Arc::clone(storage), Arc::clone(clock), functions);
     catalog.register_table(TSDB, "targets", targets_table(Arc::clone(scrapes)))?;
+    catalog.describe(Arc::new(FromTargets(Arc::clone(scrapes))))?;
     Ok(catalog)
 }
 

@@ -14,7 +14,7 @@ mod histogram;
 pub mod pgwire;
 mod query;
 
-pub use catalog::{SqlCatalog, labels_json};
+pub use catalog::{MetricDescription, MetricDescriptions, SqlCatalog, labels_json};
 pub use error::{FunctionError, SqlError};
 pub use functions::SqlFunctions;
 pub use histogram::{

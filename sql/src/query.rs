@@ -11,12 +11,13 @@ use bytes::Bytes;
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use futures::{Stream, StreamExt, stream};
 use pgwire::error::{ErrorInfo, PgWireError};
 use tokio::runtime::Handle;
 
-use crate::pgwire::{self as wire, Access, Prepared, SqlUser, copy, parameters, sqlstate, statement};
+use crate::pgwire::{
+    self as wire, Access, Prepared, SqlParser, SqlUser, copy, parameters, sqlstate, statement,
+};
 use crate::{SqlCatalog, execute};
 
 /// What is wrong with a query, or went wrong with it.
@@ -40,7 +41,7 @@ impl From<PgWireError> for QueryError {
 #[derive(Debug)]
 pub struct SqlQueries {
     catalog: Arc<SqlCatalog>,
-    parser: PostgresCompatibilityParser,
+    parser: SqlParser,
     queries: Handle,
     users: Vec<SqlUser>,
     timeout: Option<Duration>,
@@ -68,7 +69,7 @@ impl SqlQueries {
         users: Vec<SqlUser>,
         timeout: Option<Duration>,
     ) -> Self {
-        Self { catalog, parser: PostgresCompatibilityParser::new(), queries, users, timeout }
+        Self { catalog, parser: SqlParser::new(), queries, users, timeout }
     }
 
     /// Whether nobody needs to say who they are.

@@ -23,8 +23,11 @@ fn page(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
-/// What psql prints for `script`, errors among it.
-fn psql(address: SocketAddr, script: &str) -> String {
+/// Printed between the answers to two scripts.
+const BETWEEN: &str = "-- next script --";
+
+/// What psql prints for each of `scripts`, errors among it.
+fn psql(address: SocketAddr, scripts: &[String]) -> Vec<String> {
     let port = address.port();
     let command = format!(
         "psql -X -q -w -v VERBOSITY=verbose -h 127.0.0.1 -p {port} -U reader -d promontory 2>&1 \
@@ -38,21 +41,25 @@ fn psql(address: SocketAddr, script: &str) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    // What one script sets is no matter to the next.
+    let script = scripts.join(&format!("\nDISCARD ALL;\n\\echo {BETWEEN}\n"));
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    let lines: Vec<_> = output.trim_end().lines().map(str::trim_end).collect();
-    lines.join("\n")
+    let answers = output.split(BETWEEN).map(|answer| {
+        let lines: Vec<_> = answer.trim_matches('\n').lines().map(str::trim_end).collect();
+        lines.join("\n").trim_end().to_owned()
+    });
+    answers.collect()
 }
 
 /// `page` with what psql prints below each statement.
 fn with_answers(page: &str, address: SocketAddr) -> String {
-    let mut out = String::new();
+    let (mut parts, mut scripts) = (vec![String::new()], Vec::new());
     let mut lines = page.lines().peekable();
     while let Some(line) = lines.next() {
-        out.push_str(line);
-        out.push('\n');
-        let statement = line == "```sql" || line == "```psql";
-        if !statement {
+        let out = parts.last_mut().unwrap();
+        let _ = writeln!(out, "{line}");
+        if line != "```sql" && line != "```psql" {
             continue;
         }
         let mut script = String::new();
@@ -66,8 +73,14 @@ fn with_answers(page: &str, address: SocketAddr) -> String {
         if lines.next_if_eq(&"```text").is_some() {
             lines.by_ref().find(|line| *line == "```");
         }
-        let answer = psql(address, &script);
-        let _ = write!(out, "```text\n{answer}\n```\n");
+        scripts.push(script);
+        parts.push(String::new());
+    }
+    let answers = psql(address, &scripts);
+    assert_eq!(answers.len(), scripts.len(), "psql stopped: {answers:?}");
+    let mut out = parts.remove(0);
+    for (answer, part) in answers.iter().zip(&parts) {
+        let _ = write!(out, "```text\n{answer}\n```\n{part}");
     }
     out
 }

@@ -45,7 +45,9 @@ impl BuiltIn for MetricTables {
     }
 
     fn exists(&self, name: &str) -> Result<bool> {
-        Ok(!name.is_empty() && !self.label_names(name)?.is_empty())
+        let Some((mint, maxt)) = self.bounds().filter(|_| !name.is_empty()) else { return Ok(false) };
+        let metric = Matcher::eq(METRIC_NAME, name);
+        Ok(self.source.series_estimate(&[metric], mint, maxt).map_err(storage_error)? > 0)
     }
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {

@@ -10,11 +10,11 @@
 //! only the tables that a query names are opened.
 
 mod columns;
+mod comments;
 mod listing;
 mod metrics;
 mod now;
 mod pg_catalog;
-mod pg_functions;
 mod scan;
 mod schema;
 mod tsdb;
@@ -33,8 +33,10 @@ use promontory_tsdb::{Clock, Queryable};
 
 use crate::SqlError;
 use crate::functions::{self, SqlFunctions};
+pub use comments::{MetricDescription, MetricDescriptions};
 pub use listing::Listing;
 use metrics::MetricTables;
+pub(crate) use pg_catalog::{DATABASE_OID, INFORMATION_SCHEMA, OWNER_NAME, OWNER_OID, PG_CATALOG};
 use schema::Schema;
 use tsdb::StorageTables;
 pub(crate) use version::POSTGRES_VERSION;
@@ -56,7 +58,8 @@ const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// The tables over one storage, and sessions that can query them.
 pub struct SqlCatalog {
     catalog: Arc<MemoryCatalogProvider>,
-    for_tools: Arc<pg_catalog::OneDatabase>,
+    for_tools: Arc<pg_catalog::PgCatalog>,
+    comments: Arc<comments::Comments>,
     /// What every session starts from: functions, catalogs, the shared runtime.
     template: SessionState,
 }
@@ -76,7 +79,7 @@ impl SqlCatalog {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let schemas: [(&str, Arc<Schema>); 2] = [
             (METRICS, Arc::new(Schema::new(MetricTables::new(Arc::clone(&source))))),
-            (TSDB, Arc::new(Schema::new(StorageTables::new(source)))),
+            (TSDB, Arc::new(Schema::new(StorageTables::new(Arc::clone(&source))))),
         ];
         for (name, schema) in schemas {
             catalog.register_schema(name, schema).expect("a memory catalog takes every schema");
@@ -96,12 +99,25 @@ impl SqlCatalog {
         let state = functions::prepare(state).build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
-        let for_tools = pg_catalog::install(&context, &catalog);
-        pg_functions::install(&context);
+        let comments = Arc::<comments::Comments>::default();
+        let docs = [functions::docs(), functions.docs.clone()].concat();
+        let surroundings =
+            pg_catalog::Surroundings { comments: Arc::clone(&comments), source, started_ms: clock.now_ms() };
+        let for_tools = pg_catalog::install(&context, &catalog, surroundings, &docs);
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
         context.register_udf(ScalarUDF::from(version::Version::new()));
         functions::register(&context, functions);
-        Arc::new(Self { catalog, for_tools, template: context.state() })
+        Arc::new(Self { catalog, for_tools, comments, template: context.state() })
+    }
+
+    /// Asks `descriptions` for what there is to say about metrics; table `tsdb.metadata` shows them all.
+    ///
+    /// # Errors
+    /// If the table cannot be registered.
+    pub fn describe(&self, descriptions: Arc<dyn MetricDescriptions>) -> Result<(), SqlError> {
+        self.register_table(TSDB, "metadata", comments::table(Arc::clone(&descriptions)))?;
+        self.comments.ask(descriptions);
+        Ok(())
     }
 
     /// A session of its own: settings changed in it show nowhere else.
@@ -129,7 +145,7 @@ impl SqlCatalog {
     ) -> Result<(), SqlError> {
         let refused =
             |reason| SqlError::Register { schema: schema.to_owned(), table: name.to_owned(), reason };
-        if matches!(schema, pg_catalog::PG_CATALOG | "information_schema") {
+        if matches!(schema, PG_CATALOG | "information_schema") {
             return Err(refused("this schema is made for tools and takes no tables"));
         }
         if self.catalog.schema(schema).is_none() {

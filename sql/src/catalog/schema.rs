@@ -1,6 +1,6 @@
 //! [`Schema`]: built-in tables that are looked up on demand, plus tables registered by hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -53,6 +53,19 @@ impl Schema {
         Self { built_in: Box::new(built_in), registered: RwLock::default() }
     }
 
+    /// All tables with their types. Opens none of them.
+    pub(crate) fn listing(&self) -> BTreeMap<String, TableType> {
+        // Whoever lists tables has no way to hear that the index cannot be read.
+        let names = self.built_in.names().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list SQL tables");
+            Vec::new()
+        });
+        let mut all: BTreeMap<_, _> = names.into_iter().map(|name| (name, TableType::Base)).collect();
+        let registered = self.registered.read();
+        all.extend(registered.iter().map(|(name, table)| (name.clone(), table.table_type())));
+        all
+    }
+
     /// Adds a table, or replaces it.
     pub(crate) fn add(&self, name: &str, table: Arc<dyn TableProvider>) {
         self.registered.write().insert(name.to_owned(), table);
@@ -62,14 +75,7 @@ impl Schema {
 #[async_trait]
 impl SchemaProvider for Schema {
     fn table_names(&self) -> Vec<String> {
-        // The trait has no way to say that the index cannot be read.
-        let names = self.built_in.names().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot list SQL tables");
-            Vec::new()
-        });
-        let mut names: BTreeSet<_> = names.into_iter().collect();
-        names.extend(self.registered.read().keys().cloned());
-        names.into_iter().collect()
+        self.listing().into_keys().collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {

@@ -52,6 +52,19 @@ impl StorageTables {
     }
 }
 
+/// What there is to say about a table.
+pub(crate) fn comment(table: &str) -> Option<&'static str> {
+    Some(match table {
+        "blocks" => "blocks on disk",
+        "labels" => "values of labels",
+        "metadata" => "what targets say of their metrics",
+        "samples" => "samples of all metrics",
+        "series" => "series of all metrics",
+        "targets" => "targets that are scraped",
+        _ => return None,
+    })
+}
+
 const TABLES: [&str; 4] = ["blocks", "labels", "samples", "series"];
 
 impl BuiltIn for StorageTables {

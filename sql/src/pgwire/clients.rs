@@ -8,7 +8,6 @@ use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMicr
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
-use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart};
 use parking_lot::Mutex;
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::startup::SecretKey;
@@ -18,17 +17,6 @@ use crate::catalog::Listing;
 
 /// Name of the table of clients.
 pub(super) const ACTIVITY: &str = "pg_stat_activity";
-
-/// Makes the bare name of the table of clients the full one: in Postgres `pg_catalog` is searched before
-/// everything else.
-pub(super) fn find_activity(name: &mut ObjectName) {
-    if let [ObjectNamePart::Identifier(only)] = name.0.as_slice()
-        && only.value.eq_ignore_ascii_case(ACTIVITY)
-    {
-        *name =
-            ObjectName(["pg_catalog", ACTIVITY].map(|part| ObjectNamePart::Identifier(part.into())).into());
-    }
-}
 
 /// As many bytes of a statement as Postgres shows by default.
 const SHOWN_BYTES: usize = 1024;
@@ -127,6 +115,16 @@ impl Clients {
             Arc::new(Client { pid, secret, user, database, address, since_us, doing: Mutex::default() });
         self.0.lock().insert(pid, Arc::clone(&client));
         client
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// As whom they are there, also several times the same.
+    pub(super) fn users(&self) -> Vec<String> {
+        self.0.lock().values().map(|client| client.user.clone()).collect()
     }
 
     /// The client is gone.

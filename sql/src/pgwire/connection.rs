@@ -31,6 +31,7 @@ use super::auth::{self, Exchange};
 use super::clients::{Client, Introduction};
 use super::current_setting::CurrentSetting;
 use super::cursor::Cursors;
+use super::roles::OfSession;
 use super::settings::Settings;
 use super::statement::Prepared;
 use super::{Shared, sqlstate};
@@ -157,6 +158,8 @@ impl Connection {
         let (user, address) = (said(METADATA_USER), client.socket_addr());
         let _ = self.access.set(self.shared.options.access_of(&user));
         let database = said(METADATA_DATABASE);
+        self.session().register_udf(OfSession::user(&user));
+        self.session().register_udf(OfSession::pid(pid));
         let known = self.shared.clients.add(Introduction { pid, secret, user, database, address });
         let _ = self.client.set(known);
         *self.login.lock() = Login::Known;

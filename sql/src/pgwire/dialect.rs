@@ -4,33 +4,198 @@
 //! `datafusion-pg-catalog`.
 
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, SelectItem,
-    SetExpr, Statement, TableFactor, Value, visit_expressions_mut, visit_relations_mut,
+    BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement, TableFactor,
+    Value, VisitMut, VisitorMut, visit_expressions_mut, visit_relations_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use regex::Regex;
 
-use super::clients;
+use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
+
+/// Tables of `pg_catalog` that `datafusion-pg-catalog` does not know.
+const OURS: [&str; 11] = [
+    "pg_available_extensions",
+    "pg_group",
+    "pg_indexes",
+    "pg_locks",
+    "pg_prepared_xacts",
+    "pg_rules",
+    "pg_sequences",
+    "pg_shadow",
+    "pg_stat_activity",
+    "pg_stat_database",
+    "pg_user",
+];
+
+/// Makes their bare names full ones: in Postgres `pg_catalog` is searched before everything else. And leads from
+/// `information_schema`, which the engine keeps to itself, to our own.
+pub(super) fn qualify(statements: &mut Vec<Statement>) {
+    let _: ControlFlow<()> = visit_relations_mut(statements, |name| {
+        if let [.., ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(table)] = name.0.as_slice()
+            && schema.value.eq_ignore_ascii_case(INFORMATION_SCHEMA)
+        {
+            let full =
+                [PG_CATALOG.to_owned(), format!("{INFORMATION_SCHEMA}_{}", table.value.to_lowercase())];
+            *name = ObjectName(full.map(|part| ObjectNamePart::Identifier(part.as_str().into())).into());
+        }
+        if let [ObjectNamePart::Identifier(only)] = name.0.as_slice()
+            && OURS.iter().any(|ours| only.value.eq_ignore_ascii_case(ours))
+        {
+            let full = [PG_CATALOG.to_owned(), only.value.to_lowercase()];
+            *name = ObjectName(full.map(|part| ObjectNamePart::Identifier(part.as_str().into())).into());
+        }
+        ControlFlow::Continue(())
+    });
+}
 
 /// Rewrites `statements` in place.
 pub(super) fn translate(statements: &mut Vec<Statement>) {
-    let _: ControlFlow<()> = visit_relations_mut(statements, |name| {
-        clients::find_activity(name);
-        ControlFlow::Continue(())
-    });
+    qualify(statements);
+    let _ = statements.visit(&mut Queries);
     let _: ControlFlow<()> = visit_expressions_mut(statements, |expr| {
         if let Some(other) = escaped_like(expr)
             .or_else(|| subscripts(expr))
             .or_else(|| from_nothing(expr))
+            .or_else(|| array_of(expr))
+            .or_else(|| of_time(expr))
+            .or_else(|| pattern_of_time(expr))
+            .or_else(|| current_role(expr))
+            .or_else(|| json_type(expr))
+            .or_else(|| with_seconds(expr))
             .or_else(|| looked_up(expr))
             .or_else(|| without_function(expr))
+            .or_else(|| same_function(expr))
+            .or_else(|| array_text(expr))
         {
             *expr = other;
         }
         ControlFlow::Continue(())
     });
+}
+
+/// What is said of a whole query.
+struct Queries;
+
+impl VisitorMut for Queries {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        // `FETCH FIRST 10 ROWS ONLY` is `LIMIT 10`.
+        if let Some(fetch) = query.fetch.take_if(|fetch| !fetch.percent && !fetch.with_ties) {
+            let rows = fetch.quantity.unwrap_or_else(|| Expr::value(Value::Number("1".to_owned(), false)));
+            match &mut query.limit_clause {
+                Some(LimitClause::LimitOffset { limit: limit @ None, .. }) => *limit = Some(rows),
+                None => {
+                    query.limit_clause = Some(LimitClause::LimitOffset {
+                        limit: Some(rows),
+                        offset: None,
+                        limit_by: Vec::new(),
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+        if let SetExpr::Select(select) = &mut *query.body {
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                    count_rows(expr);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `EXISTS (…)` among what is selected, where the planner takes it only in conditions: whether there is a row.
+fn count_rows(expr: &mut Expr) {
+    match expr {
+        Expr::Exists { subquery, negated } => {
+            let compared = if *negated { "=" } else { ">" };
+            let text = format!(
+                "((SELECT count(*) FROM (SELECT 1 FROM ({subquery}) AS a LIMIT 1) AS b) {compared} 0)"
+            );
+            if let Some(counted) = parsed(&text) {
+                *expr = counted;
+            }
+        }
+        Expr::Nested(inner) | Expr::UnaryOp { expr: inner, .. } | Expr::Cast { expr: inner, .. } => {
+            count_rows(inner);
+        }
+        Expr::Case { conditions, .. } => {
+            conditions.iter_mut().for_each(|when| count_rows(&mut when.condition));
+        }
+        _ => {}
+    }
+}
+
+/// `current_role`, a word that is a function.
+fn current_role(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Identifier(name)
+            if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("current_role") =>
+        {
+            parsed("session_user()")
+        }
+        _ => None,
+    }
+}
+
+/// `labels::json`: JSON is text here.
+fn json_type(expr: &mut Expr) -> Option<Expr> {
+    if let Expr::Cast { data_type: data_type @ (DataType::JSON | DataType::JSONB), .. } = expr {
+        *data_type = DataType::Text;
+    }
+    None
+}
+
+/// `timestamp > '2026-01-01 12:00'`: the engine reads times with seconds only.
+fn with_seconds(expr: &mut Expr) -> Option<Expr> {
+    let is_time = |expr: &Expr| match expr {
+        Expr::Identifier(name) => is_time_column(&name.value),
+        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|name| is_time_column(&name.value)),
+        _ => false,
+    };
+    match expr {
+        Expr::TypedString(text) if matches!(text.data_type, DataType::Timestamp(..)) => {
+            add_seconds(&mut text.value.value);
+        }
+        Expr::Cast { expr: inner, data_type: DataType::Timestamp(..), .. } => seconds_of(inner),
+        Expr::BinaryOp { left, right, .. } if is_time(left) => seconds_of(right),
+        Expr::BinaryOp { left, right, .. } if is_time(right) => seconds_of(left),
+        Expr::Between { expr: inner, low, high, .. } if is_time(inner) => {
+            seconds_of(low);
+            seconds_of(high);
+        }
+        _ => {}
+    }
+    None
+}
+
+fn is_time_column(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name == "timestamp" || name == "time" || name.ends_with("_time")
+}
+
+fn seconds_of(expr: &mut Expr) {
+    if let Expr::Value(value) = expr {
+        add_seconds(&mut value.value);
+    }
+}
+
+fn add_seconds(value: &mut Value) {
+    static TIME: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d)(Z|[+-]\d\d(:?\d\d)?)?$").ok());
+    if let Value::SingleQuotedString(text) = value
+        && let Some(found) = TIME.as_ref().and_then(|time| time.captures(text))
+    {
+        let zone = found.get(2).map_or("", |zone| zone.as_str());
+        *text = format!("{}:00{zone}", &found[1]);
+    }
 }
 
 /// `a LIKE p ESCAPE '/'`: the pattern with the escape character that is always understood.
@@ -72,8 +237,109 @@ fn from_nothing(expr: &Expr) -> Option<Expr> {
     if empty && from.joins.is_empty() { parsed("CAST(NULL AS TEXT)") } else { None }
 }
 
+/// `ARRAY(SELECT x FROM …)`: an aggregate over the rows.
+fn array_of(expr: &Expr) -> Option<Expr> {
+    let Expr::Function(function) = expr else { return None };
+    let FunctionArguments::Subquery(query) = &function.args else { return None };
+    if !is(&function.name, "array") {
+        return None;
+    }
+    // Options of tables and policies, over which only psql asks this, are nowhere set.
+    let text = query.to_string();
+    if text.contains("unnest(tc.reloptions)") || text.contains("pg_policy") {
+        return parsed("CAST(NULL AS TEXT[])");
+    }
+    let rows = aggregated(query).or_else(|| {
+        let by = match query.order_by.as_ref().map(|order| &order.kind) {
+            Some(OrderByKind::Expressions(by)) if by.len() == 1 && by[0].expr.to_string() == "1" => {
+                format!(" ORDER BY x{}", if by[0].options.asc == Some(false) { " DESC" } else { "" })
+            }
+            _ => String::new(),
+        };
+        parsed(&format!("(SELECT array_agg(x{by}) FROM ({query}) AS t (x))"))
+    })?;
+    parsed(&format!("list_or_empty({rows})"))
+}
+
+/// `query` with its only column aggregated in place, so that it may refer to what is around it.
+fn aggregated(query: &Query) -> Option<Expr> {
+    let mut query = query.clone();
+    let order = query.order_by.take().map(|order| match order.kind {
+        OrderByKind::Expressions(by) => Some(by),
+        OrderByKind::All(_) => None,
+    });
+    let order = match order {
+        Some(by) => by?,
+        None => Vec::new(),
+    };
+    let SetExpr::Select(select) = &mut *query.body else { return None };
+    let plain = select.distinct.is_none()
+        && select.having.is_none()
+        && matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty())
+        && query.limit_clause.is_none()
+        && query.with.is_none();
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        &mut select.projection[..]
+    else {
+        return None;
+    };
+    if !plain || aggregates(item) {
+        return None;
+    }
+    let by: Vec<_> = order
+        .into_iter()
+        .map(|mut by| {
+            if by.expr.to_string() == "1" {
+                by.expr = item.clone();
+            }
+            by.to_string()
+        })
+        .collect();
+    let by = if by.is_empty() { String::new() } else { format!(" ORDER BY {}", by.join(", ")) };
+    *item = parsed(&format!("array_agg({item}{by})"))?;
+    Some(Expr::Subquery(Box::new(query)))
+}
+
+/// `to_timestamp('…', 'YYYY-MM-DD HH24:MI:SS.US')`: the pattern as the engine has it, like C's.
+fn pattern_of_time(expr: &Expr) -> Option<Expr> {
+    let arguments = arguments(expr, "to_timestamp").or_else(|| arguments(expr, "to_date"))?;
+    let [time, Expr::Value(pattern)] = arguments[..] else { return None };
+    let Value::SingleQuotedString(pattern) = &pattern.value else { return None };
+    if pattern.contains('%') {
+        return None;
+    }
+    const PATTERNS: [(&str, &str); 9] = [
+        ("HH24", "%H"),
+        ("YYYY", "%Y"),
+        ("MM", "%m"),
+        ("DD", "%d"),
+        ("MI", "%M"),
+        ("SS", "%S"),
+        (".US", "%.f"),
+        (".MS", "%.f"),
+        ("\"T\"", "T"),
+    ];
+    let translated =
+        PATTERNS.iter().fold(pattern.clone(), |text, (postgres, own)| text.replace(postgres, own));
+    let Expr::Function(function) = expr else { return None };
+    parsed(&format!("{}({time}, '{}')", function.name, translated.replace('\'', "''")))
+}
+
+/// `timezone(zone, t)` and `age(t)`, which have other ways to be said.
+fn of_time(expr: &Expr) -> Option<Expr> {
+    if let Some(arguments) = arguments(expr, "timezone")
+        && let [zone, time] = arguments[..]
+    {
+        return parsed(&format!("(({time}) AT TIME ZONE {zone})"));
+    }
+    match arguments(expr, "age")?[..] {
+        [time] => parsed(&format!("age(date_trunc('day', now()), {time})")),
+        _ => None,
+    }
+}
+
 /// Tables of `pg_catalog` with an identifier.
-const LOOKED_UP: [&str; 9] = [
+const LOOKED_UP: [&str; 10] = [
     "pg_am",
     "pg_authid",
     "pg_class",
@@ -81,6 +347,7 @@ const LOOKED_UP: [&str; 9] = [
     "pg_database",
     "pg_namespace",
     "pg_proc",
+    "pg_range",
     "pg_roles",
     "pg_type",
 ];
@@ -130,6 +397,37 @@ fn names_oid(condition: &Expr) -> bool {
 fn aggregates(item: &Expr) -> bool {
     let Expr::Function(function) = item else { return false };
     ["max", "min", "count", "array_agg", "string_agg", "bool_and"].iter().any(|name| is(&function.name, name))
+}
+
+/// `proc.oid = typ.typreceive`: see [`without_function`].
+fn same_function(expr: &mut Expr) -> Option<Expr> {
+    let Expr::BinaryOp { left, op: BinaryOperator::Eq, right } = expr else { return None };
+    let last = |side: &Expr| match side {
+        Expr::CompoundIdentifier(parts) => parts.last().map(|name| name.value.clone()),
+        _ => None,
+    };
+    let (Some(a), Some(b)) = (last(left), last(right)) else { return None };
+    let by_identifier = match (a.as_str(), b.as_str()) {
+        ("oid", "typreceive") => left,
+        ("typreceive", "oid") => right,
+        _ => return None,
+    };
+    if let Expr::CompoundIdentifier(parts) = &mut **by_identifier {
+        parts.pop();
+        parts.push("proname".into());
+    }
+    None
+}
+
+/// `pol.polroles <> '{0}'`: the text is an array.
+fn array_text(expr: &mut Expr) -> Option<Expr> {
+    if let Expr::BinaryOp { left, op: BinaryOperator::NotEq | BinaryOperator::Eq, right } = expr
+        && let Expr::CompoundIdentifier(_) | Expr::Identifier(_) = &**left
+        && left.to_string().ends_with("polroles")
+    {
+        **right = parsed("ARRAY[CAST(0 AS INT)]")?;
+    }
+    None
 }
 
 /// `typreceive <> 0`: in Postgres a column of functions compares with 0 for "none"; here it has names.
@@ -215,6 +513,39 @@ mod tests {
             ("SELECT (SELECT max(x) FROM b) FROM a", "SELECT (SELECT max(x) FROM b) FROM a"),
             ("SELECT 1 WHERE t.typreceive <> 0", "SELECT 1 WHERE t.typreceive <> '-'"),
             ("SELECT 1 WHERE oid <> 0", "SELECT 1 WHERE oid <> 0"),
+            (
+                "SELECT ARRAY(SELECT b.x FROM b WHERE b.y = a.y ORDER BY 1 DESC) FROM a",
+                "SELECT list_or_empty((SELECT array_agg(b.x ORDER BY b.x DESC) FROM b WHERE b.y = a.y)) FROM a",
+            ),
+            (
+                "SELECT ARRAY(SELECT DISTINCT x FROM b LIMIT 2)",
+                "SELECT list_or_empty((SELECT array_agg(x) FROM (SELECT DISTINCT x FROM b LIMIT 2) AS t (x)))",
+            ),
+            ("SELECT x FROM b FETCH FIRST 3 ROWS ONLY", "SELECT x FROM b LIMIT 3"),
+            (
+                "SELECT EXISTS(SELECT x FROM b)",
+                "SELECT ((SELECT count(*) FROM (SELECT 1 FROM (SELECT x FROM b) AS a LIMIT 1) AS b) > 0)",
+            ),
+            (
+                "SELECT x FROM b WHERE EXISTS (SELECT 1 FROM c)",
+                "SELECT x FROM b WHERE EXISTS (SELECT 1 FROM c)",
+            ),
+            (
+                "SELECT timestamp '2026-01-01 12:00' FROM b WHERE b.timestamp > '2026-01-01T12:00Z' AND x = '2026-01-01 12:00'",
+                "SELECT TIMESTAMP '2026-01-01 12:00:00' FROM b WHERE b.timestamp > '2026-01-01T12:00:00Z' AND x = '2026-01-01 12:00'",
+            ),
+            ("SELECT labels::jsonb ->> 'job'", "SELECT labels::TEXT ->> 'job'"),
+            ("SELECT timezone('UTC', t)", "SELECT ((t) AT TIME ZONE 'UTC')"),
+            (
+                "SELECT to_timestamp('2026-01-01 00:00:00.5', 'YYYY-MM-DD HH24:MI:SS.US')",
+                "SELECT to_timestamp('2026-01-01 00:00:00.5', '%Y-%m-%d %H:%M:%S%.f')",
+            ),
+            ("SELECT age(t)", "SELECT age(date_trunc('day', now()), t)"),
+            ("SELECT 1 WHERE p.oid = t.typreceive", "SELECT 1 WHERE p.proname = t.typreceive"),
+            (
+                "SELECT * FROM INFORMATION_SCHEMA.Tables AS t",
+                "SELECT * FROM pg_catalog.information_schema_tables AS t",
+            ),
             ("SELECT * FROM pg_stat_activity", "SELECT * FROM pg_catalog.pg_stat_activity"),
         ] {
             assert_eq!(translated(text), expected);

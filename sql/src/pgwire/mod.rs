@@ -27,6 +27,8 @@ mod explain;
 mod extended;
 mod names;
 pub(crate) mod parameters;
+mod parser;
+mod roles;
 mod rows;
 mod run;
 mod settings;
@@ -41,7 +43,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::Statement;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pgwire::error::PgWireResult;
 use pgwire::tokio::process_socket;
 use tokio::net::{TcpListener, TcpStream};
@@ -55,6 +56,7 @@ pub use auth::ScramVerifier;
 use clients::Clients;
 use connection::Connection;
 pub use depth::STACK_BYTES;
+pub(crate) use parser::SqlParser;
 pub(crate) use statement::Prepared;
 pub(crate) use stop::stoppable;
 pub use tls::SqlTls;
@@ -72,14 +74,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// 42601 if it cannot be parsed, 54001 if it is too complex.
-pub(crate) fn parse(parser: &PostgresCompatibilityParser, text: &str) -> PgWireResult<Vec<Statement>> {
+pub(crate) fn parse(parser: &SqlParser, text: &str) -> PgWireResult<Vec<Statement>> {
     depth::check(text)?;
     let whole = cursor::spelled_out(text);
-    let mut statements = parser
+    parser
         .parse(whole.as_deref().unwrap_or(text))
-        .map_err(|error| sqlstate::error("42601", sqlstate::parser_message(&error.to_string())))?;
-    dialect::translate(&mut statements);
-    Ok(statements)
+        .map_err(|error| sqlstate::error("42601", sqlstate::parser_message(&error.to_string())))
 }
 
 /// How to serve Postgres clients.
@@ -141,7 +141,7 @@ struct Shared {
     catalog: Arc<SqlCatalog>,
     options: SqlOptions,
     queries: Handle,
-    parser: PostgresCompatibilityParser,
+    parser: SqlParser,
     clients: Arc<Clients>,
     /// Makes up a salt for users that there are not, the same one each time.
     mock_key: [u8; 32],
@@ -171,11 +171,12 @@ impl SqlServer {
         let address = listener.local_addr().map_err(listen_error)?;
         let clients = Arc::<Clients>::default();
         catalog.show_to_tools(clients::ACTIVITY, clients::activity_table(Arc::clone(&clients)));
+        roles::show(&catalog, &clients, &options.users);
         let shared = Shared {
             catalog,
             queries: options.query_runtime.clone().unwrap_or_else(Handle::current),
             options,
-            parser: PostgresCompatibilityParser::new(),
+            parser: SqlParser::new(),
             clients,
             mock_key: rand::random(),
         };

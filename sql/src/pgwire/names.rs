@@ -3,6 +3,7 @@
 //!
 //! Source: `FigureColname` in <https://github.com/postgres/postgres/blob/REL_15_0/src/backend/parser/parse_target.c>
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -31,6 +32,7 @@ impl Names {
             |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
         let name = |item: &SelectItem| match item {
             SelectItem::UnnamedExpr(expr) => Some(name_of(expr)),
+            SelectItem::ExprWithAlias { alias, .. } => Some(folded(alias)),
             _ => None,
         };
         let front: Vec<_> = items.iter().take_while(|item| !is_star(item)).map(name).collect();
@@ -56,6 +58,50 @@ impl Names {
             }
         }
         Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
+    }
+}
+
+/// Gives the columns of `query` names that differ, which the planner wants; take its [`Names`] before.
+pub(super) fn tell_apart(query: &mut Query) {
+    tell_apart_in(&mut query.body);
+}
+
+fn tell_apart_in(body: &mut SetExpr) {
+    let select = match body {
+        SetExpr::Select(select) => select,
+        SetExpr::Query(query) => return tell_apart(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            tell_apart_in(left);
+            return tell_apart_in(right);
+        }
+        _ => return,
+    };
+    let mut seen = HashSet::new();
+    for (i, item) in select.projection.iter_mut().enumerate() {
+        let (expr, known) = match item {
+            // The planner's name of a cast does not say that it is one.
+            SelectItem::UnnamedExpr(Expr::Cast { expr: inner, .. }) => {
+                let known = planned_name(inner);
+                let SelectItem::UnnamedExpr(expr) = item else { continue };
+                (expr.clone(), known)
+            }
+            SelectItem::UnnamedExpr(expr) => (expr.clone(), planned_name(expr)),
+            SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), folded(alias)),
+            _ => continue,
+        };
+        if !seen.insert(known) {
+            let alias = Ident::with_quote('"', format!("?column? {i}"));
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+}
+
+/// Of subqueries it does not say what they are.
+fn planned_name(expr: &Expr) -> String {
+    match expr {
+        Expr::Subquery(_) => "<subquery>".to_owned(),
+        Expr::Identifier(name) => folded(name),
+        other => other.to_string(),
     }
 }
 

@@ -48,30 +48,51 @@ pub(super) fn response(batches: SendableRecordBatchStream, fields: Arc<Vec<Field
     QueryResponse::new(fields, rows)
 }
 
-/// Postgres has no unsigned integers; `row_number()` and the like are bigints there.
+/// Postgres has no unsigned integers, `row_number()` and the like are bigints there; and within lists and structs no
+/// dictionaries can be written.
 fn client_schema(schema: &Schema) -> Schema {
     let fields = schema.fields().iter().map(client_field);
     Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone())
 }
 
 fn client_field(field: &Arc<Field>) -> Arc<Field> {
-    match field.data_type() {
-        DataType::UInt64 => Arc::new(field.as_ref().clone().with_data_type(DataType::Int64)),
-        _ => Arc::clone(field),
+    match client_type(field.data_type()) {
+        Some(data_type) => Arc::new(field.as_ref().clone().with_data_type(data_type)),
+        None => Arc::clone(field),
+    }
+}
+
+/// The type that goes out instead of `data_type`; `None` if that goes out itself.
+fn client_type(data_type: &DataType) -> Option<DataType> {
+    let within = |field: &Arc<Field>| match field.data_type() {
+        DataType::Dictionary(_, value) => {
+            let value = client_type(value).unwrap_or_else(|| value.as_ref().clone());
+            Some(Arc::new(field.as_ref().clone().with_data_type(value)))
+        }
+        other => client_type(other).map(|t| Arc::new(field.as_ref().clone().with_data_type(t))),
+    };
+    match data_type {
+        DataType::UInt64 => Some(DataType::Int64),
+        DataType::List(item) => within(item).map(DataType::List),
+        DataType::Struct(fields) if fields.iter().any(|field| within(field).is_some()) => {
+            let fields = fields.iter().map(|field| within(field).unwrap_or_else(|| Arc::clone(field)));
+            Some(DataType::Struct(fields.collect()))
+        }
+        _ => None,
     }
 }
 
 fn client_batch(batch: RecordBatch) -> Result<RecordBatch, DataFusionError> {
-    if batch.schema_ref().fields().iter().all(|f| *f.data_type() != DataType::UInt64) {
+    if batch.schema_ref().fields().iter().all(|field| client_type(field.data_type()).is_none()) {
         return Ok(batch);
     }
     let schema: SchemaRef = Arc::new(client_schema(batch.schema_ref()));
     let columns = batch
         .columns()
         .iter()
-        .map(|column| match column.data_type() {
-            DataType::UInt64 => cast(column, &DataType::Int64),
-            _ => Ok(Arc::clone(column)),
+        .map(|column| match client_type(column.data_type()) {
+            Some(data_type) => cast(column, &data_type),
+            None => Ok(Arc::clone(column)),
         })
         .collect::<Result<Vec<ArrayRef>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));

@@ -27,7 +27,7 @@ use super::connection::Connection;
 use super::copy::Lines;
 use super::cursor::{Cursor, rows_of_fetch};
 use super::parameters::fitting;
-use super::statement::{Command, Prepared, folded, prepare};
+use super::statement::{Command, Prepared, folded, prepare, text_columns};
 use super::{explain, rows, sqlstate};
 use crate::execute;
 
@@ -217,6 +217,19 @@ impl Connection {
                 tell(client, changed).await?;
                 Ok(done("SET"))
             }
+            Command::SetConfig { name, value } => {
+                // An empty path, which finds nothing, is what dump tools ask for; here one schema is always found.
+                let (session, metadata) = (self.session(), client.metadata_mut());
+                let changed = self.settings.lock().set(name, value, session, metadata)?;
+                self.tell_name();
+                tell(client, Vec::from_iter(changed)).await?;
+                let schema = command.schema().unwrap_or_else(|| text_columns(&["set_config"]));
+                let fields = rows::fields(&schema, format, client.metadata())?;
+                let row =
+                    RecordBatch::try_new(schema, vec![Arc::new(StringArray::from(vec![value.as_str()]))]);
+                let row = row.map_err(|error| sqlstate::error("XX000", error.to_string()))?;
+                Ok(tagged(rows_of(row, fields), "SELECT"))
+            }
             Command::Reset { name } => {
                 let changed =
                     self.settings.lock().reset(name.as_deref(), self.session(), client.metadata_mut())?;
@@ -308,7 +321,7 @@ fn done(tag: &str) -> Answer {
 fn text_batch(columns: &[(&str, Vec<String>)]) -> PgWireResult<RecordBatch> {
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
     let arrays = columns.iter().map(|(_, values)| Arc::new(StringArray::from(values.clone())) as _).collect();
-    RecordBatch::try_new(super::statement::text_columns(&names), arrays)
+    RecordBatch::try_new(text_columns(&names), arrays)
         .map_err(|error| sqlstate::from_datafusion(&error.into()))
 }
 

@@ -9,14 +9,15 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as AnyStatement;
 use datafusion::sql::sqlparser::ast::{
-    CloseCursor, Expr, Ident, ObjectName, Query, Reset, Set, SetAssignment, Statement, Value,
+    CloseCursor, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, Reset,
+    SelectItem, Set, SetAssignment, SetExpr, Statement, Value,
 };
 use pgwire::error::PgWireResult;
 
 use super::access::Access;
 use super::copy::{self, Copy};
 use super::cursor::Cursor;
-use super::names::{Names, name_functions};
+use super::names::{Names, name_functions, tell_apart};
 use super::{explain, sqlstate};
 
 /// A statement, understood.
@@ -82,6 +83,8 @@ impl Prepared {
 pub(crate) enum Command {
     /// SET; without a value, to the one at the start.
     Set { name: String, value: Option<String> },
+    /// `SELECT set_config(…)`: SET that answers with a row.
+    SetConfig { name: String, value: String },
     /// SHOW; without a name, all.
     Show { name: Option<String> },
     /// RESET; without a name, all.
@@ -108,6 +111,7 @@ impl Command {
     /// The columns that it answers with, if it answers with rows.
     pub(crate) fn schema(&self) -> Option<SchemaRef> {
         match self {
+            Self::SetConfig { .. } => Some(text_columns(&["set_config"])),
             Self::Show { name: Some(name) } => Some(text_columns(&[name])),
             Self::Show { name: None } => Some(text_columns(&["name", "setting", "description"])),
             _ => None,
@@ -169,7 +173,10 @@ pub(crate) async fn prepare(
             options,
         } => {
             match statement.as_mut() {
-                Statement::Query(query) => name_functions(query),
+                Statement::Query(query) => {
+                    name_functions(query);
+                    tell_apart(query);
+                }
                 other => return Err(sqlstate::read_only(&verb(other))),
             }
             let explain = Statement::Explain {
@@ -193,8 +200,9 @@ async fn plan_query(
     access: &Access,
     mut query: Box<Query>,
 ) -> PgWireResult<(Arc<LogicalPlan>, SchemaRef)> {
-    name_functions(&mut query);
     let names = Names::of(&query);
+    name_functions(&mut query);
+    tell_apart(&mut query);
     let plan = plan(session, access, Statement::Query(query)).await?;
     let columns = names.apply(plan.schema().inner());
     Ok((Arc::new(plan), columns))
@@ -231,6 +239,7 @@ fn verb(statement: &Statement) -> String {
 fn command(statement: &Statement) -> PgWireResult<Option<Command>> {
     Ok(Some(match statement {
         Statement::Set(set) => return set_command(set).map(Some),
+        Statement::Query(query) => return Ok(set_config(query)),
         Statement::ShowVariable { variable } => Command::Show { name: setting_name(variable) },
         Statement::Reset(reset) => Command::Reset {
             name: match &reset.reset {
@@ -265,6 +274,33 @@ fn command(statement: &Statement) -> PgWireResult<Option<Command>> {
         Statement::UNLISTEN { .. } => Command::Nothing { tag: "UNLISTEN" },
         _ => return Ok(None),
     }))
+}
+
+/// `SELECT set_config('name', 'value', false)`, if `query` is that and nothing else.
+fn set_config(query: &Query) -> Option<Command> {
+    let SetExpr::Select(select) = &*query.body else { return None };
+    let [SelectItem::UnnamedExpr(item) | SelectItem::ExprWithAlias { expr: item, .. }] =
+        &select.projection[..]
+    else {
+        return None;
+    };
+    let Expr::Function(function) = item else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let is_it = function.name.0.last()?.as_ident()?.value.eq_ignore_ascii_case("set_config");
+    if !is_it || !select.from.is_empty() || select.selection.is_some() {
+        return None;
+    }
+    let text = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    match &list.args[..] {
+        [name, value, _is_local] => Some(Command::SetConfig { name: text(name)?, value: text(value)? }),
+        _ => None,
+    }
 }
 
 fn set_command(set: &Set) -> PgWireResult<Command> {

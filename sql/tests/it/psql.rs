@@ -202,3 +202,131 @@ async fn psql_hears_what_is_wrong() {
         assert!(got.contains(expected), "{query}: {got}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_psql_that_looks_around_answers() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (command, expected) in [
+        ("\\dt+", "up"),
+        ("\\d", "up"),
+        ("\\d+", "up"),
+        ("\\d metrics.up", "timestamp with time zone"),
+        ("\\d+ up", "Stats target|Description"),
+        ("\\d+ tsdb.series", "labels"),
+        ("\\dt tsdb.*", "series"),
+        ("\\dn+", "metrics"),
+        ("\\df", "time_bucket"),
+        ("\\df+ time_bucket", "width, timestamp"),
+        ("\\da", "approx_percentile"),
+        ("\\du", "Superuser"),
+        ("\\du+", "tester"),
+        ("\\dv", ""),
+        ("\\dv+", ""),
+        ("\\di", ""),
+        ("\\ds", ""),
+        ("\\dm", ""),
+        ("\\l+", "promontory"),
+        ("\\dT", ""),
+        ("\\dT+", ""),
+        ("\\dp", "up"),
+        ("\\ddp", ""),
+        ("\\dx", "plpgsql"),
+        ("\\db+", "pg_default"),
+        ("\\dC", ""),
+        ("\\dD", ""),
+        ("\\drds", ""),
+        ("\\dl", ""),
+        ("\\dA", "heap"),
+        ("\\dRp", ""),
+        ("\\conninfo", "tester"),
+        ("\\encoding", "UTF8"),
+    ] {
+        let Some(got) = psql_with(&server, &["-A"], command).await else { return };
+        assert!(!got.contains("ERROR") && got.contains(expected), "{command}: {got}");
+    }
+    // What is not in the search path has to be called by its full name, and is listed so.
+    let listed = psql(&server, "\\dt").await.unwrap_or_default();
+    assert!(!listed.contains("tsdb|"), "{listed}");
+    let moved =
+        psql_with(&server, &["-At", "-c", "SET search_path TO tsdb"], "\\dt").await.unwrap_or_default();
+    assert!(moved.contains("tsdb|series") && !moved.contains("metrics|"), "{moved}");
+}
+
+/// The statements that psql 15 completes names with.
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_completes_names() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (query, expected) in [
+        (
+            "SELECT c.relname, NULL::pg_catalog.text FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'S', 'v', 'm', \
+             'f', 'p') AND (c.relname) LIKE 'u%' AND pg_catalog.pg_table_is_visible(c.oid) AND c.relnamespace <> \
+             (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'pg_catalog') UNION ALL SELECT NULL::pg_catalog.text, \
+             n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname LIKE 'u%' AND n.nspname NOT LIKE E'pg\\\\_%' LIMIT 1000",
+            "up|",
+        ),
+        (
+            "SELECT a.attname, NULL::pg_catalog.text FROM pg_catalog.pg_attribute a, pg_catalog.pg_class c WHERE \
+             c.oid = a.attrelid AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname) LIKE 'in%' AND (c.relname) = 'up' \
+             AND pg_catalog.pg_table_is_visible(c.oid) LIMIT 1000",
+            "instance|",
+        ),
+        ("SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname LIKE 'm%' LIMIT 1000", "metrics"),
+    ] {
+        let Some(got) = psql(&server, query).await else { return };
+        assert_eq!(got.trim_end(), expected, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgres_users_write_is_understood() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (query, expected) in [
+        (
+            "SELECT interval '1 minute' * 5, 2 * interval '1 hour', interval '1 day' / 2",
+            "00:05:00|02:00:00|12:00:00",
+        ),
+        ("SELECT age(timestamp '2026-01-01 00:00', timestamp '2025-11-30 12:00')", "1 mon 12:00:00"),
+        ("SELECT format('%s has %I', 'x', 'A b'), width_bucket(5.35, 0.024, 10.06, 5)", "x has \"A b\"|3"),
+        (
+            "SELECT to_char(now(), 'YYYY-MM-DD HH24:MI'), pg_typeof(value) FROM up LIMIT 1",
+            "2026-01-01 12:00|double precision",
+        ),
+        (
+            "SELECT set_config('search_path', 'tsdb', false); SELECT current_schema(), current_role",
+            "tsdb\ntsdb|tester",
+        ),
+        (
+            "SELECT ARRAY(SELECT DISTINCT job FROM up ORDER BY 1), ARRAY(SELECT job FROM up WHERE false)",
+            "{api,node}|{}",
+        ),
+        ("SELECT array_agg(job) FROM up WHERE timestamp = now() AND job = 'api'", "{api}"),
+        (
+            "SELECT a.job, (SELECT max(h.value) FROM http_requests_total h WHERE h.job = a.job) FROM up a \
+             WHERE a.timestamp = now() AND a.job = 'api'",
+            "api|7200",
+        ),
+        ("SELECT 1, 1, job, job FROM up WHERE job = 'api' FETCH FIRST 1 ROW ONLY", "1|1|api|api"),
+        ("SELECT EXISTS(SELECT 1 FROM up), NOT EXISTS(SELECT 1 FROM up WHERE false)", "t|t"),
+        ("SELECT count(*) FROM up WHERE timestamp >= '2026-01-01 12:00'", "3"),
+        (
+            "SELECT DISTINCT labels::json ->> 'job' FROM tsdb.series WHERE metric = 'up' ORDER BY 1",
+            "api\nnode",
+        ),
+        ("SELECT 'metrics.up'::regclass = (SELECT oid FROM pg_class WHERE relname = 'up')", "t"),
+        ("SELECT 'nothing'::regclass IS NULL", "t"),
+        ("SELECT has_table_privilege('up', 'SELECT'), has_table_privilege('up', 'INSERT')", "t|f"),
+        ("SELECT usesuper FROM pg_user WHERE usename = current_user", "f"),
+        ("SELECT pid = pg_backend_pid() FROM pg_stat_activity WHERE usename = user", "t"),
+        ("SELECT pg_size_pretty(pg_database_size('promontory')), pg_encoding_to_char(6)", "0 bytes|UTF8"),
+        (
+            "SELECT column_name, data_type, is_nullable FROM information_schema.columns \
+             WHERE table_schema = 'metrics' AND table_name = 'up' ORDER BY ordinal_position LIMIT 3",
+            "timestamp|timestamp with time zone|NO\nvalue|double precision|NO\nenv|text|YES",
+        ),
+        ("SELECT table_type FROM information_schema.tables WHERE table_name = 'up'", "BASE TABLE"),
+        ("SELECT count(*) FROM information_schema.key_column_usage", "0"),
+    ] {
+        let Some(got) = psql(&server, query).await else { return };
+        assert_eq!(got.trim_end(), expected, "{query}");
+    }
+}
