@@ -91,6 +91,13 @@ impl Changes {
         }
     }
 
+    /// Notes that anything may be different in these ranges and between them.
+    pub(crate) fn changed_in(&self, ranges: impl Iterator<Item = (TimestampMs, TimestampMs)>) {
+        if let Some((mint, maxt)) = ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) {
+            self.changed(mint, maxt);
+        }
+    }
+
     /// Where samples came, went or changed since `version`; `None` if that is not known.
     pub fn since(&self, version: Version) -> Option<ChangedRanges> {
         let history = self.history.lock();

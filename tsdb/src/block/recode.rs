@@ -5,13 +5,11 @@
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/storage/series.go>. Difference: float chunks stay
 //! XOR2 if one of the sources was, and all get room for start timestamps if one sample has one.
 
-use std::sync::Arc;
-
 use super::compact::{MergedChunk, Piece, Source};
 use crate::chunkenc::histogram::{Appended, ChunkAppender, Coder, FloatCoder, IntegerCoder};
 use crate::chunkenc::{self, Decoded, Encoding, xor, xor2};
 use crate::error::{Error, Result};
-use crate::histogram::{CounterResetHint, HistogramValue};
+use crate::histogram::HistogramValue;
 use crate::sample::TimestampMs;
 
 /// Most samples of a chunk that is encoded anew.
@@ -73,7 +71,8 @@ impl Recoder {
                 }
                 AnyValue::Histogram(mut h) => {
                     if !consecutive {
-                        forget_hint(&mut h);
+                        // What it is to the one before it in its own chunk says nothing about another.
+                        h.forget_hint();
                     }
                     writer.add_histogram(sample.t, sample.start, &h)
                 }
@@ -116,17 +115,6 @@ fn damaged(source: &Source<'_>, piece: &Piece, reason: String) -> Error {
     match source.block.chunks().file(piece.meta.reference) {
         Ok(file) => Error::corrupt(file, u64::from(piece.meta.reference.offset()), reason),
         Err(e) => e,
-    }
-}
-
-/// What a sample is to the one before it in its own chunk says nothing about one from another.
-fn forget_hint(value: &mut HistogramValue) {
-    let hint = match value {
-        HistogramValue::Integer(h) => &mut Arc::make_mut(h).counter_reset_hint,
-        HistogramValue::Float(h) => &mut Arc::make_mut(h).counter_reset_hint,
-    };
-    if *hint != CounterResetHint::Gauge {
-        *hint = CounterResetHint::Unknown;
     }
 }
 

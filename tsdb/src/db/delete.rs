@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use super::{Db, compact};
 use crate::block;
 use crate::error::{Error, Result};
+use crate::head::Head;
 use crate::matcher::Matcher;
 use crate::sample::TimestampMs;
-use crate::wal::record;
 
 impl Db {
     /// Deletes samples of matching series in `[mint, maxt]`. They are out of sight at once; their space
@@ -38,15 +38,19 @@ impl Db {
     fn delete_from_head(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
         // Held to the end: a sample that is committed later must not be deleted.
         let mut log = self.log()?;
-        let stones = self.head.deletions(matchers, mint, maxt);
-        if stones.is_empty() {
+        log.catch_up()?;
+        let deletions = self.head.deletions(matchers, mint, maxt);
+        if deletions.stones.is_empty() {
             return Ok(0);
         }
-        let mut record = Vec::new();
-        record::encode_tombstones(&mut record, &stones);
-        log.writer.log([record.as_slice()])?;
-        self.head.apply_deletions(&stones);
-        Ok(stones.len() as u64)
+        if log.has_behind() {
+            let records = self.head.deletions_for_write_behind(&deletions)?;
+            log.write_behind(&records)?;
+        }
+        self.head.apply_late_deletions(&deletions);
+        log.writer.log([Head::deletions_for_write_ahead(&deletions).as_slice()])?;
+        self.head.apply_deletions(&deletions);
+        Ok(deletions.stones.len() as u64)
     }
 
     /// Writes blocks with tombstones anew, without what is deleted, and gives the names of the new blocks.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::appender::Batch;
 use crate::error::Result;
-use crate::head::MemSeries;
-use crate::sample::TimestampMs;
-use crate::wal::record::{self, RefExemplar};
+use crate::head::{MemSeries, deletion_record};
+use crate::sample::{SeriesRef, TimestampMs};
+use crate::wal::record::{self, RefExemplar, RefTombstone};
 use crate::wal::{RefSample, Writer};
 
 /// Writers and buffers that commits reuse.
@@ -16,7 +16,12 @@ pub(super) struct Log {
     /// The write-ahead log.
     pub(super) writer: Writer,
     /// The write-behind log of out-of-order samples, where there are any.
-    pub(super) behind: Option<Writer>,
+    behind: Option<Writer>,
+    /// Records that are to go to the write-behind log before anything else: the head knows what they say, and they
+    /// could not be written.
+    unwritten: Vec<Vec<u8>>,
+    /// What is to go to the write-ahead log after that, and before anything else.
+    unwritten_mark: Option<Vec<u8>>,
     series_record: Vec<u8>,
     samples_record: Vec<u8>,
     /// Whether records have start timestamps.
@@ -32,13 +37,25 @@ pub(super) struct Expiry {
     pub(super) segment: u32,
     /// Samples up to this time are needed.
     pub(super) maxt: TimestampMs,
+    /// The series that it stands for, if that has another reference: two records have had its labels.
+    pub(super) alias_of: Option<SeriesRef>,
+}
+
+impl Expiry {
+    /// Whether a log without segments up to `last`, and without samples before `mint`, still needs it.
+    /// `late` says whether the write-behind log has samples, which may be of any time.
+    pub(super) fn is_needed(&self, last: u32, mint: TimestampMs, late: bool) -> bool {
+        self.segment > last || self.maxt >= mint || late && self.alias_of.is_some()
+    }
 }
 
 impl Log {
-    pub(super) fn new(writer: Writer, behind: Option<Writer>, start_timestamps: bool) -> Self {
+    pub(super) fn new(writer: Writer, start_timestamps: bool) -> Self {
         Self {
             writer,
-            behind,
+            behind: None,
+            unwritten: Vec::new(),
+            unwritten_mark: None,
             series_record: Vec::new(),
             samples_record: Vec::new(),
             start_timestamps,
@@ -101,13 +118,119 @@ impl Log {
         new
     }
 
-    /// Writes records of out-of-order samples that the head has taken.
-    pub(super) fn write_behind(&mut self, records: &[Vec<u8>]) {
-        let Some(behind) = self.behind.as_mut().filter(|_| !records.is_empty()) else { return };
-        if let Err(error) = behind.log(records.iter().map(Vec::as_slice)) {
-            // As upstream: the head has the samples, and the write-ahead log too, though not as ones to insert.
-            tracing::error!(%error, "out-of-order samples could not be logged; a restart will lose them");
+    /// References that stand for a series with another reference, and that.
+    pub(super) fn aliases(&self) -> Vec<(SeriesRef, SeriesRef)> {
+        self.expiring.iter().filter_map(|(alias, e)| Some((SeriesRef(*alias), e.alias_of?))).collect()
+    }
+
+    /// Whether there is a write-behind log.
+    pub(super) fn has_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// Takes over a write-behind log.
+    pub(super) fn begin_behind(&mut self, behind: Writer) {
+        self.behind = Some(behind);
+    }
+
+    /// Tells the logs of deletions that Prometheus made and the head has applied to late samples too. If that cannot be
+    /// written, nothing is taken until it can.
+    pub(super) fn adopt_deletions(&mut self, foreign: &[RefTombstone]) {
+        let Some(last) = foreign.last() else { return };
+        if self.behind.is_some() {
+            self.unwritten.push(deletion_record(foreign));
         }
+        self.unwritten_mark = Some(deletion_record(&[RefTombstone::mark(last.series)]));
+        if let Err(error) = self.catch_up() {
+            tracing::error!(%error, "the logs cannot be written; nothing is stored until they can");
+        }
+    }
+
+    /// Begins a segment of the write-behind log, and gives its number; `None` without such a log.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn next_behind(&mut self) -> Result<Option<u32>> {
+        self.catch_up()?;
+        self.behind.as_mut().map(Writer::next_segment).transpose()
+    }
+
+    /// Writes records of what the head does with out-of-order samples.
+    ///
+    /// # Errors
+    /// If they cannot be written; none of them is in the log then.
+    pub(super) fn write_behind(&mut self, records: &[Vec<u8>]) -> Result<()> {
+        match &mut self.behind {
+            Some(behind) if !records.is_empty() => behind.log(records.iter().map(Vec::as_slice)),
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Log::write_behind`], for what the head has done already: it is tried again until it works.
+    ///
+    /// # Errors
+    /// If they cannot be written now.
+    pub(super) fn write_behind_done(&mut self, records: Vec<Vec<u8>>) -> Result<()> {
+        self.write_behind(&records).inspect_err(|_| self.unwritten = records)
+    }
+
+    /// Writes what the logs lack. To be called before anything new is taken.
+    ///
+    /// # Errors
+    /// If it cannot be written, or the write-behind log takes nothing more.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        match &mut self.behind {
+            Some(behind) if !unwritten.is_empty() || behind.is_poisoned() => {
+                behind
+                    .log(unwritten.iter().map(Vec::as_slice))
+                    .inspect_err(|_| self.unwritten = unwritten)?;
+            }
+            _ => {}
+        }
+        match self.unwritten_mark.take() {
+            Some(mark) => {
+                self.writer.log([mark.as_slice()]).inspect_err(|_| self.unwritten_mark = Some(mark))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Syncs both logs.
+    ///
+    /// # Errors
+    /// If one cannot be synced; the other is, if it can.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        let behind = self.catch_up().and_then(|()| self.sync_behind());
+        self.writer.sync().and(behind)
+    }
+
+    /// Syncs the write-behind log.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub(super) fn sync_behind(&mut self) -> Result<()> {
+        self.behind.as_mut().map_or(Ok(()), Writer::sync)
+    }
+
+    /// Syncs and closes both logs.
+    ///
+    /// # Errors
+    /// As [`Log::sync`].
+    pub(super) fn close(&mut self) -> Result<()> {
+        let caught_up = self.catch_up();
+        let behind = self.behind.as_mut().map_or(Ok(()), Writer::close);
+        self.writer.close().and(caught_up).and(behind)
+    }
+
+    /// Whether a failure stopped one of the logs for good.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.writer.is_poisoned() || self.behind.as_ref().is_some_and(Writer::is_poisoned)
+    }
+
+    /// Calls that failed, of both logs.
+    pub(super) fn failures(&self) -> u64 {
+        self.writer.stats().failures + self.behind.as_ref().map_or(0, |behind| behind.stats().failures)
     }
 }
 

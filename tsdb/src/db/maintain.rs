@@ -1,6 +1,5 @@
 //! Carries out what [`super::plan`] decides.
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +8,7 @@ use ulid::Ulid;
 use super::{Db, Expiry, compact, out_of_order, plan, retention};
 use crate::block::{self, BlockSpec};
 use crate::error::{Error, Result};
+use crate::head::snapshot;
 use crate::sample::TimestampMs;
 use crate::wal::{self, checkpoint, segment};
 
@@ -37,7 +37,7 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
     }
     let mut done = Maintenance::default();
     // What cannot be written stays in memory, and nothing is lost.
-    if let Err(error) = db.head.map_finished_chunks() {
+    if let Err(error) = db.head.map_finished_chunks(|| db.sync_log()) {
         tracing::warn!(%error, "finished chunks could not be written to chunks_head/");
     }
     let shrunk = shrink_head(db, &mut done);
@@ -120,7 +120,8 @@ fn truncate_head(db: &Db, maxt: TimestampMs, done: &mut Maintenance) -> Result<(
     done.series_removed += removed.len() as u64;
     let mut log = db.log()?;
     let segment = log.writer.stats().segment;
-    log.expiring.extend(removed.into_iter().map(|s| (s.0, Expiry { segment, maxt: i64::MIN })));
+    log.expiring
+        .extend(removed.into_iter().map(|s| (s.0, Expiry { segment, maxt: i64::MIN, alias_of: None })));
     Ok(())
 }
 
@@ -138,36 +139,34 @@ fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()
         };
         (last, log.expiring.clone())
     };
+    // Asked once, so that the answers below agree.
+    let late = db.head.ooo_min_time().is_some();
     let keep = |series: crate::SeriesRef| {
         db.head.index.get(series).is_some()
-            || expiring.get(&series.0).is_some_and(|e| e.segment > last || e.maxt >= mint)
+            || expiring.get(&series.0).is_some_and(|e| e.is_needed(last, mint, late))
     };
     let stats =
         checkpoint::write(&dir, last, db.options.wal_segment_bytes, db.options.wal_compression, mint, keep)?;
     tracing::info!(?stats, "wrote a checkpoint of the write-ahead log");
-    db.log()?.expiring.retain(|_, e| e.segment > last || e.maxt >= mint);
+    db.log()?.expiring.retain(|_, e| e.is_needed(last, mint, late));
     db.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
     done.checkpoint = Some(last);
     Ok(())
 }
 
-/// Removes snapshots of the head, `chunk_snapshot.SEGMENT.OFFSET`, that stand for a part of the log that
-/// is gone: Prometheus would put them before a log that does not follow them.
+/// Removes snapshots of the head that stand for a part of the log that is gone: Prometheus would put them before a
+/// log that does not follow them.
 fn remove_snapshots(dir: &Path) -> Result<()> {
-    let Some((_, covered)) = segment::last_checkpoint(&wal::wal_dir(dir))? else { return Ok(()) };
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
-        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix("chunk_snapshot."));
-        let segment = name.and_then(|n| n.split('.').next()).and_then(|n| n.parse::<u32>().ok());
-        if segment.is_some_and(|segment| segment <= covered) {
-            crate::fs::remove_dir_all(&path)?;
-        }
+    match segment::last_checkpoint(&wal::wal_dir(dir))? {
+        Some((_, covered)) => snapshot::remove_covered(dir, covered),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::DbOptions;
 

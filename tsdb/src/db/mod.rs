@@ -46,7 +46,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::fs::Lock;
 use crate::head::{Head, HeadMemory, HeadStats, ReplayStats};
-use crate::wal::{self, Writer};
+use crate::sample::SeriesRef;
+use crate::wal;
 
 use blocks::Blocks;
 use log::{Expiry, Log};
@@ -228,9 +229,15 @@ impl Db {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let mut log = self.log()?;
-        let behind = log.behind.as_mut().map_or(Ok(()), Writer::sync);
-        log.writer.sync().and(behind)
+        self.log()?.sync()
+    }
+
+    /// Syncs the write-ahead log, while commits go on.
+    fn sync_log(&self) -> Result<()> {
+        let unsynced = self.log()?.writer.unsynced()?;
+        let Some(unsynced) = unsynced else { return Ok(()) };
+        let synced = unsynced.sync();
+        self.log()?.writer.note_synced(synced)
     }
 
     /// Syncs the log and releases the lock. Appends fail from now on; reads still answer.
@@ -243,16 +250,13 @@ impl Db {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let mut result = log.as_mut().map_or(Ok(()), |log| {
-            let behind = log.behind.as_mut().map_or(Ok(()), Writer::close);
-            log.writer.close().and(behind)
-        });
-        let end = log.as_ref().map(|log| log.writer.end());
+        let mut result = log.as_mut().map_or(Ok(()), |log| log.close());
+        let end = log.as_ref().map(|log| (log.writer.end(), log.aliases()));
         // A snapshot holds open chunks only; and the next start has less to replay.
-        let mapped = self.head.map_finished_chunks().map(drop);
-        result = result.and(self.head.close_chunks());
-        if let (true, Some(end), Ok(())) = (self.options.memory_snapshot, end, &result) {
-            let written = mapped.and_then(|()| self.write_snapshot(end));
+        let mapped = self.head.map_finished_chunks(|| Ok(())).map(drop);
+        result = result.and(self.head.close_chunks(self.options.memory_snapshot));
+        if let (true, Some((end, aliases)), Ok(())) = (self.options.memory_snapshot, end, &result) {
+            let written = mapped.and_then(|()| self.write_snapshot(end, &aliases));
             if let Err(error) = written {
                 // The log has it all.
                 tracing::warn!(
@@ -265,15 +269,15 @@ impl Db {
         result
     }
 
-    fn write_snapshot(&self, end: (u32, u64)) -> Result<()> {
+    fn write_snapshot(&self, end: (u32, u64), aliases: &[(SeriesRef, SeriesRef)]) -> Result<()> {
         let DbOptions { path, wal_segment_bytes, wal_compression, .. } = &self.options;
-        self.head.write_snapshot(path, end, *wal_segment_bytes, *wal_compression)
+        self.head.write_snapshot(path, end, aliases, *wal_segment_bytes, *wal_compression)
     }
 
     /// Whether a failed write stopped the log: nothing more is stored until a restart. Waits for a
     /// commit that is under way.
     pub fn is_log_poisoned(&self) -> bool {
-        let poisoned = self.log.as_ref().is_some_and(|log| log.lock().writer.is_poisoned());
+        let poisoned = self.log.as_ref().is_some_and(|log| log.lock().is_poisoned());
         poisoned && !self.closed.load(Ordering::Acquire)
     }
 
@@ -284,8 +288,9 @@ impl Db {
     pub fn set_out_of_order_window_ms(&self, window_ms: i64) -> Result<()> {
         if window_ms > 0 {
             let mut log = self.log()?;
-            if log.behind.is_none() {
-                log.behind = Some(open::write_behind(&self.options)?);
+            if !log.has_behind() {
+                let behind = open::write_behind(&self.options)?;
+                log.begin_behind(behind);
             }
         }
         self.head.set_out_of_order_window_ms(window_ms);
@@ -325,9 +330,10 @@ impl Db {
         if batches.is_empty() {
             return Ok(());
         }
+        log.catch_up()?;
         log.write(&batches)?;
         let behind = self.head.apply(batches);
-        log.write_behind(&behind);
-        Ok(())
+        // Only now is it known which samples are late, and what became of them.
+        log.write_behind_done(behind)
     }
 }

@@ -21,8 +21,8 @@ use super::{Counters, Db, DbOptions, Expiry, Log, read_only};
 use crate::error::{Error, Result};
 use crate::exemplar::ExemplarStorage;
 use crate::fs::Lock;
-use crate::head::snapshot::{self, Snapshot};
-use crate::head::{self, Head, Replayer};
+use crate::head::snapshot;
+use crate::head::{self, Head, Replayed, Replayer};
 use crate::head_chunks::HeadChunks;
 use crate::wal::{self, ReadError, Writer, read_records, read_segment_from, repair, segment};
 
@@ -46,11 +46,30 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
     head.configure(&options);
     let counters = Counters::default();
-    let (chunks, loaded) = HeadChunks::open(&dir.join("chunks_head"), head.min_valid_time())?;
-    let loaded_whole = loaded.damage.is_none();
+    // Crash safety: a snapshot counts on the chunks of the head, so it goes before those that are damaged.
+    let before_drop = || snapshot::remove_all(dir);
+    let (chunks, loaded) =
+        HeadChunks::open_then(&dir.join("chunks_head"), head.min_valid_time(), before_drop)?;
+    let last_loaded = loaded.last;
     head.use_chunks(chunks, loaded);
-    let snapshot = read_snapshot(&options, &wal_dir, loaded_whole);
-    let (result, replay, aliases) = head::replay(&head, |replayer| {
+    let snapshot = if options.memory_snapshot {
+        let snapshot = snapshot::read(dir, &wal_dir)?;
+        if let Some(snapshot) = &snapshot {
+            let largest = snapshot
+                .last_ref
+                .map_or_else(|| snapshot::references_before(&wal_dir, snapshot.segment), Ok)?;
+            head.index.reserve_ref(largest);
+        }
+        snapshot
+    } else {
+        snapshot::remove_all(dir)?;
+        None
+    };
+    if let Some(last) = segment::list(&wal_dir)?.last() {
+        // Crash safety: who was killed did not sync it, and what is replayed may go to chunks of the head.
+        crate::fs::sync(&segment::path(&wal_dir, *last))?;
+    }
+    let (result, replayed) = head::replay(&head, last_loaded, |replayer| {
         let from = snapshot.map(|snapshot| {
             let from = (snapshot.segment, snapshot.offset);
             replayer.apply_snapshot(snapshot);
@@ -60,6 +79,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
         replay_wbl(&wal::wbl_dir(dir), &options, replayer, &counters)
     });
     result?;
+    let Replayed { stats: replay, aliases, foreign_deletions } = replayed;
     tracing::info!(
         dir = %dir.display(),
         records = replay.records,
@@ -68,11 +88,16 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
         "replayed the write-ahead log"
     );
     let writer = Writer::open(&wal_dir, options.wal_segment_bytes, options.wal_compression)?;
-    let behind = options.out_of_order_window_ms > 0 || head.ooo_min_time().is_some();
-    let behind = behind.then(|| write_behind(&options)).transpose()?;
-    let mut log = Log::new(writer, behind, options.start_timestamps);
+    let mut log = Log::new(writer, options.start_timestamps);
+    // Where there is one, it says which chunks of the head are not needed any more.
+    let has_behind = !segment::list(&wal::wbl_dir(dir))?.is_empty();
+    if options.out_of_order_window_ms > 0 || head.ooo_min_time().is_some() || has_behind {
+        log.begin_behind(write_behind(&options)?);
+    }
+    log.adopt_deletions(&foreign_deletions);
     let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
-    log.expiring.extend(aliases.into_iter().map(|s| (s.0, Expiry { segment: 0, maxt })));
+    let alias = |(alias, of)| (alias, Expiry { segment: 0, maxt, alias_of: Some(of) });
+    log.expiring.extend(aliases.into_iter().map(alias));
     let mut db = Db::assemble(options, head, blocks, replay, counters);
     db.log = Some(Mutex::new(log));
     db.clean_start = lock.as_ref().map(|l| !l.was_stale());
@@ -125,21 +150,6 @@ fn undo_half_made_repair(dir: &Path) -> Result<()> {
     let aside = segment::repair_path(dir, number);
     tracing::warn!(path = %aside.display(), "undoing a half-made repair");
     crate::fs::replace(&aside, &segment::path(dir, number))
-}
-
-/// The snapshot of the head to start from. One that cannot be used is no loss: the log has it all.
-fn read_snapshot(options: &DbOptions, wal_dir: &Path, chunks_whole: bool) -> Option<Snapshot> {
-    if !options.memory_snapshot {
-        return None;
-    }
-    if !chunks_whole {
-        tracing::warn!("head chunks were damaged: their samples come from the log, not from a snapshot");
-        return None;
-    }
-    snapshot::read(&options.path, wal_dir).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the snapshot of the head cannot be used; replaying the whole log");
-        None
-    })
 }
 
 /// Replays the newest checkpoint; gives the first segment that comes after it.

@@ -14,20 +14,33 @@ use crate::block::{self, BlockSpec};
 use crate::error::Result;
 use crate::head::OooCompaction;
 use crate::meta::HINT_OUT_OF_ORDER;
-use crate::wal::{self, segment};
+use crate::wal::{self, record, segment};
 
 /// Compacts what there is; called after the head was cut.
 pub(super) fn compact(db: &Db, done: &mut Maintenance) -> Result<()> {
-    let first_needed = {
-        let mut log = db.log()?;
-        log.behind.as_mut().map(|behind| behind.next_segment()).transpose()?
-    };
-    let compaction = db.head.begin_ooo_compaction();
+    let first_needed = db.log()?.next_behind()?;
+    let compaction = db.head.begin_ooo_compaction()?;
     if let Some(compaction) = &compaction {
         cut(db, compaction, done)?;
+        // Crash safety: a replay takes samples for those of the blocks if it has the chunks that the log says they are in.
+        db.head.close_chunks(true)?;
+    }
+    note_compacted(db, compaction.as_ref())?;
+    if let Some(compaction) = &compaction {
         db.head.finish_ooo_compaction(compaction);
     }
     truncate_log(db, first_needed)
+}
+
+/// Tells the write-behind log which chunks on disk are not needed any more.
+fn note_compacted(db: &Db, compaction: Option<&OooCompaction>) -> Result<()> {
+    let mut log = db.log()?;
+    log.catch_up()?;
+    let mut record = Vec::new();
+    record::encode_mmap_markers(&mut record, &db.head.compacted_markers(compaction));
+    log.write_behind(&[record])?;
+    // Crash safety: the segments that go have what the markers say is not needed.
+    log.sync_behind()
 }
 
 fn cut(db: &Db, compaction: &OooCompaction, done: &mut Maintenance) -> Result<()> {
@@ -56,10 +69,9 @@ fn cut(db: &Db, compaction: &OooCompaction, done: &mut Maintenance) -> Result<()
 /// Deletes segments of the write-behind log before `first_needed`; all, if there is no writer.
 fn truncate_log(db: &Db, first_needed: Option<u32>) -> Result<()> {
     let dir = wal::wbl_dir(&db.options.path);
-    for number in segment::list(&dir)? {
-        if first_needed.is_none_or(|first| number < first) {
-            crate::fs::remove_file(&segment::path(&dir, number))?;
-        }
-    }
-    Ok(())
+    let mut numbers = segment::list(&dir)?;
+    numbers.retain(|number| first_needed.is_none_or(|first| *number < first));
+    numbers.iter().try_for_each(|number| crate::fs::remove_file(&segment::path(&dir, *number)))?;
+    // Crash safety: they go before the chunks that they name.
+    if numbers.is_empty() { Ok(()) } else { crate::fs::sync_dir(&dir) }
 }

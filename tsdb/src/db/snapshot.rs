@@ -1,7 +1,8 @@
 //! Copies of the data directory that cost no space: hard links to blocks, which never change.
 //!
 //! # Source
-//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/db.go>, `DB.Snapshot`.
+//! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/db.go>, `DB.Snapshot`. Difference: upstream leaves
+//! late samples of the head out.
 
 use std::fs;
 use std::path::Path;
@@ -12,12 +13,13 @@ use ulid::Ulid;
 use super::Db;
 use crate::block::{self, BlockSpec};
 use crate::error::{Error, Result};
+use crate::query::Queryable as _;
 
 impl Db {
     /// Makes `dir` a data directory with what is in blocks now and, `with_head`, in the head.
     ///
-    /// Blocks are linked, or copied where links are not possible; the head becomes one block over
-    /// `[oldest sample, newest sample + 1)`. What was deleted from blocks comes along as tombstones.
+    /// Blocks are linked, or copied where links are not possible; the head, late samples included, becomes one
+    /// block over `[oldest sample, newest sample + 1)`. What was deleted from blocks comes along as tombstones.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `dir` is the data directory itself, or is named as a block is; or if the
@@ -36,13 +38,10 @@ impl Db {
         for block in self.blocks.loaded().iter() {
             link_all(block.dir(), &dir.join(block.ulid().to_string()))?;
         }
-        if with_head && let Some((min, max)) = self.head.bounds() {
-            let ooo = self.head.ooo_bounds();
-            let mint = ooo.map_or(min, |ooo| ooo.0.min(min));
-            let maxt = ooo.map_or(max, |ooo| ooo.1.max(max));
+        if with_head && let Some((mint, maxt)) = self.head.time_bounds() {
             let ulid = block::new_ulid(self.options.clock.now_ms(), &mut rand::rng());
             let spec = BlockSpec::new(ulid, mint, maxt.saturating_add(1));
-            block::write(dir, spec, self.head.cut(mint, maxt))?;
+            block::write(dir, spec, self.head.copy(mint, maxt))?;
         }
         crate::fs::sync_dir(dir)
     }

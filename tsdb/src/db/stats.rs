@@ -136,9 +136,9 @@ impl Db {
     /// Counters and gauges; cheap except for a listing of the log's directory.
     pub fn metrics(&self) -> DbMetrics {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (log, poisoned) = {
+        let (log, failures, poisoned) = {
             let log = self.log.as_ref().map(Mutex::lock);
-            log.map_or_else(Default::default, |log| (log.writer.stats(), log.writer.is_poisoned()))
+            log.map_or_else(Default::default, |log| (log.writer.stats(), log.failures(), log.is_poisoned()))
         };
         let (head, db) = (&self.head.counters, &self.counters);
         let bounds = self.head.bounds();
@@ -167,7 +167,7 @@ impl Db {
             wal_storage_bytes: crate::fs::dir_size(&wal::wal_dir(path))
                 + crate::fs::dir_size(&wal::wbl_dir(path)),
             wal_corruptions: get(&db.wal_corruptions),
-            wal_writes_failed: log.failures,
+            wal_writes_failed: failures,
             wal_poisoned: poisoned && !self.closed.load(Ordering::Acquire),
             checkpoints: get(&db.checkpoints),
             compactions: get(&db.compactions),

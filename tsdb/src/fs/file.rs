@@ -62,6 +62,15 @@ impl File {
         Self { path: path.to_path_buf(), file, position, watch: watcher(path) }
     }
 
+    /// The same open file once more.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn duplicate(&self) -> Result<Self> {
+        let file = self.file.try_clone().map_err(Error::io("open", &self.path))?;
+        Ok(Self { path: self.path.clone(), file, position: self.position, watch: self.watch.clone() })
+    }
+
     /// Its name.
     pub fn path(&self) -> &Path {
         &self.path

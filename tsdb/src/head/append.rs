@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering;
 use super::ooo::CAP;
 use super::sample::{AnySample, Value, encode, stale_like};
 use super::series::Limits;
-use super::{Acceptance, Appended, Head, MemSeries, NO_MAX, NO_MIN};
+use super::{Acceptance, Appended, COMPACTED, Head, MemSeries, NO_MAX, NO_MIN};
 use crate::appender::Batch;
-use crate::error::AppendError;
+use crate::error::{AppendError, Result};
 use crate::head_chunks::{HeadChunkRef, MappedChunk, NewChunk};
 use crate::histogram::HistogramValue;
 use crate::sample::{SeriesRef, TimestampMs, is_stale};
@@ -88,8 +88,12 @@ impl Head {
         t: TimestampMs,
         value: &Value,
         limits: Limits,
-    ) -> Result<Acceptance, AppendError> {
-        let result = series.lock().appendable(t, value, limits);
+    ) -> std::result::Result<Acceptance, AppendError> {
+        let mut result = series.lock().appendable(t, value, limits);
+        if is_there_already(&result) && self.is_deleted(series, t) {
+            // What is deleted is not there: to take it for the same would lose it.
+            result = limits.late(t);
+        }
         match &result {
             Err(AppendError::OutOfOrder) => &self.counters.out_of_order,
             Err(AppendError::OutOfBounds) => &self.counters.out_of_bounds,
@@ -181,7 +185,8 @@ impl Head {
             return done.refuse(t, limits);
         }
         let value = Value::Float(v);
-        if !is_same(series, t, &value, limits) && self.insert_ooo(series, AnySample { t, start, value }, done)
+        if !self.is_same(series, t, &value, limits)
+            && self.insert_ooo(series, AnySample { t, start, value }, done)
         {
             done.behind.samples.push(*sample);
         }
@@ -205,10 +210,22 @@ impl Head {
             return done.refuse(t, limits);
         }
         let value = Value::Histogram(sample.value.clone());
-        if !is_same(series, t, &value, limits) && self.insert_ooo(series, AnySample { t, start, value }, done)
+        if !self.is_same(series, t, &value, limits)
+            && self.insert_ooo(series, AnySample { t, start, value }, done)
         {
             done.behind.histograms.push(sample.clone());
         }
+    }
+
+    /// Whether the newest in-order sample is of this time.
+    fn is_same(&self, series: &MemSeries, t: TimestampMs, value: &Value, limits: Limits) -> bool {
+        let there = is_there_already(&series.lock().appendable(t, value, limits));
+        there && !self.is_deleted(series, t)
+    }
+
+    /// Whether in-order samples of this time are deleted.
+    fn is_deleted(&self, series: &MemSeries, t: TimestampMs) -> bool {
+        self.tombstones.read().covers(series.series, t, t)
     }
 
     fn count(&self, series: &MemSeries, t: TimestampMs, appended: Appended, done: &mut Applied) {
@@ -238,13 +255,18 @@ impl Head {
     /// Inserts a sample that is out of order, and notes what the write-behind log must know of its chunk.
     fn insert_ooo(&self, series: &Arc<MemSeries>, sample: AnySample, done: &mut Applied) -> bool {
         let t = sample.t;
-        let (inserted, written) = self.insert_out_of_order(series, sample);
-        if let Some(written) = written {
+        let mut state = series.lock();
+        let (inserted, began) = self.insert_late(series.series, &mut state, sample);
+        if began {
+            // All samples before are in chunks on disk, or in blocks: those need no marker a second time.
+            let ooo = state.ooo_mut();
+            let mut chunks = std::mem::take(&mut ooo.unnamed);
+            if ooo.mapped.is_empty() {
+                chunks.push(HeadChunkRef(0));
+            }
+            drop(state);
             done.behind.flush(self.rules().start_timestamps);
-            let series = series.series;
-            done.behind
-                .markers
-                .extend(written.into_iter().map(|chunk| RefMmapMarker { series, chunk: chunk.0 }));
+            done.behind.markers.extend(markers(series.series, &chunks));
         }
         if inserted {
             self.note_out_of_order(t);
@@ -255,38 +277,38 @@ impl Head {
         inserted
     }
 
-    /// Inserts a sample into the open out-of-order chunk. If it began a chunk, gives the references of those
-    /// that hold all samples before, or 0 if there are none.
-    pub(crate) fn insert_out_of_order(
-        &self,
-        series: &MemSeries,
-        sample: AnySample,
-    ) -> (bool, Option<Vec<HeadChunkRef>>) {
-        let mut state = series.lock();
-        let len = state.ooo().map_or(0, |ooo| ooo.open.len());
-        let mut written = None;
-        if len == 0 {
-            self.count_chunks(1);
-            // The chunk before was written for a compaction, which may not have come to its end.
-            let before = state.ooo().and_then(|ooo| ooo.mapped.last());
-            written = Some(vec![before.map_or(HeadChunkRef(0), |chunk| chunk.at)]);
-        } else if len >= CAP
-            && let Some(chunks) = self.write_ooo(series.series, &mut state)
-        {
-            self.count_chunks(1);
-            written = Some(chunks);
-        }
-        let inserted = state.ooo_mut().insert(sample);
-        (inserted, written)
-    }
-
-    /// Moves the open out-of-order chunk to disk; `None` if that is not possible, and nothing changed.
-    pub(super) fn write_ooo(
+    /// Inserts a sample into the open out-of-order chunk; a full one goes to disk first. Says whether the sample is
+    /// new, and whether it is the first of the chunk.
+    fn insert_late(
         &self,
         series: SeriesRef,
         state: &mut super::series::SeriesState,
-    ) -> Option<Vec<HeadChunkRef>> {
-        let chunks = self.chunks.as_ref()?;
+        sample: AnySample,
+    ) -> (bool, bool) {
+        if state.ooo().is_some_and(|ooo| ooo.open.len() >= CAP)
+            && let Err(error) = self.write_ooo(series, state)
+        {
+            // It stays in memory, and in the write-behind log.
+            tracing::warn!(%error, "an out-of-order chunk could not be written to chunks_head/");
+        }
+        let ooo = state.ooo_mut();
+        let begins = ooo.open.is_empty();
+        let inserted = ooo.insert(sample);
+        if begins {
+            self.count_chunks(1);
+        }
+        (inserted, begins)
+    }
+
+    /// Moves the open out-of-order chunk to disk, if there is one and a place for it.
+    ///
+    /// # Errors
+    /// If it cannot be written; then nothing changed.
+    pub(super) fn write_ooo(&self, series: SeriesRef, state: &mut super::series::SeriesState) -> Result<()> {
+        let Some(chunks) = &self.chunks else { return Ok(()) };
+        if state.ooo().is_none_or(|ooo| ooo.open.is_empty()) {
+            return Ok(());
+        }
         let ooo = state.ooo_mut();
         let encoded = encode(&ooo.open, self.rules(), usize::from(u16::MAX));
         let new = encoded.iter().map(|chunk| NewChunk {
@@ -297,16 +319,9 @@ impl Head {
             out_of_order: true,
             data: &chunk.data,
         });
-        let refs = match chunks.write(new) {
-            Ok(refs) => refs,
-            Err(error) => {
-                // It stays in memory, and in the write-behind log.
-                tracing::warn!(%error, "an out-of-order chunk could not be written to chunks_head/");
-                return None;
-            }
-        };
+        let refs = chunks.write(new)?;
         ooo.mapped.reserve_exact(refs.len());
-        ooo.mapped.extend(encoded.iter().zip(&refs).map(|(chunk, at)| MappedChunk {
+        ooo.add_mapped(encoded.iter().zip(&refs).map(|(chunk, at)| MappedChunk {
             at: *at,
             mint: chunk.mint,
             maxt: chunk.maxt,
@@ -316,7 +331,7 @@ impl Head {
         ooo.open.clear();
         // One chunk more for each one that the samples became, but the open one that is gone.
         self.counters.chunks_created.fetch_add((refs.len() as u64).saturating_sub(1), Ordering::Relaxed);
-        Some(refs)
+        Ok(())
     }
 
     /// Appends a float of the log.
@@ -363,40 +378,63 @@ impl Head {
     /// Inserts a sample of the write-behind log; says whether it is new.
     pub(crate) fn replay_out_of_order(&self, series: &MemSeries, sample: AnySample) -> bool {
         let t = sample.t;
-        let (inserted, _) = self.insert_out_of_order(series, sample);
+        let (inserted, _) = self.insert_late(series.series, &mut series.lock(), sample);
         if inserted {
             self.note_out_of_order(t);
         }
         inserted
     }
 
-    /// Applies a marker of the write-behind log: out-of-order samples of `series` so far are in the chunk `at`,
-    /// or, if that is 0, in blocks.
-    pub(crate) fn replay_marker(&self, series: &MemSeries, at: HeadChunkRef) {
-        if self.chunks.is_none() {
-            // No chunk on disk was loaded, so the samples are needed.
+    /// Applies a marker of the write-behind log for all series, see [`COMPACTED`].
+    pub(crate) fn replay_compacted(&self, at: &[HeadChunkRef], loaded: HeadChunkRef) {
+        if self.chunks.is_some() && at.iter().any(|at| at.0 & COMPACTED != 0) {
+            let compacted: Vec<_> = at.iter().copied().filter(|at| at.0 & COMPACTED != 0).collect();
+            self.index.for_each(|series| self.replay_marker(series, &compacted, loaded));
+        }
+    }
+
+    /// Applies a marker of the write-behind log: out-of-order samples of `series` so far are in the chunks `at`, or,
+    /// where that is 0, in blocks; see also [`COMPACTED`]. Chunks up to `loaded` were there at the start.
+    pub(crate) fn replay_marker(&self, series: &MemSeries, at: &[HeadChunkRef], loaded: HeadChunkRef) {
+        let mut state = series.lock();
+        if self.chunks.is_none() || state.ooo().is_none() {
+            // Where no chunk on disk was loaded, the samples are needed.
             return;
         }
-        let mut state = series.lock();
-        let known = at == HeadChunkRef(0)
-            || state.ooo().is_some_and(|ooo| ooo.mapped.iter().any(|chunk| chunk.at == at));
-        // A chunk that was lost with a damaged file is made again from the samples.
-        if known && state.ooo().is_some() {
-            let ooo = state.ooo_mut();
-            if !ooo.open.is_empty() {
-                ooo.open = Vec::new();
-                self.counters.chunks_removed.fetch_add(1, Ordering::Relaxed);
-            }
-            state.drop_rare();
+        let (compacted, at): (Vec<HeadChunkRef>, Vec<HeadChunkRef>) =
+            at.iter().partition(|at| at.0 & COMPACTED != 0);
+        let ooo = state.ooo_mut();
+        let mut gone = 0;
+        if let Some(last) = compacted.iter().map(|at| HeadChunkRef(at.0 & !COMPACTED)).max() {
+            gone += ooo.retain(|at| at > last || at > loaded);
         }
+        let known = |at: &HeadChunkRef| *at == HeadChunkRef(0) || ooo.mapped.iter().any(|c| c.at == *at);
+        // A chunk that was lost with a damaged file is made again from the samples.
+        if !at.is_empty() && at.iter().all(known) {
+            gone += usize::from(!std::mem::take(&mut ooo.open).is_empty());
+            // Those that this replay has made.
+            gone += ooo.retain(|at| at <= loaded);
+            ooo.unnamed.retain(|unnamed| !at.contains(unnamed));
+        }
+        state.drop_rare();
+        self.counters.chunks_removed.fetch_add(gone as u64, Ordering::Relaxed);
     }
 }
 
-/// Whether the in-order sample at `t` is this very one.
-fn is_same(series: &MemSeries, t: TimestampMs, value: &Value, limits: Limits) -> bool {
+/// Markers of chunks of a series.
+pub(super) fn markers(
+    series: SeriesRef,
+    chunks: &[HeadChunkRef],
+) -> impl Iterator<Item = RefMmapMarker> + use<'_> {
+    chunks.iter().map(move |chunk| RefMmapMarker { series, chunk: chunk.0 })
+}
+
+/// Whether the series has a sample of this time, the same one or another.
+fn is_there_already(acceptance: &std::result::Result<Acceptance, AppendError>) -> bool {
+    use AppendError::{Duplicate, DuplicateHistogram, DuplicateOfHistogram};
     matches!(
-        series.lock().appendable(t, value, limits),
-        Ok(Acceptance::Same) | Err(AppendError::Duplicate { .. })
+        acceptance,
+        Ok(Acceptance::Same) | Err(Duplicate { .. } | DuplicateHistogram | DuplicateOfHistogram { .. })
     )
 }
 

@@ -24,7 +24,25 @@ impl Head {
         mint: TimestampMs,
         maxt: TimestampMs,
     ) -> impl Iterator<Item = Result<(Labels, Vec<ChunkData>)>> + use<> {
-        let snapshot = self.snapshot(&[], mint, maxt, false);
+        self.encoded(mint, maxt, false)
+    }
+
+    /// As [`Head::cut`], with out-of-order samples.
+    pub(crate) fn copy(
+        &self,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> impl Iterator<Item = Result<(Labels, Vec<ChunkData>)>> + use<> {
+        self.encoded(mint, maxt, true)
+    }
+
+    fn encoded(
+        &self,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+        ooo: bool,
+    ) -> impl Iterator<Item = Result<(Labels, Vec<ChunkData>)>> + use<> {
+        let snapshot = self.snapshot(&[], mint, maxt, ooo);
         let rules = self.rules();
         (0..snapshot.len()).map(move |i| Ok((snapshot.labels(i), snapshot.encode(i, mint, maxt, rules)?)))
     }

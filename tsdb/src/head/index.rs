@@ -21,8 +21,8 @@ use crate::matcher::Matcher;
 use crate::postings::{self, Postings as List, PostingsSource};
 use crate::sample::SeriesRef;
 
-/// Largest reference that is stepped over; counting to it one by one takes longer than there is time.
-const LAST_RESERVED: u64 = 1 << 62;
+/// Largest reference that a series of the log or a snapshot may have: nobody can have counted further.
+pub(crate) const MAX_REF: SeriesRef = SeriesRef(1 << 62);
 
 const STRIPES: usize = 64;
 
@@ -110,10 +110,15 @@ impl Index {
         (made, true)
     }
 
-    /// Never gives out `series` or anything below. A reference that nobody can have counted up to, as in a
-    /// damaged file, does not use up those that are left.
+    /// Never gives out `series` or anything below. One above [`MAX_REF`], as in a damaged file, does not use up those
+    /// that are left.
     pub(crate) fn reserve_ref(&self, series: SeriesRef) {
-        self.last_ref.fetch_max(series.0.min(LAST_RESERVED), Ordering::SeqCst);
+        self.last_ref.fetch_max(series.min(MAX_REF).0, Ordering::SeqCst);
+    }
+
+    /// Largest reference that was given out or reserved.
+    pub(crate) fn last_ref(&self) -> SeriesRef {
+        SeriesRef(self.last_ref.load(Ordering::SeqCst))
     }
 
     /// Removes those series for which `dead` holds and which nobody holds on to.

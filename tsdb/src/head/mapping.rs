@@ -44,7 +44,7 @@ impl Head {
             }
         }
         for chunk in out_of_order.into_iter().flatten() {
-            series.lock().ooo_mut().mapped.push(chunk);
+            series.lock().ooo_mut().add_mapped([chunk]);
             self.counters.chunks_created.fetch_add(1, Ordering::Relaxed);
             self.note_out_of_order(chunk.mint);
             self.note_out_of_order(chunk.maxt);
@@ -69,21 +69,24 @@ impl Head {
         }
     }
 
-    /// As [`Head::map_finished_chunks`], if there are many. For replays.
+    /// As [`Head::map_finished_chunks`], if there are many. For replays, whose log was synced before.
     pub(super) fn map_if_many(&self) {
         if self.pending.lock().len() < MAX_PENDING {
             return;
         }
-        if let Err(error) = self.map_finished_chunks() {
+        if let Err(error) = self.map_finished_chunks(|| Ok(())) {
             tracing::warn!(%error, "finished chunks could not be written to chunks_head/");
         }
     }
 
     /// Writes finished chunks to `chunks_head/` and drops them from memory. Returns how many.
     ///
+    /// Crash safety: `sync_log` is called before each write, and makes the log durable. Otherwise a power cut could
+    /// leave samples in a chunk whose batch, or one before it, is gone from the log.
+    ///
     /// # Errors
-    /// If they cannot be written; they stay in memory, and the next call tries again.
-    pub(crate) fn map_finished_chunks(&self) -> Result<u64> {
+    /// If they cannot be written, or the log cannot be synced; they stay in memory, and the next call tries again.
+    pub(crate) fn map_finished_chunks(&self, sync_log: impl Fn() -> Result<()>) -> Result<u64> {
         let Some(chunks) = &self.chunks else { return Ok(0) };
         let _one_at_a_time = self.mapping.lock();
         let mut refs = std::mem::take(&mut *self.pending.lock());
@@ -91,19 +94,28 @@ impl Head {
         refs.dedup();
         let mut mapped = 0;
         for (i, batch) in refs.chunks(BATCH).enumerate() {
-            mapped += self.map_batch(chunks, batch).inspect_err(|_| {
+            mapped += self.map_batch(chunks, batch, &sync_log).inspect_err(|_| {
                 self.pending.lock().extend_from_slice(&refs[i * BATCH..]);
             })?;
         }
         Ok(mapped)
     }
 
-    fn map_batch(&self, chunks: &HeadChunks, refs: &[SeriesRef]) -> Result<u64> {
+    fn map_batch(
+        &self,
+        chunks: &HeadChunks,
+        refs: &[SeriesRef],
+        sync_log: impl Fn() -> Result<()>,
+    ) -> Result<u64> {
         let mut finished = Vec::with_capacity(refs.len());
         for series in refs.iter().filter_map(|series| self.index.get(*series)) {
             let closed = series.lock().closed().to_vec();
             finished.extend(closed.into_iter().map(|chunk| (Arc::clone(&series), chunk)));
         }
+        if finished.is_empty() {
+            return Ok(0);
+        }
+        sync_log()?;
         let written = chunks.write(finished.iter().map(|(series, chunk)| NewChunk {
             series: series.series,
             mint: chunk.mint,
@@ -142,12 +154,13 @@ impl Head {
         chunks.delete(&removed?)
     }
 
-    /// Syncs and closes the file of finished chunks.
+    /// Syncs and closes the file of finished chunks; `durably`, all others too.
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub(crate) fn close_chunks(&self) -> Result<()> {
-        self.chunks.as_ref().map_or(Ok(()), HeadChunks::close)
+    pub(crate) fn close_chunks(&self, durably: bool) -> Result<()> {
+        let Some(chunks) = &self.chunks else { return Ok(()) };
+        if durably { chunks.close_durably() } else { chunks.close() }
     }
 }
 

@@ -54,11 +54,21 @@ impl Tail {
         decoded.timestamps.truncate(kept);
         decoded.values.truncate(kept);
         decoded.start_timestamps.truncate(kept);
-        let late = decoded.histograms.split_off(self.histograms);
-        decoded.histograms.extend(late.into_iter().filter(|h| keep(h.timestamp)));
+        let mut gone = false;
+        for mut h in decoded.histograms.split_off(self.histograms) {
+            if !keep(h.timestamp) {
+                gone = true;
+                continue;
+            }
+            if std::mem::take(&mut gone) {
+                h.histogram.forget_hint();
+            }
+            decoded.histograms.push(h);
+        }
     }
 
-    /// Merges ascending `late` samples in; where there is a sample already, that one stays.
+    /// Merges ascending `late` samples in; where there is a sample already, that one stays. A histogram that does
+    /// not follow the one that it followed before loses its counter reset hint.
     pub(super) fn merge(self, decoded: &mut Decoded, late: Vec<AnySample>) {
         let mut own = Decoded {
             timestamps: decoded.timestamps.split_off(self.floats),
@@ -70,13 +80,22 @@ impl Tail {
             own.start_timestamps =
                 decoded.start_timestamps.split_off(self.floats.min(decoded.start_timestamps.len()));
         }
-        let mut all = Vec::with_capacity(own.timestamps.len() + own.histograms.len() + late.len());
-        drain(&mut own, &mut all);
-        all.extend(late);
+        let mut in_order = Vec::with_capacity(own.timestamps.len() + own.histograms.len());
+        drain(&mut own, &mut in_order);
+        in_order.sort_by_key(|s| s.t);
+        let place = |(i, s)| (Some(i), s);
+        let mut all: Vec<(Option<usize>, AnySample)> = in_order.into_iter().enumerate().map(place).collect();
+        all.extend(late.into_iter().map(|s| (None, s)));
         // Stable: what came in order is first.
-        all.sort_by_key(|s| s.t);
-        all.dedup_by_key(|s| s.t);
-        for sample in all {
+        all.sort_by_key(|s| s.1.t);
+        all.dedup_by_key(|s| s.1.t);
+        let mut next = None;
+        for (place, mut sample) in all {
+            let follows = place.is_some() && place == next;
+            next = place.map(|i| i + 1);
+            if let (false, Value::Histogram(h)) = (follows, &mut sample.value) {
+                h.forget_hint();
+            }
             push(decoded, sample);
         }
     }

@@ -52,13 +52,14 @@ use crate::labels::Labels;
 use crate::metadata::MetadataStore;
 use crate::sample::{SeriesRef, TimestampMs};
 
+pub(crate) use delete::deletion_record;
 pub(crate) use index::Index;
 pub use memory::HeadMemory;
-pub(crate) use ooo_compact::OooCompaction;
+pub(crate) use ooo_compact::{COMPACTED, OooCompaction};
 pub(crate) use open_chunk::ChunkRules;
 pub(crate) use open_chunk::range_end;
 pub use replay::ReplayStats;
-pub(crate) use replay::{Replayer, replay};
+pub(crate) use replay::{Replayed, Replayer, replay};
 pub(crate) use sample::{AnySample, Value, stale_like};
 pub(crate) use series::{Acceptance, Appended, Limits, MemSeries};
 use tombstones::HeadTombstones;

@@ -2,17 +2,23 @@
 //!
 //! # Protocol
 //! 1. A new segment of the write-behind log begins.
-//! 2. [`Head::begin_ooo_compaction`] moves open out-of-order chunks to disk and remembers how far it saw.
-//! 3. A block is written for each of [`OooCompaction::slots`] from [`OooCompaction::cut`], and loaded.
-//! 4. [`Head::finish_ooo_compaction`] drops the chunks that the blocks now hold; samples that came since stay.
-//! 5. Segments of the write-behind log before the new one go.
+//! 2. [`Head::begin_ooo_compaction`] moves open out-of-order chunks to disk and remembers, for each series, how
+//!    far it saw.
+//! 3. A block is written for each of [`OooCompaction::slots`] from [`OooCompaction::cut`], and loaded; the chunks on
+//!    disk are synced.
+//! 4. [`Head::compacted_markers`] go to the write-behind log: chunks whose file is still there are not to be
+//!    loaded again. They are synced.
+//! 5. [`Head::finish_ooo_compaction`] drops the chunks that the blocks now hold; samples that came since stay.
+//! 6. Segments of the write-behind log before the new one go, for good before any chunk on disk does.
 //!
 //! A crash in between leaves samples in two places with equal values, which a read merges.
 //!
 //! # Source
 //! `OOOCompactionHead` of <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/ooo_head_read.go>.
-//! Difference: deleted samples stay out of the blocks.
+//! Differences: deleted samples stay out of the blocks; step 4, without which a restart shows samples again that
+//! were deleted from the blocks meanwhile; how far is remembered for each series, since commits go on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,17 +29,18 @@ use crate::chunks::ChunkData;
 use crate::error::Result;
 use crate::head_chunks::{HeadChunkRef, HeadChunks};
 use crate::labels::Labels;
-use crate::sample::TimestampMs;
+use crate::sample::{SeriesRef, TimestampMs};
+use crate::wal::record::RefMmapMarker;
+
+/// Set in a marker of the write-behind log: all late samples of the series (of all series, if that is 0) in chunks up
+/// to the one it names are in blocks. Prometheus passes over such a marker: to it, the chunk is one that is not there.
+pub(crate) const COMPACTED: u64 = 1 << 63;
 
 /// Out-of-order samples of a head as they were at one instant.
 #[derive(Debug)]
 pub(crate) struct OooCompaction {
-    /// In label order.
-    series: Vec<Arc<MemSeries>>,
-    /// Chunks up to this one are taken.
-    last: HeadChunkRef,
-    /// Whether open chunks are taken too: there is nowhere else to put them.
-    with_open: bool,
+    /// In label order, with the last chunk of each that is taken.
+    series: Vec<(Arc<MemSeries>, HeadChunkRef)>,
     bounds: (TimestampMs, TimestampMs),
 }
 
@@ -54,10 +61,9 @@ impl OooCompaction {
         mint: TimestampMs,
         maxt: TimestampMs,
     ) -> impl Iterator<Item = Result<(Labels, Vec<ChunkData>)>> + use<'a> {
-        self.series.iter().filter_map(move |series| {
-            let deleted = head.tombstones.read().get(series.series);
+        self.series.iter().filter_map(move |(series, last)| {
             let mut snapshot = Snapshot::default();
-            snapshot.add_ooo(series, mint, maxt, deleted, self.last, self.with_open);
+            snapshot.add_ooo(series, mint, maxt, *last);
             snapshot.pin(head.chunks.as_ref().map(HeadChunks::files));
             let chunks = (snapshot.len() > 0).then(|| snapshot.encode(0, mint, maxt, head.rules()))?;
             match chunks {
@@ -70,41 +76,57 @@ impl OooCompaction {
 
 impl Head {
     /// Takes what is to be compacted; `None` if there are no out-of-order samples.
-    pub(crate) fn begin_ooo_compaction(&self) -> Option<OooCompaction> {
+    ///
+    /// # Errors
+    /// If an open chunk cannot be written to disk: the log that has its samples would be deleted.
+    pub(crate) fn begin_ooo_compaction(&self) -> Result<Option<OooCompaction>> {
         let mut series = Vec::new();
         let mut bounds: Option<(TimestampMs, TimestampMs)> = None;
-        // What cannot be written to disk stays where it is, for another time.
-        let with_open = self.chunks.is_none();
-        let mut last = HeadChunkRef(0);
+        let mut result = Ok(());
         self.index.for_each(|s| {
             let mut state = s.lock();
-            if state.ooo().is_none() {
+            if result.is_err() || state.ooo().is_none() {
                 return;
             }
-            if state.ooo().is_some_and(|ooo| !ooo.open.is_empty()) {
-                self.write_ooo(s.series, &mut state);
-            }
-            let Some(ooo) = state.ooo() else { return };
-            last = ooo.mapped.iter().map(|c| c.at).fold(last, HeadChunkRef::max);
-            if let Some((mint, maxt)) = ooo.bounds() {
+            result = self.write_ooo(s.series, &mut state);
+            if let Some(ooo) = state.ooo()
+                && let Some(last) = ooo.last()
+                && let Some((mint, maxt)) = ooo.bounds()
+            {
                 bounds = Some(bounds.map_or((mint, maxt), |b| (b.0.min(mint), b.1.max(maxt))));
-                series.push(Arc::clone(s));
+                series.push((Arc::clone(s), last));
             }
         });
-        series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
-        bounds.map(|bounds| OooCompaction { series, last, with_open, bounds })
+        result?;
+        series.sort_unstable_by(|a, b| a.0.labels.cmp(&b.0.labels));
+        Ok(bounds.map(|bounds| OooCompaction { series, bounds }))
+    }
+
+    /// Which chunks are in blocks now, once `done` is: see [`COMPACTED`]. Says so of all that there were before
+    /// too, whose markers go with the segments they are in.
+    pub(crate) fn compacted_markers(&self, done: Option<&OooCompaction>) -> Vec<RefMmapMarker> {
+        let done = done.map_or(&[][..], |done| &done.series);
+        let last: HashMap<SeriesRef, HeadChunkRef> = done.iter().map(|(s, last)| (s.series, *last)).collect();
+        // Whatever is written from now on is behind this.
+        let mut floor = self.chunks.as_ref().map(HeadChunks::last_ref).unwrap_or_default();
+        self.index.for_each(|series| {
+            let state = series.lock();
+            let left = state.ooo().into_iter().flat_map(|ooo| &ooo.mapped).map(|c| c.at);
+            let left = left.filter(|at| last.get(&series.series).is_none_or(|last| at > last)).min();
+            floor = floor.min(left.map_or(floor, |at| HeadChunkRef(at.0 - 1)));
+        });
+        let marker = |series, last: HeadChunkRef| RefMmapMarker { series, chunk: last.0 | COMPACTED };
+        let above = done.iter().filter(|(_, last)| *last > floor);
+        let above = above.map(|(series, last)| marker(series.series, *last));
+        std::iter::once(marker(SeriesRef(0), floor)).chain(above).collect()
     }
 
     /// Forgets what the blocks of a compaction hold now.
     pub(crate) fn finish_ooo_compaction(&self, done: &OooCompaction) {
         let mut removed = 0;
-        for series in &done.series {
+        for (series, last) in &done.series {
             let mut state = series.lock();
-            let ooo = state.ooo_mut();
-            removed += ooo.truncate(done.last);
-            if done.with_open && !std::mem::take(&mut ooo.open).is_empty() {
-                removed += 1;
-            }
+            removed += state.ooo_mut().retain(|at| at > *last);
             state.drop_rare();
         }
         self.counters.chunks_removed.fetch_add(removed as u64, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use futures_core::Stream;
 
 use super::Head;
 use super::merge::{self, Tail};
+use super::ooo::{DeletedByChunk, OooSeries};
 use super::open_chunk::ChunkRules;
 use super::sample::{self, AnySample};
 use super::series::{ClosedChunk, MemSeries};
@@ -56,7 +57,10 @@ struct SeriesSnapshot {
     ooo_chunks: Range<usize>,
     /// Samples of the open out-of-order chunk.
     ooo: Vec<AnySample>,
+    /// Deleted of in-order chunks.
     deleted: Option<Intervals>,
+    /// Deleted of out-of-order chunks on disk.
+    ooo_deleted: DeletedByChunk,
 }
 
 impl SeriesSnapshot {
@@ -116,52 +120,64 @@ impl Snapshot {
             self.held.chunks.push(ChunkData { mint, maxt, encoding, samples: open.len() as u16, bytes });
         }
         let chunks = start..self.held.chunks.len();
-        let mut late = Vec::new();
-        if let Some(ooo) = state.ooo().filter(|_| ooo) {
-            late.extend(ooo.open.iter().filter(|s| s.t >= mint && s.t <= maxt).cloned());
-            self.held
-                .chunks
-                .extend(ooo.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
-        }
+        let late = state.ooo().filter(|_| ooo).map(|ooo| self.add_late(ooo, mint, maxt)).unwrap_or_default();
         drop(state);
         let ooo_chunks = chunks.end..self.held.chunks.len();
-        if !chunks.is_empty() || !ooo_chunks.is_empty() || !late.is_empty() {
+        if !chunks.is_empty() || !ooo_chunks.is_empty() || !late.0.is_empty() {
             let labels = series.labels.clone();
-            self.series.push(SeriesSnapshot { labels, chunks, ooo_chunks, ooo: late, deleted });
+            let (ooo, ooo_deleted) = late;
+            self.series.push(SeriesSnapshot { labels, chunks, ooo_chunks, ooo, deleted, ooo_deleted });
         }
     }
 
-    /// Adds out-of-order samples of `series` in `[mint, maxt]`: chunks up to `last`, and the open one if
-    /// `with_open`.
+    /// Adds out-of-order chunks on disk; gives samples of the open chunk, and what is deleted of those on disk.
+    fn add_late(
+        &mut self,
+        ooo: &OooSeries,
+        mint: TimestampMs,
+        maxt: TimestampMs,
+    ) -> (Vec<AnySample>, DeletedByChunk) {
+        self.held.chunks.extend(ooo.mapped.iter().filter(|c| c.overlaps(mint, maxt)).map(ChunkData::from));
+        let open = ooo.open.iter().filter(|s| s.t >= mint && s.t <= maxt);
+        (open.cloned().collect(), ooo.deleted().clone())
+    }
+
+    /// Adds out-of-order samples of `series` in `[mint, maxt]` that are in chunks on disk up to `last`.
     pub(super) fn add_ooo(
         &mut self,
         series: &MemSeries,
         mint: TimestampMs,
         maxt: TimestampMs,
-        deleted: Option<Intervals>,
         last: HeadChunkRef,
-        with_open: bool,
     ) {
         let state = series.lock();
         let Some(ooo) = state.ooo() else { return };
         let start = self.held.chunks.len();
         let chunks = ooo.mapped.iter().filter(|c| c.at <= last && c.overlaps(mint, maxt));
         self.held.chunks.extend(chunks.map(ChunkData::from));
-        let open = ooo.open.iter().filter(|s| with_open && s.t >= mint && s.t <= maxt);
-        let open = open.cloned().collect::<Vec<_>>();
         let ooo_chunks = start..self.held.chunks.len();
-        if !ooo_chunks.is_empty() || !open.is_empty() {
-            let labels = series.labels.clone();
-            self.series.push(SeriesSnapshot { labels, chunks: start..start, ooo_chunks, ooo: open, deleted });
+        if !ooo_chunks.is_empty() {
+            self.series.push(SeriesSnapshot {
+                labels: series.labels.clone(),
+                chunks: start..start,
+                ooo_chunks,
+                ooo: Vec::new(),
+                deleted: None,
+                ooo_deleted: ooo.deleted().clone(),
+            });
         }
     }
 
     /// Adds the labels of `series`, without samples.
     fn add_labels(&mut self, series: &MemSeries) {
-        let labels = series.labels.clone();
-        let none = || 0..0;
-        let (chunks, ooo_chunks) = (none(), none());
-        self.series.push(SeriesSnapshot { labels, chunks, ooo_chunks, ooo: Vec::new(), deleted: None });
+        self.series.push(SeriesSnapshot {
+            labels: series.labels.clone(),
+            chunks: 0..0,
+            ooo_chunks: 0..0,
+            ooo: Vec::new(),
+            deleted: None,
+            ooo_deleted: DeletedByChunk::new(),
+        });
     }
 
     /// Remembers the files that hold its chunks.
@@ -287,12 +303,12 @@ impl Held {
                 from.clip(out, mint, maxt);
             }
         }
+        if let Some(deleted) = &series.deleted {
+            tail.retain(out, |t| !is_deleted(deleted, t));
+        }
         if series.has_ooo() {
             let late = self.late(series, mint, maxt)?;
             tail.merge(out, late);
-        }
-        if let Some(deleted) = &series.deleted {
-            tail.retain(out, |t| !is_deleted(deleted, t));
         }
         Ok(())
     }
@@ -308,7 +324,14 @@ impl Held {
         let mut late = Vec::new();
         for chunk in &self.chunks[series.ooo_chunks.clone()] {
             self.decode_chunk(series, chunk, &mut decoded)?;
+            let from = late.len();
             merge::drain(&mut decoded, &mut late);
+            if let ChunkBytes::Mapped(at) = chunk.bytes
+                && let Some(deleted) = series.ooo_deleted.get(&at)
+            {
+                let kept: Vec<AnySample> = late.drain(from..).filter(|s| !is_in(deleted, s.t)).collect();
+                late.extend(kept);
+            }
         }
         late.extend(series.ooo.iter().cloned());
         late.retain(|s| s.t >= mint && s.t <= maxt);
@@ -317,6 +340,11 @@ impl Held {
         late.dedup_by_key(|s| s.t);
         Ok(late)
     }
+}
+
+/// Whether one of the intervals, in no order, holds `t`.
+fn is_in(intervals: &[(TimestampMs, TimestampMs)], t: TimestampMs) -> bool {
+    intervals.iter().any(|(mint, maxt)| (*mint..=*maxt).contains(&t))
 }
 
 impl Head {

@@ -99,6 +99,18 @@ pub(crate) struct Limits {
     pub(crate) out_of_order_floor: Option<TimestampMs>,
 }
 
+impl Limits {
+    /// Whether a sample that is not newer than what there is may come.
+    pub(crate) fn late(&self, t: TimestampMs) -> Result<Acceptance, AppendError> {
+        match self.out_of_order_floor {
+            Some(floor) if t >= floor => Ok(Acceptance::OutOfOrder),
+            Some(_) => Err(AppendError::TooOld),
+            None if t < self.floor => Err(AppendError::OutOfBounds),
+            None => Err(AppendError::OutOfOrder),
+        }
+    }
+}
+
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Appended {
@@ -144,6 +156,11 @@ impl SeriesState {
         &mut self.rare.get_or_insert_default().ooo
     }
 
+    /// As [`SeriesState::ooo_mut`], if there are any.
+    pub(super) fn ooo_if_any(&mut self) -> Option<&mut OooSeries> {
+        self.rare.as_mut().map(|r| &mut r.ooo).filter(|ooo| !ooo.is_empty())
+    }
+
     /// Bytes of what few series have.
     pub(super) fn pending_bytes(&self) -> usize {
         let closed = self.closed().iter().map(|c| size_of::<ClosedChunk>() + c.data.len()).sum::<usize>();
@@ -187,12 +204,7 @@ impl SeriesState {
                 Some(_) => {}
             }
         }
-        match limits.out_of_order_floor {
-            Some(floor) if t >= floor => Ok(Acceptance::OutOfOrder),
-            Some(_) => Err(AppendError::TooOld),
-            None if t < limits.floor => Err(AppendError::OutOfBounds),
-            None => Err(AppendError::OutOfOrder),
-        }
+        limits.late(t)
     }
 
     /// A sample with the time of the newest one must be the same.

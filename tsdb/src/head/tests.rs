@@ -10,6 +10,7 @@ use super::open_chunk::{ChunkRules, range_end};
 use super::sample::{AnySample, Value};
 use super::series::{Appended, SeriesState};
 use super::tombstones::{HeadTombstones, is_deleted};
+use crate::head_chunks::HeadChunks;
 use crate::labels::Labels;
 use crate::matcher::{MatchOp, Matcher};
 use crate::sample::SeriesRef;
@@ -73,7 +74,10 @@ fn range_ends_are_right_for_negative_times() {
 fn out_of_order_samples_stay_in_sight_while_the_head_is_truncated() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    let head = Head::new(1000, i64::MIN);
+    let dir = tempfile::tempdir().unwrap();
+    let mut head = Head::new(1000, i64::MIN);
+    let (chunks, loaded) = HeadChunks::open(dir.path(), i64::MIN).unwrap();
+    head.use_chunks(chunks, loaded);
     let insert = |i: i64, t: i64| {
         let (series, _) = head.index.get_or_create(&Labels::from_pairs([("i", i.to_string())]), None);
         head.replay_out_of_order(&series, AnySample { t, start: 0, value: Value::Float(1.0) });
@@ -96,7 +100,7 @@ fn out_of_order_samples_stay_in_sight_while_the_head_is_truncated() {
     });
     head.truncate(1000);
     assert_eq!(head.ooo_min_time(), Some(500), "only a compaction takes them");
-    let compaction = head.begin_ooo_compaction().unwrap();
+    let compaction = head.begin_ooo_compaction().unwrap().unwrap();
     assert_eq!(compaction.slots(100).collect::<Vec<_>>(), [(500, 600), (600, 700)]);
     let cut = |mint, maxt| compaction.cut(&head, mint, maxt).map(|s| s.unwrap().1.len()).sum::<usize>();
     assert_eq!((cut(500, 599), cut(600, 650), cut(700, 800)), (100, 51, 0));

@@ -26,6 +26,11 @@ impl HeadTombstones {
         self.0.iter().map(|(series, intervals)| (SeriesRef(*series), intervals))
     }
 
+    /// Whether all of `[mint, maxt]` is deleted.
+    pub(crate) fn covers(&self, series: SeriesRef, mint: TimestampMs, maxt: TimestampMs) -> bool {
+        self.0.get(&series.0).is_some_and(|intervals| intervals.iter().any(|i| i.0 <= mint && maxt <= i.1))
+    }
+
     /// Adds `[mint, maxt]`, joining it with what it touches.
     pub(crate) fn add(&mut self, series: SeriesRef, mint: TimestampMs, maxt: TimestampMs) {
         let old = self.0.entry(series.0).or_default();

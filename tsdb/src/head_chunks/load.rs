@@ -40,16 +40,29 @@ impl HeadChunks {
     /// # Errors
     /// If files cannot be listed, mapped or deleted.
     pub fn open(dir: &Path, min_valid_time: TimestampMs) -> Result<(Self, Loaded)> {
-        Self::open_sized(dir, min_valid_time, FILE_BYTES)
+        Self::open_then(dir, min_valid_time, || Ok(()))
+    }
+
+    /// As [`HeadChunks::open`], calling `before_drop` before anything is deleted.
+    ///
+    /// # Errors
+    /// As [`HeadChunks::open`], and those of `before_drop`.
+    pub(crate) fn open_then(
+        dir: &Path,
+        min_valid_time: TimestampMs,
+        before_drop: impl Fn() -> Result<()>,
+    ) -> Result<(Self, Loaded)> {
+        Self::open_sized(dir, min_valid_time, FILE_BYTES, before_drop)
     }
 
     pub(super) fn open_sized(
         dir: &Path,
         min_valid_time: TimestampMs,
         file_bytes: u64,
+        before_drop: impl Fn() -> Result<()>,
     ) -> Result<(Self, Loaded)> {
         let mut paths = list(dir)?;
-        drop_unfinished(&mut paths)?;
+        drop_unfinished(&mut paths, &before_drop)?;
         let mut files = BTreeMap::new();
         let mut loaded = Loaded::default();
         let mut ends = HashMap::new();
@@ -72,6 +85,7 @@ impl HeadChunks {
                 Err(error @ Error::Corrupt { .. }) => {
                     tracing::error!(%error, "head chunks are damaged; the logs bring back what they held");
                     loaded.damage = Some(error.to_string());
+                    before_drop()?;
                     fs::remove_file(&path)?;
                     paths.values().try_for_each(|path| fs::remove_file(path))?;
                     break;
@@ -80,7 +94,8 @@ impl HeadChunks {
             }
         }
         let last = files.keys().next_back().copied().unwrap_or_default();
-        let current = Current { last, writer: None, buffer: Vec::new() };
+        let unsynced = files.keys().copied().collect();
+        let current = Current { last, writer: None, buffer: Vec::new(), unsynced };
         let opened = Self {
             dir: dir.to_path_buf(),
             file_bytes,
@@ -133,7 +148,7 @@ fn list(dir: &Path) -> Result<BTreeMap<u32, PathBuf>> {
 }
 
 /// The last file may be what a crash left of a new one: it then has no header.
-fn drop_unfinished(paths: &mut BTreeMap<u32, PathBuf>) -> Result<()> {
+fn drop_unfinished(paths: &mut BTreeMap<u32, PathBuf>, before_drop: impl Fn() -> Result<()>) -> Result<()> {
     let Some(last) = paths.last_entry() else { return Ok(()) };
     let mut bytes = Vec::new();
     std::fs::File::open(last.get())
@@ -142,6 +157,7 @@ fn drop_unfinished(paths: &mut BTreeMap<u32, PathBuf>) -> Result<()> {
     if bytes.len() < 4 || bytes == [0; 4] {
         let path = last.remove();
         tracing::warn!(path = %path.display(), "removing an unfinished file of head chunks");
+        before_drop()?;
         fs::remove_file(&path)?;
     }
     Ok(())

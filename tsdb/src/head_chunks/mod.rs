@@ -2,7 +2,8 @@
 //!
 //! Keeps the head small: it holds a reference and a time range where it held bytes. Nothing here is
 //! the only copy of a sample: the log has the in-order ones, the write-behind log the others, until a
-//! block has them. So nothing is synced before a file ends.
+//! block has them. So nothing is synced before a file ends. A snapshot of the head makes an exception, as a start
+//! from one does not read all of the log: [`HeadChunks::close_durably`].
 //!
 //! # Format
 //! `docs/format/head_chunks.md`. Eight bytes of header, then entries: series reference, time range, encoding
@@ -133,6 +134,8 @@ struct Current {
     writer: Option<FileWriter>,
     /// Entries of a batch.
     buffer: Vec<u8>,
+    /// Files that nobody may have synced: a process that was killed left them, or a write to them failed.
+    unsynced: Vec<u32>,
 }
 
 /// A file in memory.
@@ -207,6 +210,7 @@ impl HeadChunks {
             // What was torn would cost this file and all after it at the next start.
             let path = writer.path().to_path_buf();
             current.writer = None;
+            current.unsynced.push(current.last);
             if let Err(error) = fs::shorten(&path, good) {
                 tracing::warn!(path = %path.display(), %error, "cannot take back a failed write");
             }
@@ -238,10 +242,11 @@ impl HeadChunks {
         self.files.read().clone()
     }
 
-    /// Reference that the next entry will exceed: all entries so far are at or before it.
+    /// A reference that all entries so far are at or before, and that the next entry will exceed.
     pub fn last_ref(&self) -> HeadChunkRef {
         let current = self.current.lock();
-        HeadChunkRef::new(current.last, current.position().min(u64::from(u32::MAX)) as u32)
+        let end = current.writer.as_ref().map_or(u64::MAX, |writer| writer.position() - 1);
+        HeadChunkRef::new(current.last, end.min(u64::from(u32::MAX)) as u32)
     }
 
     /// Forgets files numbered below `first_needed`, and begins a new file at the next write.
@@ -284,6 +289,20 @@ impl HeadChunks {
     pub fn close(&self) -> Result<()> {
         let writer = self.current.lock().writer.take();
         writer.map_or(Ok(()), FileWriter::finish)
+    }
+
+    /// Closes the file being written, and makes all files durable, whoever wrote them.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn close_durably(&self) -> Result<()> {
+        self.close()?;
+        let unsynced = std::mem::take(&mut self.current.lock().unsynced);
+        let files = self.files();
+        let paths = unsynced.iter().filter_map(|number| files.0.get(number)).map(|file| &file.path);
+        paths.into_iter().try_for_each(|path| fs::sync(path))?;
+        // Files there are only in a directory that there is.
+        if files.0.is_empty() { Ok(()) } else { fs::sync_dir(&self.dir) }
     }
 
     /// Bytes of all files.

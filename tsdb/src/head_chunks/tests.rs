@@ -23,7 +23,7 @@ fn write(chunks: &HeadChunks, i: u64, out_of_order: bool) -> HeadChunkRef {
 }
 
 fn open(dir: &Path) -> (HeadChunks, Loaded) {
-    HeadChunks::open_sized(dir, i64::MIN, 400).unwrap()
+    HeadChunks::open_sized(dir, i64::MIN, 400, || Ok(())).unwrap()
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -226,6 +226,18 @@ impl HistogramValue {
         }
     }
 
+    /// Forgets whether it is known to follow a counter reset: what it followed is not there, or something came
+    /// in between. A gauge stays one.
+    pub fn forget_hint(&mut self) {
+        if !matches!(self.counter_reset_hint(), CounterResetHint::Reset | CounterResetHint::NotReset) {
+            return;
+        }
+        match self {
+            Self::Integer(h) => Arc::make_mut(h).counter_reset_hint = CounterResetHint::Unknown,
+            Self::Float(h) => Arc::make_mut(h).counter_reset_hint = CounterResetHint::Unknown,
+        }
+    }
+
     /// The histogram as queries see it; shared if it has float counts already.
     pub fn to_float(&self) -> Arc<FloatHistogram> {
         match self {

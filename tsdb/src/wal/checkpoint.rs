@@ -7,8 +7,9 @@
 //!
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/wlog/checkpoint.go>. Differences:
-//! samples keep their start timestamps whatever the options say, and metadata is written in records of
-//! about a MiB instead of one.
+//! samples keep their start timestamps whatever the options say; metadata is written in records of
+//! about a MiB instead of one; samples and exemplars go with their series, so that no reference is left that
+//! another series could get.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,8 +51,8 @@ pub fn plan(first: u32, last_closed: u32) -> Option<u32> {
 
 /// Writes the checkpoint that covers the current one and segments up to `last`, then deletes those.
 ///
-/// Keeps series for which `keep(ref)` holds, with their tombstones and latest metadata, and what is at or
-/// after `mint`. The answer of `keep` for a reference must not change meanwhile.
+/// Keeps series for which `keep(ref)` holds, with their latest metadata, and of their samples, exemplars and
+/// tombstones what is at or after `mint`. The answer of `keep` for a reference must not change meanwhile.
 ///
 /// # Errors
 /// If something cannot be read or written; then the old segments are still there.
@@ -92,6 +93,7 @@ fn write_to(
         batch_bytes: 0,
         stats: CheckpointStats { last, ..CheckpointStats::default() },
         error: None,
+        unmarked: false,
         metadata: BTreeMap::new(),
     };
     let first = match segment::last_checkpoint(dir)? {
@@ -136,6 +138,8 @@ struct Filter<K> {
     batch_bytes: usize,
     stats: CheckpointStats,
     error: Option<Error>,
+    /// Whether a tombstone was kept since the last mark.
+    unmarked: bool,
     /// Latest of each series that is kept.
     metadata: BTreeMap<u64, Metadata>,
 }
@@ -199,7 +203,7 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
     fn filter_samples(&mut self, record: &[u8]) -> Result<(), DecodeError> {
         let (mut samples, mut out) = (Vec::new(), Vec::new());
         record::decode_samples(record, &mut samples)?;
-        retain(&mut samples, &mut self.stats.samples, |s| s.t >= self.mint);
+        retain(&mut samples, &mut self.stats.samples, |s| s.t >= self.mint && (self.keep)(s.series));
         if samples.is_empty() {
             return Ok(());
         }
@@ -215,7 +219,7 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
     fn filter_histograms(&mut self, record: &[u8]) -> Result<(), DecodeError> {
         let mut samples = Vec::new();
         self.stats.samples.1 += record::decode_histograms(record, &mut samples)?;
-        retain(&mut samples, &mut self.stats.samples, |s| s.t >= self.mint);
+        retain(&mut samples, &mut self.stats.samples, |s| s.t >= self.mint && (self.keep)(s.series));
         let start_timestamps = samples.iter().any(|s| s.start_timestamp != 0);
         for kept in record::histogram_records(&samples, start_timestamps) {
             self.put(kept);
@@ -226,8 +230,12 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
     fn filter_tombstones(&mut self, record: &[u8]) -> Result<(), DecodeError> {
         let (mut tombstones, mut out) = (Vec::new(), Vec::new());
         record::decode_tombstones(record, &mut tombstones)?;
+        let mark = tombstones.extract_if(.., |t| t.is_mark()).last();
         let keep = |t: &record::RefTombstone| (self.keep)(t.series) && t.maxt >= self.mint;
         retain(&mut tombstones, &mut self.stats.tombstones, keep);
+        self.unmarked |= !tombstones.is_empty();
+        // A mark is about the tombstones before it.
+        tombstones.extend(mark.filter(|_| std::mem::take(&mut self.unmarked)));
         if !tombstones.is_empty() {
             record::encode_tombstones(&mut out, &tombstones);
             self.put(out);
@@ -238,7 +246,7 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
     fn filter_exemplars(&mut self, record: &[u8]) -> Result<(), DecodeError> {
         let (mut exemplars, mut out) = (Vec::new(), Vec::new());
         record::decode_exemplars(record, &mut exemplars)?;
-        retain(&mut exemplars, &mut self.stats.exemplars, |e| e.t >= self.mint);
+        retain(&mut exemplars, &mut self.stats.exemplars, |e| e.t >= self.mint && (self.keep)(e.series));
         if !exemplars.is_empty() {
             record::encode_exemplars(&mut out, &exemplars);
             self.put(out);

@@ -60,6 +60,33 @@ pub struct Writer {
     packer: Packer,
     health: Health,
     stats: WriterStats,
+    /// How many bytes there were when the last sync began.
+    synced_bytes: u64,
+}
+
+/// What a log is to sync; see [`Writer::unsynced`].
+#[derive(Debug)]
+pub struct Unsynced {
+    file: File,
+    bytes: u64,
+}
+
+impl Unsynced {
+    /// Carries the sync out; [`Writer::note_synced`] is to be told what came of it.
+    pub fn sync(self) -> Synced {
+        let start = Instant::now();
+        let result = self.file.sync_data();
+        Synced { result, bytes: self.bytes, time: start.elapsed() }
+    }
+}
+
+/// What came of a sync.
+#[derive(Debug)]
+#[must_use]
+pub struct Synced {
+    result: Result<()>,
+    bytes: u64,
+    time: Duration,
 }
 
 /// What the log can take.
@@ -171,6 +198,7 @@ impl Writer {
             packer: Packer::new(compression),
             health: Health::Good,
             stats: WriterStats { segment: number, ..WriterStats::default() },
+            synced_bytes: 0,
         })
     }
 
@@ -195,6 +223,38 @@ impl Writer {
     /// As [`Writer::log`].
     pub fn sync(&mut self) -> Result<()> {
         self.attempt(Self::sync_file)
+    }
+
+    /// What there is to sync, so that the log need not wait meanwhile; `None` if that is nothing.
+    ///
+    /// # Errors
+    /// As [`Writer::log`].
+    pub fn unsynced(&mut self) -> Result<Option<Unsynced>> {
+        if self.health == Health::Good && self.synced_bytes == self.stats.bytes {
+            return Ok(None);
+        }
+        let mut unsynced = None;
+        self.attempt(|writer| {
+            unsynced = Some(Unsynced { file: writer.file.duplicate()?, bytes: writer.stats.bytes });
+            Ok(())
+        })?;
+        Ok(unsynced)
+    }
+
+    /// Takes note of a sync.
+    ///
+    /// # Errors
+    /// That of the sync; nothing more is accepted then.
+    pub fn note_synced(&mut self, synced: Synced) -> Result<()> {
+        let Synced { result, bytes, time } = synced;
+        if let Err(error) = &result {
+            self.note_failure(error, self.mark(), true);
+            return result;
+        }
+        self.synced_bytes = self.synced_bytes.max(bytes);
+        self.stats.syncs += 1;
+        self.stats.sync_time += time;
+        Ok(())
     }
 
     /// Ends the current segment (padded and synced) and starts the next; returns its number.
@@ -408,6 +468,7 @@ impl Writer {
     fn sync_file(&mut self) -> Result<()> {
         let start = Instant::now();
         self.file.sync_data()?;
+        self.synced_bytes = self.stats.bytes;
         self.stats.syncs += 1;
         self.stats.sync_time += start.elapsed();
         Ok(())

@@ -10,15 +10,16 @@ use promontory_tsdb::{
     Db, DbOptions, Labels, ManualClock, MatchOp, Matcher, Queryable, SeriesRef, stale_nan, wal,
 };
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::support::{Contents, append, read, read_all};
+use crate::support::{
+    Contents, Value, append, differences, histogram, read_everything, read_whole, setting, temporary,
+};
 
 const RANGE_MS: i64 = 60_000;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
+/// How late samples may be, where they may.
+const WINDOW_MS: i64 = 3 * RANGE_MS;
 
 fn options(dir: &Path) -> DbOptions {
     let mut options = DbOptions::new(dir);
@@ -38,11 +39,20 @@ fn series(i: i64) -> Labels {
     ])
 }
 
+/// A sample, with the number that [`Contents`] have for it.
+type Sample = (u64, Value);
+
 /// A database, and what it should hold.
 struct Pair {
     dir: tempfile::TempDir,
     db: Option<Arc<Db>>,
-    samples: BTreeMap<Labels, BTreeMap<i64, u64>>,
+    samples: BTreeMap<Labels, BTreeMap<i64, Sample>>,
+    /// Times at which there were samples that were deleted.
+    deleted: BTreeMap<Labels, BTreeSet<i64>>,
+    /// How late samples may be now.
+    window_ms: i64,
+    /// Names of blocks follow it; it moves with each step.
+    clock: ManualClock,
     /// Every series that there ever was an attempt to append to: the head knows those without samples too.
     ever: BTreeSet<Labels>,
     rng: StdRng,
@@ -56,15 +66,22 @@ fn matches(matchers: &[Matcher], labels: &Labels) -> bool {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let memory = Path::new("/dev/shm");
-        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-        let db = Db::open(options(dir.path())).unwrap();
+        let dir = temporary();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let window_ms = if rng.random_ratio(3, 4) { WINDOW_MS } else { 0 };
+        let mut options = options(dir.path());
+        options.out_of_order_window_ms = window_ms;
+        let clock = ManualClock::new(options.clock.now_ms());
+        options.clock = Arc::new(clock.clone());
         Self {
+            db: Some(Db::open(options).unwrap()),
             dir,
-            db: Some(db),
+            clock,
             samples: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            window_ms,
             ever: BTreeSet::new(),
-            rng: StdRng::seed_from_u64(seed),
+            rng,
             now: 1_000_000,
             refs: BTreeMap::new(),
         }
@@ -75,6 +92,7 @@ impl Pair {
     }
 
     fn step(&mut self) -> String {
+        self.clock.advance_ms(1);
         match self.rng.random_range(0..100) {
             0..50 => self.append(),
             50..58 => self.delete(),
@@ -82,7 +100,8 @@ impl Pair {
             66..69 => format!("clean: {:?}", self.db().clean_tombstones().unwrap()),
             69..71 => self.snapshot(),
             71..75 => self.restart(),
-            75..88 => self.select(),
+            75..76 => self.change_window(),
+            76..88 => self.select(),
             88..94 => self.label_values(),
             _ => self.series_stats(),
         }
@@ -96,37 +115,74 @@ impl Pair {
         let first = self.rng.random_range(0..20);
         for i in first..first + self.rng.random_range(1..8) {
             let labels = series(i);
-            let t = match self.rng.random_range(0..10) {
-                0 => self.now - self.rng.random_range(0..2 * RANGE_MS),
-                _ => self.now,
-            };
-            let v = if self.rng.random_ratio(1, 30) { stale_nan() } else { self.rng.random() };
-            let known = self.refs.get(&labels).copied().unwrap_or_default();
-            self.ever.insert(labels.clone());
-            match appender.append(known, &labels, t, v) {
-                Ok(reference) => {
-                    self.refs.insert(labels.clone(), reference);
-                    taken.push((labels, t, v.to_bits()));
-                }
-                Err(_) => {
-                    // Only what is late is refused.
-                    let newest = self.samples.get(&labels).and_then(|s| s.keys().next_back()).copied();
-                    assert!(t < self.now || newest.is_some_and(|n| n >= t), "{labels} at {t} was refused");
-                    refused += 1;
+            for t in self.times(&labels) {
+                let value = self.value(i, &labels, t);
+                let known = self.refs.get(&labels).copied().unwrap_or_default();
+                self.ever.insert(labels.clone());
+                match value.append(&mut appender, known, &labels, t) {
+                    Ok(reference) => {
+                        self.refs.insert(labels.clone(), reference);
+                        taken.push((labels.clone(), t, value));
+                    }
+                    Err(error) => {
+                        let newest = self.samples.get(&labels).and_then(|s| s.keys().next_back()).copied();
+                        let is_late = t < self.now || newest.is_some_and(|n| n >= t);
+                        assert!(is_late, "{labels} at {t} was refused: {error}");
+                        refused += 1;
+                    }
                 }
             }
         }
-        let said =
-            format!("append at {}: {} taken, {refused} refused, rollback {rollback}", self.now, taken.len());
+        let count = taken.len();
+        let said = format!("append at {}: {count} taken, {refused} refused, rollback {rollback}", self.now);
         if rollback {
             appender.rollback();
             return said;
         }
         appender.commit().unwrap();
-        for (labels, t, v) in taken {
-            self.samples.entry(labels).or_default().insert(t, v);
+        for (labels, t, value) in taken {
+            // The first one at a time counts.
+            self.samples.entry(labels).or_default().entry(t).or_insert_with(|| (value.bits(), value));
         }
         said
+    }
+
+    /// Times of the samples of a series in one batch: now, or earlier, also where there is a sample or was one.
+    fn times(&mut self, labels: &Labels) -> BTreeSet<i64> {
+        let mut out = BTreeSet::new();
+        // Without a window, the later staged must be the newer.
+        let count = if self.window_ms > 0 && self.rng.random_ratio(1, 8) { 12 } else { 1 };
+        for _ in 0..count {
+            let there = self.samples.get(labels).into_iter().flat_map(BTreeMap::keys);
+            let gone = self.deleted.get(labels).into_iter().flatten();
+            let t = match self.rng.random_range(0..12) {
+                0..3 => Some(self.now - self.rng.random_range(0..2 * RANGE_MS)),
+                3 => there.copied().choose(&mut self.rng),
+                4 => gone.copied().choose(&mut self.rng),
+                _ => None,
+            };
+            out.insert(t.unwrap_or(self.now));
+        }
+        out
+    }
+
+    /// A sample of series `i` at `t`; the same one, if there is one.
+    fn value(&mut self, i: i64, labels: &Labels, t: i64) -> Value {
+        if let Some((_, value)) = self.samples.get(labels).and_then(|samples| samples.get(&t)) {
+            return value.clone();
+        }
+        if self.rng.random_ratio(1, 30) {
+            return Value::Float(stale_nan());
+        }
+        let n = self.rng.random_range(1..60);
+        match i % 6 {
+            // From floats to histograms and back.
+            3 if self.now / 50_000 % 2 == 0 => Value::Histogram(histogram(0, n, 1)),
+            // Counters that grow, with resets.
+            4 => Value::Histogram(histogram(i as u64 % 2, (t / 1000) as u64 % 200, (t / 300_000) as u64)),
+            5 => Value::Histogram(histogram(n, n, n)),
+            _ => Value::Float(self.rng.random()),
+        }
     }
 
     fn matchers(&mut self) -> Vec<Matcher> {
@@ -153,8 +209,8 @@ impl Pair {
 
     /// What the model answers.
     fn expected(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Contents {
-        let of = |(labels, samples): (&Labels, &BTreeMap<i64, u64>)| {
-            (labels.clone(), samples.range(mint..=maxt).map(|(t, v)| (*t, *v)).collect::<Vec<_>>())
+        let of = |(labels, samples): (&Labels, &BTreeMap<i64, Sample>)| {
+            (labels.clone(), samples.range(mint..=maxt).map(|(t, v)| (*t, v.0)).collect::<Vec<_>>())
         };
         let matching = self.samples.iter().filter(|(labels, _)| matches(matchers, labels));
         matching.map(of).filter(|(_, samples)| !samples.is_empty()).collect()
@@ -172,7 +228,8 @@ impl Pair {
         let touched = self.db().delete(&matchers, mint, maxt).unwrap();
         let expected = self.expected(&matchers, mint, maxt).len() as u64;
         assert!(touched >= expected, "{touched} of at least {expected} series were touched");
-        for (_, samples) in self.samples.iter_mut().filter(|(labels, _)| matches(&matchers, labels)) {
+        for (labels, samples) in self.samples.iter_mut().filter(|(labels, _)| matches(&matchers, labels)) {
+            self.deleted.entry(labels.clone()).or_default().extend(samples.range(mint..=maxt).map(|s| s.0));
             samples.retain(|t, _| !(mint..=maxt).contains(t));
         }
         format!("delete {matchers:?} [{mint}, {maxt}]: {touched} series")
@@ -183,7 +240,8 @@ impl Pair {
         let dir = target.path().join("copy");
         self.db().snapshot(&dir, true).unwrap();
         let copy = Db::open(options(&dir)).unwrap();
-        assert!(read_all(&*copy) == self.expected(&[], i64::MIN, i64::MAX), "the snapshot differs");
+        let (found, expected) = (read_everything(&*copy), self.expected(&[], i64::MIN, i64::MAX));
+        assert!(found == expected, "the snapshot is left, expected right:{}", differences(&found, &expected));
         "snapshot".to_owned()
     }
 
@@ -194,16 +252,31 @@ impl Pair {
             db.close().unwrap();
         }
         drop(db);
-        self.db = Some(Db::open(options(self.dir.path())).unwrap());
+        self.window_ms = if self.rng.random_ratio(4, 5) { WINDOW_MS } else { 0 };
+        let mut options = options(self.dir.path());
+        options.out_of_order_window_ms = self.window_ms;
+        options.clock = Arc::new(self.clock.clone());
+        options.memory_snapshot = self.rng.random();
+        let snapshot = options.memory_snapshot;
+        self.db = Some(Db::open(options).unwrap());
         // References are good for one run only.
         self.refs.clear();
-        format!("restart, closed {close}: {:?}", self.db().replay_stats())
+        let stats = self.db().replay_stats();
+        format!("restart, closed {close}, snapshots {snapshot}, window {}: {stats:?}", self.window_ms)
+    }
+
+    fn change_window(&mut self) -> String {
+        self.window_ms = if self.rng.random() { WINDOW_MS } else { 0 };
+        self.db().set_out_of_order_window_ms(self.window_ms).unwrap();
+        format!("window {}", self.window_ms)
     }
 
     fn select(&mut self) -> String {
         let (matchers, (mint, maxt)) = (self.matchers(), self.range());
-        let found = read(&**self.db(), &matchers, mint, maxt);
-        assert!(found == self.expected(&matchers, mint, maxt), "{matchers:?} [{mint}, {maxt}] differs");
+        let found = read_whole(&**self.db(), &matchers, mint, maxt);
+        let expected = self.expected(&matchers, mint, maxt);
+        let differ = || differences(&found, &expected);
+        assert!(found == expected, "{matchers:?} [{mint}, {maxt}]; found is left:{}", differ());
         format!("select {matchers:?} [{mint}, {maxt}]")
     }
 
@@ -250,11 +323,8 @@ impl Pair {
     }
 
     fn check(&self) {
-        let (found, expected) = (read_all(&**self.db()), self.expected(&[], i64::MIN, i64::MAX));
-        for labels in found.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
-            let (found, expected) = (found.get(labels), expected.get(labels));
-            assert_eq!(found, expected, "{labels}: found is left, expected is right");
-        }
+        let (found, expected) = (read_everything(&**self.db()), self.expected(&[], i64::MIN, i64::MAX));
+        assert!(found == expected, "found is left, expected right:{}", differences(&found, &expected));
     }
 }
 
@@ -303,9 +373,9 @@ fn what_was_deleted_from_the_newest_block_stays_deleted() {
     assert_eq!(db.maintain().unwrap().blocks_cut.len(), 1);
     db.delete(&[], 0, RANGE_MS).unwrap();
     assert!(db.clean_tombstones().unwrap().is_empty(), "nothing is left of the block");
-    let before = read_all(&*db);
+    let before = read_everything(&*db);
     assert_eq!(before[&series(1)].len(), 7);
     // As after a crash: the log still has what the block had.
     drop(db);
-    assert_eq!(read_all(&*Db::open(options(dir.path())).unwrap()), before);
+    assert_eq!(read_everything(&*Db::open(options(dir.path())).unwrap()), before);
 }

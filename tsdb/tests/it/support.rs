@@ -1,15 +1,19 @@
 //! What several modules need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram, Histogram, HistogramValue, Span};
+use promontory_tsdb::query::HistogramSample;
 use promontory_tsdb::{
-    Db, DbOptions, Labels, ManualClock, Matcher, Queryable, SelectHints, SeriesRef, stale_nan,
+    AppendError, Appender, Db, DbOptions, Labels, ManualClock, Matcher, Queryable, STALE_NAN_BITS,
+    SelectHints, SeriesRef, stale_nan,
 };
 
-/// Samples by series; values as bits, so that NaNs compare.
+/// Samples by series; values as bits, so that NaNs compare. For histograms see [`digest`].
 pub(crate) type Contents = BTreeMap<Labels, Vec<(i64, u64)>>;
 
 /// What [`options`]'s clock shows: later than any sample of a test.
@@ -22,6 +26,91 @@ pub(crate) fn options(path: &Path) -> DbOptions {
     options
 }
 
+/// What a sample may be.
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Float(f64),
+    Histogram(HistogramValue),
+}
+
+impl Value {
+    /// As [`Contents`] have it.
+    pub(crate) fn bits(&self) -> u64 {
+        match self {
+            Self::Float(v) => v.to_bits(),
+            Self::Histogram(h) => digest(&h.to_float()),
+        }
+    }
+
+    /// Stages it.
+    pub(crate) fn append(
+        &self,
+        appender: &mut Appender,
+        known: SeriesRef,
+        labels: &Labels,
+        t: i64,
+    ) -> Result<SeriesRef, AppendError> {
+        match self {
+            Self::Float(v) => appender.append(known, labels, t, *v),
+            Self::Histogram(h) => appender.append_histogram(known, labels, t, 0, h.clone()),
+        }
+    }
+}
+
+/// Kinds of native histograms that [`histogram`] makes.
+pub(crate) const HISTOGRAM_KINDS: u64 = 5;
+
+/// A native histogram: an integer counter, a float counter, an integer gauge, a float gauge, or one with
+/// custom buckets. All counts grow with `n`; `shape` decides which buckets there are.
+pub(crate) fn histogram(kind: u64, n: u64, shape: u64) -> HistogramValue {
+    let count = |i: u64| n * (i + 1);
+    let width = 1 + shape % 3;
+    let gauge = matches!(kind % HISTOGRAM_KINDS, 2 | 3);
+    let counts: Vec<u64> = (0..width).map(count).collect();
+    let below: Vec<u64> = (0..shape % 2).map(count).collect();
+    let deltas = |of: &[u64]| {
+        let before = std::iter::once(0).chain(of.iter().copied());
+        of.iter().zip(before).map(|(now, before)| *now as i64 - before as i64).collect::<Vec<_>>()
+    };
+    let plain = Histogram {
+        counter_reset_hint: if gauge { CounterResetHint::Gauge } else { CounterResetHint::Unknown },
+        schema: 2,
+        zero_threshold: 0.001,
+        zero_count: n,
+        count: n + counts.iter().chain(&below).sum::<u64>(),
+        sum: n as f64 * 1.5,
+        positive_spans: vec![Span { offset: (shape % 4) as i32, length: width as u32 }],
+        positive_buckets: deltas(&counts),
+        negative_spans: vec![Span { offset: 1, length: below.len() as u32 }],
+        negative_buckets: deltas(&below),
+        ..Histogram::default()
+    };
+    match kind % HISTOGRAM_KINDS {
+        0 | 2 => HistogramValue::Integer(Arc::new(plain)),
+        1 | 3 => HistogramValue::Float(Arc::new(plain.to_float())),
+        _ => HistogramValue::Float(Arc::new(FloatHistogram {
+            schema: -53,
+            count: counts.iter().sum::<u64>() as f64,
+            sum: n as f64,
+            positive_spans: vec![Span { offset: 0, length: width as u32 }],
+            positive_buckets: counts.iter().map(|c| *c as f64).collect(),
+            custom_values: (0..width).map(|i| i as f64 + 0.5).collect(),
+            ..FloatHistogram::default()
+        })),
+    }
+}
+
+/// A temporary directory in memory where there is one: what a sync costs is not the question here.
+pub(crate) fn temporary() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
 /// Appends and commits in one batch.
 pub(crate) fn append(db: &Arc<Db>, samples: &[(&Labels, i64, f64)]) {
     let mut appender = db.appender();
@@ -31,8 +120,23 @@ pub(crate) fn append(db: &Arc<Db>, samples: &[(&Labels, i64, f64)]) {
     appender.commit().unwrap();
 }
 
-/// Everything that matches in `[mint, maxt]`, checking the promises of `Queryable` on the way.
+/// Floats that match in `[mint, maxt]`, checking the promises of `Queryable` on the way.
 pub(crate) fn read(source: &dyn Queryable, matchers: &[Matcher], mint: i64, maxt: i64) -> Contents {
+    read_as(source, matchers, mint, maxt, false)
+}
+
+/// As [`read`], with histograms as their [`digest`].
+pub(crate) fn read_whole(source: &dyn Queryable, matchers: &[Matcher], mint: i64, maxt: i64) -> Contents {
+    read_as(source, matchers, mint, maxt, true)
+}
+
+fn read_as(
+    source: &dyn Queryable,
+    matchers: &[Matcher],
+    mint: i64,
+    maxt: i64,
+    with_histograms: bool,
+) -> Contents {
     let hints = SelectHints { partitions: 3, batch_samples: 100, ..SelectHints::default() };
     let selection = source.select(matchers, mint, maxt, &hints).unwrap();
     assert_eq!(selection.partitions.len(), 3);
@@ -44,21 +148,97 @@ pub(crate) fn read(source: &dyn Queryable, matchers: &[Matcher], mint: i64, maxt
             for i in 0..batch.len() {
                 let (labels, timestamps, values) = batch.series(i);
                 assert!(previous.as_ref().is_none_or(|before| before < labels), "{labels} is out of order");
-                assert!(!timestamps.is_empty(), "{labels} is empty");
-                assert!(timestamps.windows(2).all(|w| w[0] < w[1]), "{labels} is not ascending");
-                assert!(timestamps.iter().all(|t| (mint..=maxt).contains(t)));
-                let samples = timestamps.iter().copied().zip(values.iter().map(|v| v.to_bits())).collect();
                 previous = Some(labels.clone());
-                out.insert(labels.clone(), samples);
+                let histograms: Vec<_> = batch.histograms.iter().filter(|h| h.series as usize == i).collect();
+                check_histograms(labels, timestamps, &histograms);
+                let mut samples: Vec<_> =
+                    timestamps.iter().copied().zip(values.iter().map(|v| v.to_bits())).collect();
+                if with_histograms {
+                    samples.extend(histograms.iter().map(|h| (h.timestamp, digest(&h.histogram))));
+                    samples.sort_unstable();
+                }
+                assert!(!samples.is_empty() || !histograms.is_empty(), "{labels} is empty");
+                assert!(samples.windows(2).all(|w| w[0].0 < w[1].0), "{labels} is not ascending");
+                assert!(samples.iter().all(|s| (mint..=maxt).contains(&s.0)));
+                if !samples.is_empty() {
+                    out.insert(labels.clone(), samples);
+                }
             }
         }
     }
     out
 }
 
-/// Everything there is.
+/// Histograms ascend, and what they say about resets is true of the sample before them.
+fn check_histograms(labels: &Labels, floats: &[i64], histograms: &[&HistogramSample]) {
+    for pair in histograms.windows(2) {
+        let (before, this) = (pair[0], pair[1]);
+        assert!(before.timestamp < this.timestamp, "{labels} has histograms out of order");
+        let between = floats.partition_point(|t| *t < before.timestamp)
+            != floats.partition_point(|t| *t < this.timestamp);
+        let mut plain = (*this.histogram).clone();
+        plain.counter_reset_hint = CounterResetHint::Unknown;
+        let stale = before.histogram.is_stale() || plain.is_stale();
+        if this.histogram.counter_reset_hint == CounterResetHint::NotReset && !stale {
+            assert!(!between, "{labels} at {}: no reset, it says, after a float", this.timestamp);
+            assert!(
+                !plain.detect_reset(&before.histogram),
+                "{labels} at {}: no reset, it says: {plain} after {}",
+                this.timestamp,
+                before.histogram
+            );
+        }
+    }
+}
+
+/// A histogram as a number, whatever it says about resets: those follow from the samples around it.
+pub(crate) fn digest(histogram: &FloatHistogram) -> u64 {
+    let mut plain = histogram.clone();
+    if plain.counter_reset_hint != CounterResetHint::Gauge {
+        plain.counter_reset_hint = CounterResetHint::Unknown;
+    }
+    if plain.is_stale() {
+        // A stale marker is one, whatever series it is in.
+        return STALE_NAN_BITS;
+    }
+    // How buckets are laid out is not told apart.
+    plain.compact(0);
+    let mut hasher = DefaultHasher::new();
+    format!("{plain:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+/// All floats there are.
 pub(crate) fn read_all(source: &dyn Queryable) -> Contents {
     read(source, &[], i64::MIN, i64::MAX)
+}
+
+/// Everything there is.
+pub(crate) fn read_everything(source: &dyn Queryable) -> Contents {
+    read_whole(source, &[], i64::MIN, i64::MAX)
+}
+
+/// Where two differ, shortened, for messages.
+pub(crate) fn differences(left: &Contents, right: &Contents) -> String {
+    let mut out = String::new();
+    let all: BTreeSet<&Labels> = left.keys().chain(right.keys()).collect();
+    for labels in all {
+        let of = |contents: &Contents| -> BTreeSet<(i64, u64)> {
+            contents.get(labels).into_iter().flatten().copied().collect()
+        };
+        let (a, b) = (of(left), of(right));
+        if a != b {
+            let first = |of: BTreeSet<&(i64, u64)>| {
+                format!("{} {:?}", of.len(), of.iter().take(3).collect::<Vec<_>>())
+            };
+            let (left, right) = (a.difference(&b).collect(), b.difference(&a).collect());
+            out += &format!("\n  {labels}: only left {}, only right {}", first(left), first(right));
+        }
+        if out.len() > 4000 {
+            break;
+        }
+    }
+    out
 }
 
 /// Where [`fill`] begins, ms.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use super::index::MAX_REF;
 use super::snapshot::{Snapshot, SnapshotSeries};
 use super::{AnySample, Head, MemSeries, NO_MAX, NO_MIN, Value};
 use crate::exemplar::{Exemplar, ExemplarError};
@@ -39,6 +40,8 @@ pub struct ReplayStats {
     pub unknown_series: u64,
     /// Histograms of unknown schemas, or that contradict themselves.
     pub histograms_skipped: u64,
+    /// Series that came from a snapshot; metadata did not.
+    pub snapshot_series: u64,
     /// Chunks that came from a snapshot.
     pub snapshot_chunks: u64,
     /// Exemplars that were taken.
@@ -49,18 +52,27 @@ pub struct ReplayStats {
     pub skipped_records: u64,
 }
 
-/// Runs `read`, which hands records to the replayer, and waits until all are applied.
-///
-/// Also gives the references that stand for a series with another reference.
+/// What a replay leaves to be known.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) stats: ReplayStats,
+    /// References that stand for a series with another reference, and that.
+    pub(crate) aliases: HashMap<u64, SeriesRef>,
+    /// Deletions that the write-behind log does not know.
+    pub(crate) foreign_deletions: Vec<RefTombstone>,
+}
+
+/// Runs `read`, which hands records to the replayer, and waits until all are applied. Head chunks up to
+/// `loaded` were there before.
 pub(crate) fn replay<T>(
     head: &Head,
+    loaded: HeadChunkRef,
     read: impl FnOnce(&mut Replayer<'_>) -> T,
-) -> (T, ReplayStats, Vec<SeriesRef>) {
+) -> (T, Replayed) {
     thread::scope(|scope| {
-        let mut replayer = Replayer::new(head, Workers::spawn(scope, head));
+        let mut replayer = Replayer::new(head, loaded, Workers::spawn(scope, head));
         let result = read(&mut replayer);
-        let (stats, aliases) = replayer.finish();
-        (result, stats, aliases)
+        (result, replayer.finish())
     })
 }
 
@@ -74,13 +86,22 @@ pub(crate) struct Replayer<'a> {
     stats: ReplayStats,
     series: Vec<RefSeries>,
     samples: Vec<RefSample>,
+    /// Largest reference of a sample, whether it has a series or not: no other series must get it.
+    last_ref: SeriesRef,
+    /// Newest head chunk that was there before.
+    loaded: HeadChunkRef,
+    /// Deletions of the write-ahead log that the write-behind log does not know.
+    deletions: Vec<RefTombstone>,
 }
 
 impl<'a> Replayer<'a> {
-    fn new(head: &'a Head, workers: Workers<'a>) -> Self {
+    fn new(head: &'a Head, loaded: HeadChunkRef, workers: Workers<'a>) -> Self {
         Self {
             head,
             workers,
+            last_ref: SeriesRef(0),
+            loaded,
+            deletions: Vec::new(),
             aliases: HashMap::new(),
             stats: ReplayStats::default(),
             series: Vec::new(),
@@ -139,17 +160,8 @@ impl<'a> Replayer<'a> {
                 self.stats.histograms_skipped += skipped;
                 Ok(())
             }
-            RecordKind::MmapMarkers => {
-                let mut markers = Vec::new();
-                record::decode_mmap_markers(bytes, &mut markers)
-                    .map_err(|e| format!("decode markers: {e}"))?;
-                for marker in markers {
-                    if let Some(series) = self.head.index.get(self.resolve(marker.series)) {
-                        self.head.replay_marker(&series, HeadChunkRef(marker.chunk));
-                    }
-                }
-                Ok(())
-            }
+            RecordKind::MmapMarkers => self.apply_markers(bytes),
+            RecordKind::Tombstones => self.apply_late_tombstones(bytes),
             _ => {
                 self.stats.skipped_records += 1;
                 Ok(())
@@ -157,8 +169,46 @@ impl<'a> Replayer<'a> {
         }
     }
 
+    fn apply_markers(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut markers = Vec::new();
+        record::decode_mmap_markers(bytes, &mut markers).map_err(|e| format!("decode markers: {e}"))?;
+        // Those of one series hold together.
+        for of_series in markers.chunk_by(|a, b| a.series == b.series) {
+            let series = of_series[0].series;
+            let chunks: Vec<_> = of_series.iter().map(|m| HeadChunkRef(m.chunk)).collect();
+            if series == SeriesRef(0) {
+                self.head.replay_compacted(&chunks, self.loaded);
+            } else if let Some(series) = self.late_series(series) {
+                self.head.replay_marker(&series, &chunks, self.loaded);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_late_tombstones(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let mut tombstones = Vec::new();
+        record::decode_tombstones(bytes, &mut tombstones).map_err(|e| format!("decode tombstones: {e}"))?;
+        for stone in tombstones {
+            if let Some(series) = self.late_series(stone.series) {
+                let stone = RefTombstone { series: series.series, ..stone };
+                self.head.replay_late_deletion(&stone, self.loaded);
+            }
+        }
+        Ok(())
+    }
+
+    /// The series that the write-behind log means.
+    fn late_series(&mut self, series: SeriesRef) -> Option<Arc<MemSeries>> {
+        let found = self.head.index.get(self.resolve(series));
+        if found.is_none() {
+            // After a power cut, the write-ahead log may have less: what follows must not be another series'.
+            self.head.index.reserve_ref(series);
+        }
+        found
+    }
+
     fn insert(&mut self, series: SeriesRef, sample: AnySample) {
-        let Some(series) = self.head.index.get(self.resolve(series)) else {
+        let Some(series) = self.late_series(series) else {
             self.stats.unknown_series += 1;
             return;
         };
@@ -171,8 +221,11 @@ impl<'a> Replayer<'a> {
     pub(crate) fn apply_snapshot(&mut self, snapshot: Snapshot) {
         let min_valid_time = self.head.min_valid_time();
         let mut restored = Vec::new();
-        for SnapshotSeries { series, labels, chunk } in snapshot.series {
-            let found = self.enter(series, &labels);
+        self.stats.snapshot_series = snapshot.series.len() as u64;
+        let enter = |SnapshotSeries { series, labels, chunk }| (self.enter(series, &labels), chunk);
+        // All chunks on disk first, as one series may have some by several references: the open one is the newest.
+        let entered: Vec<_> = snapshot.series.into_iter().map(enter).collect();
+        for (found, chunk) in entered {
             let Some(chunk) = chunk.filter(|c| c.maxt >= min_valid_time) else { continue };
             let (mint, maxt) = (chunk.mint.max(min_valid_time), chunk.maxt);
             if found.lock().restore(chunk) {
@@ -184,19 +237,25 @@ impl<'a> Replayer<'a> {
         self.head.counters.chunks_created.fetch_add(restored.len() as u64, Ordering::Relaxed);
         self.head.note_finished(restored);
         self.delete(snapshot.tombstones);
+        if snapshot.last_ref.is_some() {
+            // It is ours, and what it says of deletions is marked.
+            self.deletions.clear();
+        }
         self.take_exemplars(snapshot.exemplars);
     }
 
     /// Waits for the workers and tells the head which window it now holds.
-    fn finish(mut self) -> (ReplayStats, Vec<SeriesRef>) {
+    fn finish(mut self) -> Replayed {
         let done = self.workers.finish();
         if done.mint <= done.maxt {
             self.head.extend_bounds(done.mint, done.maxt);
         }
         self.head.finish_attaching();
+        self.head.index.reserve_ref(self.last_ref);
         self.stats.samples += done.samples;
         self.stats.unknown_series += done.unknown_series;
-        (self.stats, self.aliases.into_keys().map(SeriesRef).collect())
+        self.deletions.iter().for_each(|stone| self.head.replay_foreign_deletion(stone));
+        Replayed { stats: self.stats, aliases: self.aliases, foreign_deletions: self.deletions }
     }
 
     fn resolve(&self, series: SeriesRef) -> SeriesRef {
@@ -210,6 +269,9 @@ impl<'a> Replayer<'a> {
         self.series.clear();
         record::decode_series(bytes, &mut self.series).map_err(|e| format!("decode series: {e}"))?;
         for RefSeries { series, labels } in std::mem::take(&mut self.series) {
+            if series > MAX_REF {
+                return Err(format!("series reference {} is too large", series.0));
+            }
             self.enter(series, &labels);
         }
         Ok(())
@@ -233,6 +295,7 @@ impl<'a> Replayer<'a> {
         record::decode_samples(bytes, &mut self.samples).map_err(|e| format!("decode samples: {e}"))?;
         let min_valid_time = self.head.min_valid_time();
         for mut sample in self.samples.drain(..) {
+            self.last_ref = self.last_ref.max(sample.series);
             if sample.t < min_valid_time {
                 self.stats.too_old += 1;
                 continue;
@@ -254,6 +317,7 @@ impl<'a> Replayer<'a> {
         self.stats.histograms_skipped += skipped;
         let min_valid_time = self.head.min_valid_time();
         for mut sample in histograms {
+            self.last_ref = self.last_ref.max(sample.series);
             if sample.t < min_valid_time {
                 self.stats.too_old += 1;
                 continue;
@@ -273,6 +337,10 @@ impl<'a> Replayer<'a> {
 
     fn delete(&mut self, tombstones: Vec<RefTombstone>) {
         for tombstone in tombstones {
+            if tombstone.is_mark() {
+                self.deletions.clear();
+                continue;
+            }
             self.head.index.reserve_ref(tombstone.series);
             if tombstone.maxt < self.head.min_valid_time() {
                 continue;
@@ -291,6 +359,7 @@ impl<'a> Replayer<'a> {
                 self.head.metadata.write().remove(&removed);
             } else {
                 self.head.tombstones.write().add(series.series, tombstone.mint, tombstone.maxt);
+                self.deletions.push(RefTombstone { series: series.series, ..tombstone });
             }
         }
     }

@@ -6,8 +6,16 @@
 //! says up to where in the log it stands; a start replays the log from there.
 //!
 //! # Crash safety
-//! A snapshot is complete and synced before it has its name. It repeats what the log has: one that is
-//! damaged, or does not fit the log, is passed over, and the log is replayed whole.
+//! A snapshot is complete and synced before it has its name, and so are the finished chunks that it counts on. It
+//! repeats what the log has: one that is damaged, or does not fit the log, is passed over, and the log is
+//! replayed whole. A start that does not use a snapshot takes it away: what is appended then may count on series
+//! records, and on chunks of the head, that only the whole log brings back.
+//!
+//! # References
+//! Series that are gone are not in it, while the log before it may still know them: if another series got such a
+//! reference, a later start from the whole log would give it what was theirs. So a snapshot names the largest reference
+//! that was given out, by a [`RefTombstone::mark`]. One of Prometheus does not; what the
+//! log says is looked through then ([`references_before`]).
 //!
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head_wal.go>. As there, metadata is not in it.
@@ -17,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Head;
+use super::index::MAX_REF;
 use super::series::ClosedChunk;
 use crate::chunkenc::{self, Decoded, Encoding};
 use crate::encoding::{Cursor, DecodeError, put_be_f64, put_be64, put_prefixed, put_uvarint, put_varint};
@@ -24,8 +33,8 @@ use crate::error::{Error, Result};
 use crate::histogram::HistogramValue;
 use crate::labels::Labels;
 use crate::sample::SeriesRef;
-use crate::wal::record::{self, RefExemplar, RefTombstone};
-use crate::wal::{Compression, Writer, read_records, segment};
+use crate::wal::record::{self, RecordKind, RefExemplar, RefTombstone};
+use crate::wal::{Compression, ReadError, Writer, read_records, segment};
 
 const PREFIX: &str = "chunk_snapshot.";
 
@@ -48,6 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) segment: u32,
     /// and offset in it, bytes.
     pub(crate) offset: u64,
+    /// Largest reference that was given out, if it says so.
+    pub(crate) last_ref: Option<SeriesRef>,
     pub(super) series: Vec<SnapshotSeries>,
     pub(super) tombstones: Vec<RefTombstone>,
     pub(super) exemplars: Vec<RefExemplar>,
@@ -83,30 +94,94 @@ fn list(dir: &Path) -> Result<Vec<((u32, u64), PathBuf)>> {
     Ok(out)
 }
 
-/// Reads the newest snapshot of the data directory `dir` that fits the log, if there is one. Newer ones
-/// are set aside: the log may grow to where they claim to stand, and would then not be replayed up to there.
+/// Reads the newest snapshot of the data directory `dir`, if it fits the log. Otherwise there is none left when this
+/// returns: those that cannot be used are set aside.
 ///
 /// # Errors
-/// If it is damaged or cannot be read.
+/// If they cannot be set aside.
 pub(crate) fn read(dir: &Path, wal_dir: &Path) -> Result<Option<Snapshot>> {
     let mut snapshots = list(dir)?;
-    let ((number, offset), path) = loop {
-        let Some((end, path)) = snapshots.pop() else { return Ok(None) };
-        if fits(end, wal_dir)? {
-            break (end, path);
-        }
+    while let Some((end, path)) = snapshots.pop() {
+        let unusable = match fits(end, wal_dir) {
+            Ok(true) => match read_from(&path, end) {
+                Ok(snapshot) => return Ok(Some(snapshot)),
+                Err(error) => error.to_string(),
+            },
+            Ok(false) => "it does not fit the log".to_owned(),
+            Err(error) => error.to_string(),
+        };
         let aside = path.with_added_extension("unused");
-        tracing::warn!(snapshot = %path.display(), aside = %aside.display(),
-            "the snapshot of the head does not fit the log and is set aside");
+        tracing::warn!(snapshot = %path.display(), aside = %aside.display(), reason = unusable,
+            "the snapshot of the head cannot be used and is set aside; replaying the log");
         if aside.exists() {
             crate::fs::remove_dir_all(&aside)?;
         }
         crate::fs::replace(&path, &aside)?;
+    }
+    Ok(None)
+}
+
+fn read_from(path: &Path, (segment, offset): (u32, u64)) -> Result<Snapshot> {
+    let mut snapshot = Snapshot { segment, offset, ..Snapshot::default() };
+    read_records(path, 0..=u32::MAX, |record| snapshot.take(record).map_err(|e| e.to_string()))
+        .map_err(|e| e.into_error(path))?;
+    Ok(snapshot)
+}
+
+/// Largest reference that the log has series for, in its checkpoint and segments up to `last`. What is behind
+/// damage does not count: a start from the whole log would cut it off.
+///
+/// # Errors
+/// If they cannot be read for other reasons.
+pub(crate) fn references_before(wal_dir: &Path, last: u32) -> Result<SeriesRef> {
+    let (mut largest, mut series) = (SeriesRef(0), Vec::new());
+    let mut visit = |bytes: &[u8]| {
+        if RecordKind::of(bytes) == RecordKind::Series {
+            series.clear();
+            record::decode_series(bytes, &mut series).map_err(|e| e.to_string())?;
+            largest = series.iter().map(|s| s.series).fold(largest, SeriesRef::max);
+        }
+        Ok(())
     };
-    let mut snapshot = Snapshot { segment: number, offset, ..Snapshot::default() };
-    read_records(&path, 0..=u32::MAX, |record| snapshot.take(record).map_err(|e| e.to_string()))
-        .map_err(|e| e.into_error(&path))?;
-    Ok(Some(snapshot))
+    let checkpoint = segment::last_checkpoint(wal_dir)?.map(|(path, _)| path);
+    if let Some(path) = &checkpoint {
+        intact(read_records(path, 0..=u32::MAX, &mut visit))?;
+    }
+    intact(read_records(wal_dir, 0..=last, &mut visit))?;
+    Ok(largest)
+}
+
+fn intact(read: std::result::Result<(), ReadError>) -> Result<()> {
+    match read {
+        Ok(()) | Err(ReadError::Corrupt(_)) => Ok(()),
+        Err(ReadError::Other(error)) => Err(error),
+    }
+}
+
+/// Removes all snapshots of the data directory `dir`.
+///
+/// # Errors
+/// If they cannot be removed.
+pub(crate) fn remove_all(dir: &Path) -> Result<()> {
+    list(dir)?.iter().try_for_each(|(_, path)| remove(path))
+}
+
+/// Removes snapshots that stand for a part of the log up to segment `covered`.
+///
+/// # Errors
+/// If they cannot be removed.
+pub(crate) fn remove_covered(dir: &Path, covered: u32) -> Result<()> {
+    list(dir)?.iter().filter(|(end, _)| end.0 <= covered).try_for_each(|(_, path)| remove(path))
+}
+
+/// Crash safety: the new name marks the directory as gone before its files go one by one.
+fn remove(path: &Path) -> Result<()> {
+    let doomed = path.with_added_extension("tmp");
+    if doomed.exists() {
+        crate::fs::remove_dir_all(&doomed)?;
+    }
+    crate::fs::replace(path, &doomed)?;
+    crate::fs::remove_dir_all(&doomed)
 }
 
 /// Whether the log is one that a snapshot at this place can stand for.
@@ -127,7 +202,11 @@ impl Snapshot {
         let mut cursor = Cursor::new(record);
         match cursor.u8()? {
             SERIES => self.series.push(decode_series(&mut cursor)?),
-            TOMBSTONES => decode_tombstones(&mut cursor, &mut self.tombstones)?,
+            TOMBSTONES => {
+                decode_tombstones(&mut cursor, &mut self.tombstones)?;
+                let marks = self.tombstones.extract_if(.., |t| t.is_mark());
+                self.last_ref = self.last_ref.max(marks.map(|mark| mark.series).max());
+            }
             EXEMPLARS => record::decode_exemplars_body(cursor, &mut self.exemplars)?,
             _ => return Err(DecodeError { offset: 0, reason: "unsupported snapshot record type" }),
         }
@@ -137,6 +216,9 @@ impl Snapshot {
 
 fn decode_series(cursor: &mut Cursor<'_>) -> Result<SnapshotSeries, DecodeError> {
     let series = SeriesRef(cursor.be64()?);
+    if series > MAX_REF {
+        return Err(cursor.error("series reference is too large"));
+    }
     let labels = record::decode_labels(cursor)?;
     cursor.be64()?;
     if cursor.uvarint()? == 0 {
@@ -166,7 +248,8 @@ fn decode_tombstones(cursor: &mut Cursor<'_>, out: &mut Vec<RefTombstone>) -> Re
 
 impl Head {
     /// Writes a snapshot of the head to the data directory `dir`, and deletes older ones. `end` is the end of
-    /// the log, which was closed; nothing may be appended meanwhile, and finished chunks must be on disk.
+    /// the log, which was closed; nothing may be appended meanwhile, and finished chunks must be on disk. The
+    /// write-behind log, of which nothing is in a snapshot, may use `aliases` of series.
     ///
     /// # Errors
     /// If it cannot be written; then older ones are still there.
@@ -174,6 +257,7 @@ impl Head {
         &self,
         dir: &Path,
         end: (u32, u64),
+        aliases: &[(SeriesRef, SeriesRef)],
         segment_bytes: usize,
         compression: Compression,
     ) -> Result<()> {
@@ -183,17 +267,23 @@ impl Head {
         }
         let target = path(dir, end);
         let tmp = target.with_added_extension("tmp");
-        let written = self.write_snapshot_to(&tmp, segment_bytes, compression);
+        let written = self.write_snapshot_to(&tmp, aliases, segment_bytes, compression);
         if let Err(error) = written {
             // What cannot be removed goes at the next start.
             drop(crate::fs::remove_dir_all(&tmp));
             return Err(error);
         }
         crate::fs::replace(&tmp, &target)?;
-        older.iter().try_for_each(|(_, path)| crate::fs::remove_dir_all(path))
+        older.iter().try_for_each(|(_, path)| remove(path))
     }
 
-    fn write_snapshot_to(&self, tmp: &Path, segment_bytes: usize, compression: Compression) -> Result<()> {
+    fn write_snapshot_to(
+        &self,
+        tmp: &Path,
+        aliases: &[(SeriesRef, SeriesRef)],
+        segment_bytes: usize,
+        compression: Compression,
+    ) -> Result<()> {
         if tmp.exists() {
             crate::fs::remove_dir_all(tmp)?;
         }
@@ -206,10 +296,7 @@ impl Head {
             if result.is_err() || !series.is_logged() {
                 return;
             }
-            let mut record = vec![SERIES];
-            put_be64(&mut record, series.series.0);
-            record::put_labels(&mut record, &series.labels);
-            put_be64(&mut record, 0);
+            let mut record = begin_series(series.series, &series.labels);
             let open = series.lock().open.as_ref().map(|open| ClosedChunk {
                 mint: open.mint,
                 maxt: open.maxt(),
@@ -219,6 +306,13 @@ impl Head {
             result = put_chunk(&mut record, open.as_ref()).and_then(|()| out.put(record));
         });
         result?;
+        for (alias, of) in aliases {
+            if let Some(series) = self.index.get(*of).filter(|s| s.is_logged()) {
+                let mut record = begin_series(*alias, &series.labels);
+                put_chunk(&mut record, None)?;
+                out.put(record)?;
+            }
+        }
         out.put(self.encode_tombstones())?;
         self.put_exemplars(&mut out)?;
         out.flush()?;
@@ -228,13 +322,15 @@ impl Head {
 
     fn encode_tombstones(&self) -> Vec<u8> {
         let mut list = vec![TOMBSTONES_VERSION];
+        let mut put = |stone: RefTombstone| {
+            put_uvarint(&mut list, stone.series.0);
+            put_varint(&mut list, stone.mint);
+            put_varint(&mut list, stone.maxt);
+        };
         for (series, intervals) in self.tombstones.read().iter() {
-            for (mint, maxt) in intervals.iter() {
-                put_uvarint(&mut list, series.0);
-                put_varint(&mut list, *mint);
-                put_varint(&mut list, *maxt);
-            }
+            intervals.iter().for_each(|(mint, maxt)| put(RefTombstone { series, mint: *mint, maxt: *maxt }));
         }
+        put(RefTombstone::mark(self.index.last_ref()));
         let mut record = vec![TOMBSTONES];
         put_prefixed(&mut record, list);
         record
@@ -283,6 +379,14 @@ impl Batch {
         self.bytes = 0;
         Ok(())
     }
+}
+
+fn begin_series(series: SeriesRef, labels: &Labels) -> Vec<u8> {
+    let mut record = vec![SERIES];
+    put_be64(&mut record, series.0);
+    record::put_labels(&mut record, labels);
+    put_be64(&mut record, 0);
+    record
 }
 
 /// Appends the open chunk, with its last value behind it.

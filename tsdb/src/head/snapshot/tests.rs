@@ -63,3 +63,41 @@ fn behind_a_chunk_of_histograms_is_the_last_one() {
     let found = &record[record.len() - last.len()..];
     assert_eq!((found[0], &found[1..]), (2, &last[1..]));
 }
+
+#[test]
+fn the_largest_reference_is_named() {
+    let head = Head::new(1000, i64::MIN);
+    head.index.reserve_ref(SeriesRef(77));
+    head.tombstones.write().add(SeriesRef(3), 5, 9);
+    let mut snapshot = Snapshot::default();
+    snapshot.take(&head.encode_tombstones()).unwrap();
+    assert_eq!(snapshot.last_ref, Some(SeriesRef(77)));
+    assert_eq!(snapshot.tombstones, [RefTombstone { series: SeriesRef(3), mint: 5, maxt: 9 }]);
+}
+
+#[test]
+fn references_are_looked_for_in_checkpoint_and_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Writer::open(dir.path(), 32 * 1024, Compression::Snappy).unwrap();
+    for i in [4, 9, 2, 12] {
+        let mut record = Vec::new();
+        record::begin_series(&mut record);
+        record::put_series(&mut record, SeriesRef(i), &Labels::from_pairs([("i", i.to_string())]));
+        log.log([record.as_slice()]).unwrap();
+        log.next_segment().unwrap();
+    }
+    assert_eq!(references_before(dir.path(), 0).unwrap(), SeriesRef(4));
+    assert_eq!(references_before(dir.path(), 2).unwrap(), SeriesRef(9));
+    crate::wal::checkpoint::write(dir.path(), 1, 32 * 1024, Compression::Snappy, 0, |_| true).unwrap();
+    assert_eq!(references_before(dir.path(), 2).unwrap(), SeriesRef(9));
+    assert_eq!(references_before(dir.path(), 3).unwrap(), SeriesRef(12));
+}
+
+#[test]
+fn a_reference_that_nobody_counted_to_is_damage() {
+    let mut record = vec![SERIES];
+    put_be64(&mut record, u64::MAX);
+    record::put_labels(&mut record, &Labels::from_pairs([("a", "b")]));
+    record.extend([0; 9]);
+    assert!(Snapshot::default().take(&record).unwrap_err().to_string().contains("too large"));
+}

@@ -89,6 +89,19 @@ fn sort_labels(bytes: &[u8]) -> Result<Labels, DecodeError> {
     Ok(Labels::from_pairs(pairs))
 }
 
+impl RefTombstone {
+    /// A tombstone that deletes nothing, as no sample is of its time: it says something about those before it, or about
+    /// the reference.
+    pub fn mark(series: SeriesRef) -> Self {
+        Self { series, mint: TimestampMs::MIN, maxt: TimestampMs::MIN }
+    }
+
+    /// Whether it is a [`RefTombstone::mark`].
+    pub fn is_mark(&self) -> bool {
+        self.maxt == TimestampMs::MIN
+    }
+}
+
 /// Writes a tombstones record to `out`, replacing what it held.
 pub fn encode_tombstones(out: &mut Vec<u8>, tombstones: &[RefTombstone]) {
     out.clear();

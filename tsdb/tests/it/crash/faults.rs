@@ -7,8 +7,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::history::Moment;
-use super::script::{World, temporary};
-use super::setting;
+use super::script::World;
+use crate::support::{setting, temporary};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -45,19 +45,19 @@ fn run(seed: u64) -> (usize, usize) {
     world.journal.fail(fault);
     world.run(80);
     let failed = world.journal.heal();
-    let there = world.contents();
+    let there = world.found();
     let at = Moment::killed(world.journal.len());
     let verdict = world.history.check(at, &there);
     assert!(verdict.is_good(), "while it runs: {verdict:?}");
     if world.is_stopped() || rng.random() {
         world.restart();
-        let verdict = world.history.check(at, &world.contents());
+        let verdict = world.history.check(at, &world.found());
         assert!(verdict.is_good(), "after a restart: {verdict:?}");
     }
     world.tolerant = false;
     world.run(40);
     world.restart();
-    let verdict = world.history.check(Moment::killed(world.journal.len()), &world.contents());
+    let verdict = world.history.check(Moment::killed(world.journal.len()), &world.found());
     assert!(verdict.is_good(), "at the end: {verdict:?}");
     (failed, world.done.failed)
 }

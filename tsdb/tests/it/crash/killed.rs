@@ -11,9 +11,8 @@ use promontory_tsdb::{Db, Labels, Queryable as _, SeriesRef};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::history::read;
-use super::script::{options, temporary};
-use super::setting;
+use super::script::options;
+use crate::support::{read_everything, setting, temporary};
 
 const DIR: &str = "PROMONTORY_KILL_DIR";
 const SERIES: i64 = 5;
@@ -91,7 +90,7 @@ fn a_process_killed_at_any_time_keeps_what_it_acknowledged() {
         acknowledged =
             run_child(dir.path(), rng.random_range(1..120), rng.random_range(0..200_000)).max(acknowledged);
         let db = Db::open(options(dir.path())).unwrap();
-        let found = read(&*db);
+        let found = read_everything(&*db);
         let last = db.time_bounds().map_or(0, |(_, maxt)| maxt / SCRAPE_MS);
         assert!(
             (acknowledged..=acknowledged + 1).contains(&last),

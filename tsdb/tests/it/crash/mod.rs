@@ -9,6 +9,7 @@
 mod faults;
 mod history;
 mod killed;
+mod peers;
 mod script;
 
 use std::collections::BTreeMap;
@@ -20,12 +21,9 @@ use promontory_tsdb::{Db, Labels, Queryable as _, SeriesRef};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use history::{History, Moment, Verdict, read};
-use script::{World, options, temporary};
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
+use crate::support::{differences, read_everything, setting, temporary};
+use history::{Found, History, Moment, Verdict};
+use script::{World, options, options_with};
 
 /// What a step is about, so that every kind gets its crashes.
 fn kind(step: &Step) -> String {
@@ -136,10 +134,12 @@ impl Point {
 }
 
 /// Opens what a crash left, compares, goes on with it, and opens it once more.
-fn survive(dir: &Path, history: &History, at: Moment, maintain: bool) -> Verdict {
-    let db = Db::open(options(dir)).unwrap();
-    let mut expected = read(&*db);
-    let verdict = history.check(at, &expected);
+fn survive(dir: &Path, history: &History, at: Moment, then: Then) -> Verdict {
+    let Then { maintain, snapshots } = then;
+    let db = Db::open(options_with(dir, snapshots.0)).unwrap();
+    let found = Found::in_db(&db);
+    let verdict = history.check(at, &found);
+    let mut expected = found.samples;
     let labels = Labels::from_pairs([("__name__", "after")]);
     let from = db.time_bounds().map_or(0, |(_, maxt)| maxt) + 1;
     for t in from..from + 3 {
@@ -151,33 +151,44 @@ fn survive(dir: &Path, history: &History, at: Moment, maintain: bool) -> Verdict
     if maintain {
         db.maintain().unwrap();
     }
-    assert!(read(&*db) == expected, "wrong after going on");
+    let now = read_everything(&*db);
+    assert!(now == expected, "wrong after going on; expected is left:{}", differences(&expected, &now));
     db.close().unwrap();
     drop(db);
-    let db = Db::open(options(dir)).unwrap();
-    assert!(read(&*db) == expected, "wrong after another restart");
+    let db = Db::open(options_with(dir, snapshots.1)).unwrap();
+    let mut again = Found::in_db(&db);
+    let differ = || differences(&expected, &again.samples);
+    assert!(again.samples == expected, "wrong after another restart; expected is left:{}", differ());
+    again.samples.remove(&labels);
+    let again = history.check(at, &again);
+    assert!(again.notes.1 + again.notes.2 == 0 || !verdict.is_good(), "after another restart: {again:?}");
     verdict
 }
 
-/// What `promtool` makes of what a crash left is what we make of it.
-fn promtool_agrees(dir: &Path) {
-    let db = Db::open(options(dir)).unwrap();
-    let expected = crate::peer::everything(&*db);
-    db.close().unwrap();
-    if !expected.is_empty() {
-        crate::peer::promtool_agrees(dir, &expected);
+/// What happens to what a crash left.
+#[derive(Debug, Clone, Copy)]
+struct Then {
+    maintain: bool,
+    /// Whether the first start, with the stop after it, and the second use snapshots of the head.
+    snapshots: (bool, bool),
+}
+
+impl Then {
+    fn draw(rng: &mut StdRng) -> Self {
+        Self { maintain: rng.random_ratio(1, 4), snapshots: (rng.random(), rng.random()) }
     }
 }
 
 /// A crash while what an earlier crash left is being opened.
 fn crash_again(dir: &Path, history: &History, at: Moment, rng: &mut StdRng) -> Verdict {
+    let then = Then::draw(rng);
     let journal = Journal::record(dir).unwrap();
-    drop(Db::open(options(dir)).unwrap());
+    drop(Db::open(options_with(dir, rng.random())).unwrap());
     let steps = journal.steps();
     let point = Point { steps: rng.random_range(0..=steps.len()), torn: None, power_cut: None };
     let again = temporary();
     Rewind::new(journal.start(), &steps).materialise(point, again.path());
-    survive(again.path(), history, at, true)
+    survive(again.path(), history, at, Then { maintain: true, ..then })
 }
 
 #[test]
@@ -200,9 +211,11 @@ fn no_crash_loses_what_was_acknowledged() {
     );
     let mut rewind = Rewind::new(world.journal.start(), &journal);
     let promtool = crate::peer::installed(&crate::peer::promtool());
-    let (mut checked, mut expected, mut dumped, mut bad) = (0, 0, 0, Vec::new());
+    let server = crate::peer::installed(&crate::peer::peer());
+    let mut served = 0;
+    let (mut checked, mut expected, mut notes, mut dumped, mut bad) = (0, 0, 0, 0, Vec::new());
     for (i, point) in points.into_iter().enumerate() {
-        let (maintain, again) = (rng.random_ratio(1, 4), rng.random_ratio(1, 8));
+        let (then, again) = (Then::draw(&mut rng), rng.random_ratio(1, 8));
         let again_seed = rng.random();
         if only.as_ref().is_some_and(|only| *only != i.to_string()) {
             continue;
@@ -215,29 +228,32 @@ fn no_crash_loses_what_was_acknowledged() {
             if promtool && i % (count / 20).max(1) == 0 {
                 let copy = temporary();
                 rewind.materialise(point, copy.path());
-                promtool_agrees(copy.path());
-                dumped += 1;
+                dumped += usize::from(peers::promtool_agrees(copy.path(), &world.history));
+            }
+            if server && i % (count / 10).max(1) == 5 {
+                let (theirs, ours) = (temporary(), temporary());
+                rewind.materialise(point, theirs.path());
+                rewind.materialise(point, ours.path());
+                served += peers::server_agrees(theirs.path(), ours.path(), &world.history);
             }
             if again {
                 crash_again(image.path(), &world.history, at, &mut StdRng::seed_from_u64(again_seed))
             } else {
-                survive(image.path(), &world.history, at, maintain)
+                survive(image.path(), &world.history, at, then)
             }
         }));
         checked += 1;
         match attempt {
-            // Of what was not synced, chunks of the head may be left where the log is not.
-            Ok(verdict)
-                if verdict.is_good() || point.power_cut.is_some() && verdict.lost + verdict.invented == 0 =>
-            {
+            Ok(verdict) if verdict.is_good() => {
                 expected += verdict.expected;
+                notes += verdict.notes.0;
             }
             Ok(verdict) => bad.push(format!("CRASH_AT={i} before {step} ({point:?}): {verdict:?}")),
             Err(_) => bad.push(format!("CRASH_AT={i} before {step} ({point:?}): panicked, see above")),
         }
     }
     println!(
-        "{checked} points, {expected} samples compared, {dumped} by promtool too, {} with losses",
+        "{checked} points, {expected} samples and {notes} exemplars and metadata compared, {dumped} by promtool too and {served} samples by Prometheus, {} with losses",
         bad.len()
     );
     assert!(bad.is_empty(), "CRASH_SEED={seed} CRASH_POINTS={count}\n{}", bad.join("\n"));
@@ -270,7 +286,7 @@ fn a_log_cut_at_any_byte_of_its_last_pages_keeps_all_before() {
         let image = temporary();
         rewind.materialise(Point { steps, torn: Some(byte), power_cut: None }, image.path());
         let db = Db::open(options(image.path())).unwrap();
-        let verdict = world.history.check(Moment::killed(steps), &read(&*db));
+        let verdict = world.history.check(Moment::killed(steps), &Found::in_db(&db));
         assert!(verdict.is_good(), "byte {byte} of {}: {verdict:?}", journal[steps]);
         checked += 1;
     }
