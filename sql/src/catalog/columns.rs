@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
+use crate::histogram_type;
+
 /// Name of the time column of every table of samples.
 pub(crate) const TIMESTAMP: &str = "timestamp";
 /// Name of the value column of every table of samples.
 pub(crate) const VALUE: &str = "value";
+
+/// Name of the column of native histograms, where there are any.
+pub(crate) const HISTOGRAM: &str = "histogram";
 
 /// Where a column takes its values from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub(crate) enum ColumnKind {
     Timestamp,
     /// The sample's value.
     Value,
+    /// The sample's native histogram; NULL where it is a float.
+    Histogram,
     /// The value of a label; NULL where the series lacks it.
     Label(String),
     /// All labels but the metric name, as JSON text.
@@ -28,12 +35,9 @@ impl ColumnKind {
         match self {
             Self::Timestamp => timestamp_type(),
             Self::Value => DataType::Float64,
+            Self::Histogram => histogram_type(),
             Self::Label(_) | Self::LabelsJson => text_type(),
         }
-    }
-
-    fn nullable(&self) -> bool {
-        matches!(self, Self::Label(_))
     }
 }
 
@@ -52,25 +56,54 @@ pub(crate) fn text_type() -> DataType {
 pub(crate) struct Columns {
     kinds: Vec<ColumnKind>,
     schema: SchemaRef,
+    /// Whether histograms are rows, also where their column is not read.
+    with_histograms: bool,
 }
 
 impl Columns {
     /// Columns from names and kinds.
     pub(crate) fn new(columns: Vec<(String, ColumnKind)>) -> Self {
+        let with_histograms = columns.iter().any(|(_, kind)| *kind == ColumnKind::Histogram);
+        let nullable = |kind: &ColumnKind| match kind {
+            ColumnKind::Label(_) | ColumnKind::Histogram => true,
+            // A histogram has no float.
+            ColumnKind::Value => with_histograms,
+            ColumnKind::Timestamp | ColumnKind::LabelsJson => false,
+        };
         let fields: Vec<_> =
-            columns.iter().map(|(name, kind)| Field::new(name, kind.data_type(), kind.nullable())).collect();
+            columns.iter().map(|(name, kind)| Field::new(name, kind.data_type(), nullable(kind))).collect();
         let kinds = columns.into_iter().map(|(_, kind)| kind).collect();
-        Self { kinds, schema: Arc::new(Schema::new(fields)) }
+        Self { kinds, schema: Arc::new(Schema::new(fields)), with_histograms }
     }
 
-    /// `timestamp`, `value`, then one column per label name, in the order given.
-    pub(crate) fn of_metric<'a>(label_names: impl IntoIterator<Item = &'a str>) -> Self {
+    /// `timestamp`, `value`, `histogram` if there are any, then one column per label name, in the order given.
+    pub(crate) fn of_metric<'a>(
+        label_names: impl IntoIterator<Item = &'a str>,
+        with_histograms: bool,
+    ) -> Self {
         let mut columns =
             vec![(TIMESTAMP.to_owned(), ColumnKind::Timestamp), (VALUE.to_owned(), ColumnKind::Value)];
+        let mut taken = TAKEN.to_vec();
+        if with_histograms {
+            columns.push((HISTOGRAM.to_owned(), ColumnKind::Histogram));
+            taken.push(HISTOGRAM);
+        }
         columns.extend(
-            label_names.into_iter().map(|name| (column_of_label(name), ColumnKind::Label(name.to_owned()))),
+            label_names
+                .into_iter()
+                .map(|name| (column_of_label_beside(&taken, name), ColumnKind::Label(name.to_owned()))),
         );
         Self::new(columns)
+    }
+
+    /// Whether histograms are rows.
+    pub(crate) fn with_histograms(&self) -> bool {
+        self.with_histograms
+    }
+
+    /// The column with the timestamp.
+    pub(crate) fn timestamp(&self) -> Option<usize> {
+        self.kinds.iter().position(|kind| *kind == ColumnKind::Timestamp)
     }
 
     /// Where each column takes its values from.
@@ -95,17 +128,13 @@ impl Columns {
         Self {
             kinds: projection.iter().map(|&i| self.kinds[i].clone()).collect(),
             schema: Arc::new(Schema::new(fields)),
+            with_histograms: self.with_histograms,
         }
     }
 }
 
 /// Columns that tables of samples have beside those of labels.
 const TAKEN: [&str; 2] = [TIMESTAMP, VALUE];
-
-/// Name of the column that shows label `label` in a table of samples; see [`column_of_label_beside`].
-pub(crate) fn column_of_label(label: &str) -> String {
-    column_of_label_beside(&TAKEN, label)
-}
 
 /// Name of the column that shows label `label` in a table with other columns called `taken`.
 ///
@@ -127,7 +156,7 @@ mod tests {
     #[test]
     fn labels_that_collide_get_a_prefix_that_cannot_collide_again() {
         let labels = ["timestamp", "label_timestamp", "label_label_timestamp", "value", "label_value", "job"];
-        let columns: Vec<_> = labels.iter().map(|l| column_of_label(l)).collect();
+        let columns: Vec<_> = labels.iter().map(|l| column_of_label_beside(&TAKEN, l)).collect();
         assert_eq!(
             columns,
             [
@@ -139,6 +168,6 @@ mod tests {
                 "job"
             ]
         );
-        assert_eq!(column_of_label("label_job"), "label_job");
+        assert_eq!(column_of_label_beside(&TAKEN, "label_job"), "label_job");
     }
 }

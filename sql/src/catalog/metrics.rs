@@ -2,19 +2,26 @@
 //!
 //! Columns of a table: `timestamp`, `value`, then one text column per label that any series of the
 //! metric carries at that moment, sorted by label name. A series that lacks the label has NULL
-//! there. Native histograms are not rows yet.
+//! there. If the metric has native histograms, there is a column `histogram` after `value`, and each row has
+//! one of the two.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
-use promontory_tsdb::{METRIC_NAME, Matcher, Queryable, TimestampMs};
+use futures::TryStreamExt;
+use promontory_tsdb::{METRIC_NAME, Matcher, Queryable, SelectHints, TimestampMs};
 
 use crate::catalog::METRICS;
 use crate::catalog::columns::Columns;
 use crate::catalog::scan::exec::storage_error;
 use crate::catalog::scan::{Rows, SeriesTable};
 use crate::catalog::schema::BuiltIn;
+
+/// Series that are looked at to find out whether a metric has native histograms.
+const PROBED: usize = 8;
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// The tables of schema `metrics`.
 #[derive(Debug)]
@@ -33,11 +40,40 @@ impl MetricTables {
         self.source.label_names(&[Matcher::eq(METRIC_NAME, metric)], mint, maxt).map_err(storage_error)
     }
 
+    /// Whether the metric has native histograms, as far as its newest samples say.
+    ///
+    /// A source does not tell without decoding; so a few series are looked at, first of the newest hour.
+    async fn has_histograms(&self, metric: &str) -> Result<bool> {
+        let Some((oldest, newest)) = self.bounds() else { return Ok(false) };
+        let matchers = [Matcher::eq(METRIC_NAME, metric)];
+        let hints = SelectHints { series_limit: PROBED, batch_samples: 1, ..SelectHints::default() };
+        for since in [newest.saturating_sub(HOUR_MS).max(oldest), oldest] {
+            let selection = self.source.select(&matchers, since, newest, &hints).map_err(storage_error)?;
+            let mut left = PROBED;
+            for mut partition in selection.partitions {
+                while let Some(batch) = partition.try_next().await.map_err(storage_error)? {
+                    if !batch.histograms.is_empty() {
+                        return Ok(true);
+                    }
+                    left = left.saturating_sub(batch.len().max(1));
+                    if left == 0 {
+                        return Ok(false);
+                    }
+                }
+            }
+            if left < PROBED {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
     fn bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         self.source.time_bounds()
     }
 }
 
+#[async_trait]
 impl BuiltIn for MetricTables {
     fn names(&self) -> Result<Vec<String>> {
         let Some((mint, maxt)) = self.bounds() else { return Ok(Vec::new()) };
@@ -50,7 +86,7 @@ impl BuiltIn for MetricTables {
         Ok(self.source.series_estimate(&[metric], mint, maxt).map_err(storage_error)? > 0)
     }
 
-    fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    async fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         if name.is_empty() {
             return Ok(None);
         }
@@ -59,7 +95,8 @@ impl BuiltIn for MetricTables {
         if labels.is_empty() {
             return Ok(None);
         }
-        let columns = Columns::of_metric(labels.iter().map(String::as_str).filter(|l| *l != METRIC_NAME));
+        let names = labels.iter().map(String::as_str).filter(|l| *l != METRIC_NAME);
+        let columns = Columns::of_metric(names, self.has_histograms(name).await?);
         Ok(Some(Arc::new(SeriesTable::new(
             format!("{METRICS}.{name}"),
             Arc::clone(&self.source),

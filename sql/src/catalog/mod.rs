@@ -96,6 +96,7 @@ impl SqlCatalog {
             .expect("the defaults of everything but the memory pool are valid");
         let state =
             SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(runtime);
+        let state = state.with_physical_optimizer_rule(Arc::new(scan::OneRowPerSeries));
         let state = functions::prepare(state).build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);

@@ -11,6 +11,7 @@ use datafusion::logical_expr::TableType;
 use parking_lot::RwLock;
 
 /// Tables that exist because the storage says so.
+#[async_trait]
 pub(crate) trait BuiltIn: Debug + Send + Sync + 'static {
     /// Their names. Opens none of them.
     fn names(&self) -> Result<Vec<String>>;
@@ -19,13 +20,14 @@ pub(crate) trait BuiltIn: Debug + Send + Sync + 'static {
     fn exists(&self, name: &str) -> Result<bool>;
 
     /// Opens the one called `name`.
-    fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>>;
+    async fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>>;
 }
 
 /// Nothing built in.
 #[derive(Debug)]
 pub(crate) struct NoTables;
 
+#[async_trait]
 impl BuiltIn for NoTables {
     fn names(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
@@ -35,7 +37,7 @@ impl BuiltIn for NoTables {
         Ok(false)
     }
 
-    fn open(&self, _name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    async fn open(&self, _name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         Ok(None)
     }
 }
@@ -82,7 +84,7 @@ impl SchemaProvider for Schema {
         if let Some(table) = self.registered.read().get(name) {
             return Ok(Some(Arc::clone(table)));
         }
-        self.built_in.open(name)
+        self.built_in.open(name).await
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {

@@ -3,7 +3,7 @@
 //! | table | row | columns |
 //! |---|---|---|
 //! | `series` | series | `metric`, `labels` (JSON text, without the metric name) |
-//! | `samples` | sample of any metric | `metric`, `labels`, `timestamp`, `value` |
+//! | `samples` | sample of any metric | `metric`, `labels`, `timestamp`, `value`, `histogram` |
 //! | `labels` | label value | `name`, `value` |
 //! | `blocks` | block | `ulid`, `min_time`, `max_time` (excluded), `series`, `samples`, `chunks`, `level`, `bytes` |
 
@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use promontory_tsdb::{BlockSummary, METRIC_NAME, Queryable};
 
-use crate::catalog::columns::{ColumnKind, Columns, TIMESTAMP, VALUE, timestamp_type};
+use crate::catalog::columns::{ColumnKind, Columns, HISTOGRAM, TIMESTAMP, VALUE, timestamp_type};
 use crate::catalog::scan::exec::storage_error;
 use crate::catalog::scan::{Rows, SeriesTable};
 use crate::catalog::schema::BuiltIn;
@@ -41,6 +42,7 @@ impl StorageTables {
         if rows == Rows::Samples {
             columns.push((TIMESTAMP.to_owned(), ColumnKind::Timestamp));
             columns.push((VALUE.to_owned(), ColumnKind::Value));
+            columns.push((HISTOGRAM.to_owned(), ColumnKind::Histogram));
         }
         Arc::new(SeriesTable::new(
             format!("{TSDB}.{name}"),
@@ -67,6 +69,7 @@ pub(crate) fn comment(table: &str) -> Option<&'static str> {
 
 const TABLES: [&str; 4] = ["blocks", "labels", "samples", "series"];
 
+#[async_trait]
 impl BuiltIn for StorageTables {
     fn names(&self) -> Result<Vec<String>> {
         Ok(TABLES.map(str::to_owned).to_vec())
@@ -76,7 +79,7 @@ impl BuiltIn for StorageTables {
         Ok(TABLES.contains(&name))
     }
 
-    fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    async fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let source = Arc::clone(&self.source);
         Ok(match name {
             "series" => Some(self.series_table(name, Rows::Series)),

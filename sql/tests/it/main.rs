@@ -1,5 +1,6 @@
 //! Live tests: real clients against a server on a free port.
 
+mod catalog;
 mod data;
 mod driver;
 mod login;
@@ -28,7 +29,10 @@ struct Server {
 impl Server {
     async fn start(options: SqlOptions) -> Self {
         let storage = Arc::new(data::storage());
-        let catalog = SqlCatalog::new(storage, Arc::new(ManualClock::new(data::NOW_MS)));
+        Self::over(SqlCatalog::new(storage, Arc::new(ManualClock::new(data::NOW_MS))), options).await
+    }
+
+    async fn over(catalog: Arc<SqlCatalog>, options: SqlOptions) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = SqlServer::bind(catalog, SqlOptions { listen, ..options }).await.expect("binds");
         let (address, shutdown) = (server.local_addr(), CancellationToken::new());

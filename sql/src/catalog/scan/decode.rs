@@ -5,33 +5,46 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, DictionaryArray, Float64Array, Int32Array, PrimitiveArray, RecordBatch, RecordBatchOptions,
-    StringArray,
+    StringArray, new_null_array,
 };
 use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::datatypes::{Int32Type, TimestampMillisecondType};
 use arrow::error::ArrowError;
-use promontory_tsdb::{Labels, METRIC_NAME, SeriesBatch, is_stale};
+use promontory_tsdb::histogram::FloatHistogram;
+use promontory_tsdb::query::HistogramSample;
+use promontory_tsdb::{Labels, METRIC_NAME, SeriesBatch, TimestampMs, is_stale};
 
+use crate::HistogramBuilder;
 use crate::catalog::columns::{ColumnKind, Columns};
-use crate::catalog::scan::Rows;
+use crate::catalog::scan::{PerSeries, Rows};
 
 /// The rows of `batch` that are wanted, as the columns that are wanted.
 pub(crate) fn decode(
     mut batch: SeriesBatch,
     rows: Rows,
+    per_series: PerSeries,
     columns: &Columns,
 ) -> Result<RecordBatch, ArrowError> {
-    let ends = match rows {
-        Rows::Samples => {
-            drop_stale_markers(&mut batch);
-            batch.offsets.iter().skip(1).map(|&end| end as usize).collect()
-        }
-        Rows::Series => (1..=batch.labels.len()).collect::<Vec<_>>(),
+    if rows == Rows::Samples {
+        drop_stale_markers(&mut batch);
+    }
+    let mut samples = match rows {
+        Rows::Samples if columns.with_histograms() && !batch.histograms.is_empty() => merged(&batch),
+        Rows::Samples => Samples {
+            ends: batch.offsets.iter().skip(1).map(|&end| end as usize).collect(),
+            timestamps: std::mem::take(&mut batch.timestamps),
+            values: std::mem::take(&mut batch.values),
+            histograms: Vec::new(),
+        },
+        Rows::Series => Samples { ends: (1..=batch.labels.len()).collect(), ..Samples::default() },
     };
-    let rows = ends.last().copied().unwrap_or_default();
-    let texts = text_columns(&batch.labels, &ends, columns)?;
-    let timestamps = ScalarBuffer::from(batch.timestamps);
-    let values = ScalarBuffer::from(batch.values);
+    samples.keep(per_series);
+    let rows = samples.ends.last().copied().unwrap_or_default();
+    let texts = text_columns(&batch.labels, &samples.ends, columns)?;
+    let floats = (!samples.histograms.is_empty())
+        .then(|| samples.histograms.iter().map(Option::is_none).collect::<NullBuffer>());
+    let timestamps = ScalarBuffer::from(samples.timestamps);
+    let values = ScalarBuffer::from(samples.values);
     let arrays = columns
         .kinds()
         .iter()
@@ -42,11 +55,89 @@ pub(crate) fn decode(
                 PrimitiveArray::<TimestampMillisecondType>::new(timestamps.clone(), None)
                     .with_timezone("UTC"),
             ) as ArrayRef,
-            _ => Arc::new(Float64Array::new(values.clone(), None)),
+            (ColumnKind::Histogram, None) if samples.histograms.is_empty() => {
+                new_null_array(&kind.data_type(), rows)
+            }
+            (ColumnKind::Histogram, None) => {
+                let mut column = HistogramBuilder::default();
+                samples.histograms.iter().for_each(|histogram| column.append(histogram.as_deref()));
+                Arc::new(column.finish())
+            }
+            _ => Arc::new(Float64Array::new(values.clone(), floats.clone())),
         })
         .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(columns.schema()), arrays, &options)
+}
+
+/// Samples of all series, one after the other.
+#[derive(Default)]
+struct Samples {
+    /// `ends[i]` is the row after the last one of series `i`.
+    ends: Vec<usize>,
+    timestamps: Vec<TimestampMs>,
+    values: Vec<f64>,
+    /// As long as the others, or empty where all are floats.
+    histograms: Vec<Option<Arc<FloatHistogram>>>,
+}
+
+impl Samples {
+    fn keep(&mut self, per_series: PerSeries) {
+        if per_series == PerSeries::All {
+            return;
+        }
+        let (mut kept, mut start) = (0, 0);
+        for i in 0..self.ends.len() {
+            let end = self.ends[i];
+            if end > start {
+                let row = if per_series == PerSeries::First { start } else { end - 1 };
+                self.timestamps[kept] = self.timestamps[row];
+                self.values[kept] = self.values[row];
+                if !self.histograms.is_empty() {
+                    self.histograms[kept] = self.histograms[row].take();
+                }
+                kept += 1;
+            }
+            start = end;
+            self.ends[i] = kept;
+        }
+        self.timestamps.truncate(kept);
+        self.values.truncate(kept);
+        self.histograms.truncate(kept);
+    }
+}
+
+/// Floats and histograms of each series, in order of time.
+fn merged(batch: &SeriesBatch) -> Samples {
+    let total = batch.values.len() + batch.histograms.len();
+    let mut out = Samples {
+        ends: Vec::with_capacity(batch.labels.len()),
+        timestamps: Vec::with_capacity(total),
+        values: Vec::with_capacity(total),
+        histograms: Vec::with_capacity(total),
+    };
+    let mut histograms = batch.histograms.iter().filter(|h| !is_stale(h.histogram.sum)).peekable();
+    for i in 0..batch.labels.len() {
+        let (_, timestamps, values) = batch.series(i);
+        let mut floats = timestamps.iter().zip(values).peekable();
+        loop {
+            let float = floats.peek().map(|(t, _)| **t);
+            let of_series = |h: &&&HistogramSample| h.series as usize == i;
+            let histogram = histograms.peek().filter(of_series).map(|h| h.timestamp);
+            let (t, v, histogram) = match (float, histogram) {
+                (Some(t), other) if other.is_none_or(|other| t <= other) => {
+                    (t, floats.next().map_or(f64::NAN, |(_, v)| *v), None)
+                }
+                (_, Some(t)) => (t, 0.0, histograms.next().map(|h| Arc::clone(&h.histogram))),
+                _ => break,
+            };
+            out.timestamps.push(t);
+            out.values.push(v);
+            out.histograms.push(histogram);
+        }
+        out.ends.push(out.values.len());
+    }
+    out
 }
 
 /// A stale marker says that a series ended; it is not a sample anyone took.
@@ -176,6 +267,7 @@ impl TextColumn {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Array, AsArray};
     use arrow::util::pretty::pretty_format_batches;
     use promontory_tsdb::stale_nan;
 
@@ -203,8 +295,8 @@ mod tests {
 
     #[test]
     fn stale_markers_are_no_rows_and_absent_labels_are_null() {
-        let columns = Columns::of_metric(["instance", "job"]);
-        let got = decode(batch(), Rows::Samples, &columns).expect("decodes");
+        let columns = Columns::of_metric(["instance", "job"], false);
+        let got = decode(batch(), Rows::Samples, PerSeries::All, &columns).expect("decodes");
         insta::assert_snapshot!(show(got), @r"
         +--------------------------+-------+----------+-----+
         | timestamp                | value | instance | job |
@@ -218,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_batch_without_columns_still_counts_its_rows() {
-        let columns = Columns::of_metric([]).project(Some(&vec![]));
-        assert_eq!(decode(batch(), Rows::Samples, &columns).expect("decodes").num_rows(), 3);
+        let columns = Columns::of_metric([], false).project(Some(&vec![]));
+        assert_eq!(decode(batch(), Rows::Samples, PerSeries::All, &columns).expect("decodes").num_rows(), 3);
     }
 
     #[test]
@@ -227,8 +319,42 @@ mod tests {
         let mut batch = batch();
         drop_stale_markers(&mut batch);
         let (timestamps, values) = (batch.timestamps.as_ptr(), batch.values.as_ptr());
-        let got = decode(batch, Rows::Samples, &Columns::of_metric([])).expect("decodes");
+        let got =
+            decode(batch, Rows::Samples, PerSeries::All, &Columns::of_metric([], false)).expect("decodes");
         assert_eq!(got.column(0).to_data().buffers()[0].as_ptr(), timestamps.cast());
         assert_eq!(got.column(1).to_data().buffers()[0].as_ptr(), values.cast());
+    }
+
+    #[test]
+    fn one_row_of_each_series_is_the_oldest_or_the_newest_that_is_no_marker() {
+        let columns = Columns::of_metric(["instance"], false);
+        let times = |per_series| {
+            let got = decode(batch(), Rows::Samples, per_series, &columns).expect("decodes");
+            let times = got.column(0).as_primitive::<TimestampMillisecondType>().values().to_vec();
+            (times, got.column(2).null_count())
+        };
+        assert_eq!(times(PerSeries::First), (vec![1, 1], 1));
+        assert_eq!(times(PerSeries::Last), (vec![1, 3], 1));
+    }
+
+    #[test]
+    fn histograms_stand_among_floats_in_order_of_time() {
+        let mut batch = batch();
+        let histogram = |series, timestamp, sum| HistogramSample {
+            series,
+            timestamp,
+            start_timestamp: 0,
+            histogram: Arc::new(FloatHistogram { sum, ..FloatHistogram::default() }),
+        };
+        batch.histograms = vec![histogram(0, 0, 1.0), histogram(0, 5, stale_nan()), histogram(2, 2, 2.0)];
+        let columns = Columns::of_metric(["instance"], true);
+        let got = decode(batch, Rows::Samples, PerSeries::All, &columns).expect("decodes");
+        let times = got.column(0).as_primitive::<TimestampMillisecondType>().values().to_vec();
+        assert_eq!(times, [0, 1, 1, 2, 3]);
+        let is_histogram = |row: usize| (got.column(1).is_null(row), got.column(2).is_valid(row));
+        assert_eq!(
+            (0..5).map(is_histogram).collect::<Vec<_>>(),
+            [(true, true), (false, false), (false, false), (true, true), (false, false)]
+        );
     }
 }

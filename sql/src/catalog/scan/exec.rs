@@ -1,8 +1,10 @@
 //! [`SeriesScanExec`]: the leaf of a plan, one partition per core.
 //!
 //! # Order
-//! None is declared. Within a partition series come in label order with ascending time, but that is
-//! Prometheus' order, in which a missing label sorts by the next label's name and not as a NULL.
+//! Within a partition series come in label order with ascending time, but that is Prometheus' order, in which a
+//! missing label sorts by the next label's name and not as a NULL; so none is declared. Of a single series, rows
+//! ascend in time and labels are constant, and that is declared; it is selected when the plan is made, so that no
+//! second one can come up.
 //!
 //! # Snapshot
 //! The source is asked once per run of the plan, when its first partition is polled, so that all
@@ -14,13 +16,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
+use arrow::compute::SortOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, Statistics, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    AcrossPartitions, ConstExpr, EquivalenceProperties, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
@@ -30,9 +37,9 @@ use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use promontory_tsdb::{Queryable, SelectHints, SeriesStream, TimestampMs};
 
-use crate::catalog::columns::Columns;
+use crate::catalog::columns::{ColumnKind, Columns};
 use crate::catalog::scan::pushdown::Pushed;
-use crate::catalog::scan::{Rows, decode};
+use crate::catalog::scan::{PerSeries, Rows, decode};
 
 /// Reads series of a [`Queryable`] as record batches.
 #[derive(Debug)]
@@ -40,8 +47,10 @@ pub(crate) struct SeriesScanExec {
     table: String,
     columns: Columns,
     limit: Option<usize>,
+    per_series: PerSeries,
     selection: Arc<PendingSelection>,
-    rows_estimate: Option<usize>,
+    /// Series, and rows of all of them.
+    rows_estimate: Option<(usize, usize)>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -63,8 +72,13 @@ impl SeriesScanExec {
         let request = Request { source, pushed, rows };
         let (series, rows_estimate) = request.estimate()?;
         let partitions = partitions.clamp(1, series.max(1));
+        let selection = PendingSelection::new(request);
+        let mut equivalence = EquivalenceProperties::new(Arc::clone(columns.schema()));
+        if series == 1 && rows == Rows::Samples && selection.select_one()? {
+            order_of_one(&columns, &mut equivalence)?;
+        }
         let properties = Arc::new(PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(columns.schema())),
+            equivalence,
             Partitioning::UnknownPartitioning(partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
@@ -73,11 +87,38 @@ impl SeriesScanExec {
             table,
             columns,
             limit,
-            selection: Arc::new(PendingSelection::new(request)),
-            rows_estimate,
+            per_series: PerSeries::All,
+            selection: Arc::new(selection),
+            rows_estimate: rows_estimate.map(|rows| (series, rows)),
             properties,
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// Its columns.
+    pub(crate) fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Whether it gives all rows that there are.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.limit.is_none()
+            && self.per_series == PerSeries::All
+            && self.selection.request.rows == Rows::Samples
+    }
+
+    /// The same, giving other rows of each series.
+    pub(crate) fn giving(&self, per_series: PerSeries) -> Self {
+        Self {
+            table: self.table.clone(),
+            columns: self.columns.clone(),
+            limit: self.limit,
+            per_series,
+            selection: Arc::clone(&self.selection),
+            rows_estimate: self.rows_estimate,
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
     }
 
     fn partitions(&self) -> usize {
@@ -100,6 +141,11 @@ impl DisplayAs for SeriesScanExec {
             write!(f, ", time=[{}, {}]", TimeBound(pushed.mint), TimeBound(pushed.maxt))?;
         }
         write!(f, ", columns=[{}]", columns.join(", "))?;
+        match self.per_series {
+            PerSeries::All => {}
+            PerSeries::First => write!(f, ", rows=first of each series")?,
+            PerSeries::Last => write!(f, ", rows=last of each series")?,
+        }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
         }
@@ -159,13 +205,15 @@ impl ExecutionPlan for SeriesScanExec {
             ..SelectHints::default()
         };
         let selection = Arc::clone(&self.selection);
-        let series = stream::once(async move { selection.take(partition, &hints) }).try_flatten();
-        let columns = self.columns.clone();
+        let series = stream::once(async move { selection.take(partition, &hints) })
+            .map_ok(|stream| stream.map_err(storage_error))
+            .try_flatten();
+        let (columns, per_series) = (self.columns.clone(), self.per_series);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batches = series
             .map(move |batch| {
                 let _timer = metrics.elapsed_compute().timer();
-                let batch = decode::decode(batch.map_err(storage_error)?, rows, &columns)?;
+                let batch = decode::decode(batch?, rows, per_series, &columns)?;
                 metrics.output_rows().add(batch.num_rows());
                 Ok::<_, DataFusionError>(batch)
             })
@@ -189,7 +237,8 @@ impl ExecutionPlan for SeriesScanExec {
         args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(self.columns.schema());
-        if let (Some(rows), None) = (self.rows_estimate, args.partition()) {
+        if let (Some((series, rows)), None) = (self.rows_estimate, args.partition()) {
+            let rows = if self.per_series == PerSeries::All { rows } else { series };
             // Stale markers are counted and the ends of chunks stick out of the time range.
             statistics.num_rows = Precision::Inexact(self.limit.map_or(rows, |limit| rows.min(limit)));
         }
@@ -230,33 +279,71 @@ impl Request {
         Ok((series, rows))
     }
 
-    fn select(&self, hints: &SelectHints) -> promontory_tsdb::Result<Vec<SeriesStream>> {
+    /// Number of series, an upper bound, and a stream per partition.
+    fn select(&self, hints: &SelectHints) -> promontory_tsdb::Result<(u64, Vec<SeriesStream>)> {
         let Some((mint, maxt)) = self.range() else {
-            return Ok((0..hints.partitions).map(|_| Box::pin(stream::empty()) as SeriesStream).collect());
+            let nothing = (0..hints.partitions).map(|_| Box::pin(stream::empty()) as SeriesStream);
+            return Ok((0, nothing.collect()));
         };
-        Ok(self.source.select(&self.pushed.matchers, mint, maxt, hints)?.partitions)
+        let selection = self.source.select(&self.pushed.matchers, mint, maxt, hints)?;
+        Ok((selection.series, selection.partitions))
     }
+}
+
+/// Rows of one series ascend in time, and its labels stay.
+fn order_of_one(columns: &Columns, equivalence: &mut EquivalenceProperties) -> Result<()> {
+    let column =
+        |i: usize| Arc::new(Column::new(columns.schema().field(i).name(), i)) as Arc<dyn PhysicalExpr>;
+    if let Some(i) = columns.timestamp() {
+        let ascending = SortOptions { descending: false, nulls_first: false };
+        equivalence.add_ordering([PhysicalSortExpr::new(column(i), ascending)]);
+    }
+    let labels = columns
+        .kinds()
+        .iter()
+        .enumerate()
+        .filter(|(_, kind)| matches!(kind, ColumnKind::Label(_) | ColumnKind::LabelsJson));
+    let constants = labels.map(|(i, _)| ConstExpr::new(column(i), AcrossPartitions::Uniform(None)));
+    equivalence.add_constants(constants)
 }
 
 /// The streams of one selection, waiting for their partitions to be executed.
 struct PendingSelection {
     request: Request,
     streams: Mutex<Vec<Option<SeriesStream>>>,
+    /// Plans rely on there being no more than one series.
+    only_one: AtomicBool,
 }
 
 impl PendingSelection {
     fn new(request: Request) -> Self {
-        Self { request, streams: Mutex::default() }
+        Self { request, streams: Mutex::default(), only_one: AtomicBool::new(false) }
+    }
+
+    /// Selects now if that gives no more than one series; says whether it does.
+    fn select_one(&self) -> Result<bool> {
+        let hints = SelectHints { partitions: 1, ..SelectHints::default() };
+        let (series, streams) = self.request.select(&hints).map_err(storage_error)?;
+        if series > 1 {
+            return Ok(false);
+        }
+        *self.streams.lock() = streams.into_iter().map(Some).collect();
+        self.only_one.store(true, Ordering::Relaxed);
+        Ok(true)
     }
 
     /// The stream of `partition`. A partition that is asked for twice starts a new selection: the
     /// plan is being run again.
-    fn take(&self, partition: usize, hints: &SelectHints) -> promontory_tsdb::Result<SeriesStream> {
+    fn take(&self, partition: usize, hints: &SelectHints) -> Result<SeriesStream> {
         let mut streams = self.streams.lock();
         if let Some(stream) = streams.get_mut(partition).and_then(Option::take) {
             return Ok(stream);
         }
-        *streams = self.request.select(hints)?.into_iter().map(Some).collect();
+        let (series, selected) = self.request.select(hints).map_err(storage_error)?;
+        if series > 1 && self.only_one.load(Ordering::Relaxed) {
+            return exec_err!("a series came up while the statement was running: run it again");
+        }
+        *streams = selected.into_iter().map(Some).collect();
         let stream = streams.get_mut(partition).and_then(Option::take);
         Ok(stream.unwrap_or_else(|| Box::pin(stream::empty())))
     }

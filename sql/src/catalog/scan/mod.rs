@@ -1,10 +1,12 @@
 //! Tables over series: what DataFusion asks of a table, said to a [`Queryable`].
 //!
 //! Flow: [`pushdown`] turns filters into matchers and a time range, [`exec`] selects and streams
-//! partitions in parallel, [`decode`] makes record batches of series batches.
+//! partitions in parallel, [`decode`] makes record batches of series batches. [`per_series`] is a rule of the
+//! optimizer for what needs one row of each series.
 
 pub(crate) mod decode;
 pub(crate) mod exec;
+mod per_series;
 pub(crate) mod pushdown;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use promontory_tsdb::{Matcher, Queryable};
 
 use crate::catalog::columns::Columns;
 use exec::SeriesScanExec;
+pub(crate) use per_series::{OneRowPerSeries, PerSeries};
 use pushdown::Pushed;
 
 /// What one row of a table stands for.

@@ -130,10 +130,12 @@ fn translate(filter: &Expr, columns: &Columns) -> Option<Test> {
         }
         Expr::IsNull(expr) => match column(expr, columns)? {
             ColumnKind::Label(label) => Some(Test::Labels(vec![Matcher::eq(label, "")])),
+            ColumnKind::Value | ColumnKind::Histogram if columns.with_histograms() => None,
             _ => Some(Test::Never),
         },
         Expr::IsNotNull(expr) => match column(expr, columns)? {
             ColumnKind::Label(label) => Some(Test::Labels(vec![present(label)?])),
+            ColumnKind::Value | ColumnKind::Histogram if columns.with_histograms() => None,
             _ => Some(Test::Always),
         },
         Expr::Literal(ScalarValue::Boolean(Some(true)), _) => Some(Test::Always),
@@ -151,7 +153,7 @@ fn compare(kind: &ColumnKind, op: Operator, value: &ScalarValue) -> Option<Test>
     match kind {
         ColumnKind::Timestamp => compare_time(op, instant(value)?),
         ColumnKind::Label(label) => compare_label(label, op, text(value)?),
-        ColumnKind::Value | ColumnKind::LabelsJson => None,
+        ColumnKind::Value | ColumnKind::Histogram | ColumnKind::LabelsJson => None,
     }
 }
 

@@ -5,7 +5,7 @@ use datafusion::logical_expr::{col, in_list, lit};
 use super::*;
 
 fn columns() -> Columns {
-    Columns::of_metric(["job", "value"])
+    Columns::of_metric(["job", "value"], false)
 }
 
 /// Matchers and time range of a filter; `None` if DataFusion keeps all of it.
