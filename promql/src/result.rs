@@ -158,9 +158,15 @@ fn piece<'a>(text: &mut &'a str) -> &'a str {
 /// A vector over a range: series in label order.
 pub(crate) fn matrix(held: &Held, grid: &Grid) -> Result<QueryValue, QueryError> {
     let rows = held.rows().map_err(QueryError::from_datafusion)?;
-    let mut by_key: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    // In the order of their first row, as rows mostly come in label order.
+    let mut by_key: Vec<(&[u8], Vec<usize>)> = Vec::new();
+    let mut numbers: HashMap<&[u8], usize> = HashMap::new();
     for (i, row) in rows.iter().enumerate() {
-        by_key.entry(row.key).or_default().push(i);
+        let number = *numbers.entry(row.key).or_insert(by_key.len());
+        if number == by_key.len() {
+            by_key.push((row.key, Vec::new()));
+        }
+        by_key[number].1.push(i);
     }
     let mut series: Vec<RangeSeries> = by_key
         .into_iter()
@@ -171,13 +177,20 @@ pub(crate) fn matrix(held: &Held, grid: &Grid) -> Result<QueryValue, QueryError>
             let mut histograms = Vec::new();
             for row in parts.into_iter().map(|i| &rows[i]) {
                 let first = row.tile as usize * grid.tile_steps;
-                floats.extend(lanes(row.mask).map(|lane| (grid.at(first + lane), row.values[lane])));
+                let run = row.mask.trailing_zeros() as usize..128 - row.mask.leading_zeros() as usize;
+                if !run.is_empty() && run.len() == row.mask.count_ones() as usize {
+                    let points = row.values[run.clone()].iter().zip(run);
+                    floats.extend(points.map(|(v, lane)| (grid.at(first + lane), *v)));
+                } else {
+                    floats.extend(lanes(row.mask).map(|lane| (grid.at(first + lane), row.values[lane])));
+                }
                 histograms.extend(row.histograms.iter().map(|(lane, h)| (grid.at(first + lane), h)));
             }
             RangeSeries { labels: final_labels(key), floats, histograms }
         })
         .collect();
-    series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+    // A stable sort sees runs that are in order already.
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
     merge_equal(series).map(QueryValue::Matrix)
 }
 

@@ -31,6 +31,44 @@ pub(crate) fn put_float(out: &mut Vec<u8>, v: f64) {
     out.push(b'"');
 }
 
+/// `"<digits>"],` of a whole number that is not negative and has at most 15 digits; does nothing and gives `false`
+/// for any other. As [`put_float`] and what follows it in a list of points.
+#[inline]
+pub(crate) fn put_integer_point(out: &mut Vec<u8>, v: f64) -> bool {
+    const PAIRS: [[u8; 2]; 100] = {
+        let mut pairs = [[0; 2]; 100];
+        let mut i = 0;
+        while i < 100 {
+            pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+            i += 1;
+        }
+        pairs
+    };
+    // What is no such number, −0 included, is another one after this.
+    let mut rest = v as u64;
+    if (rest as f64).to_bits() != v.to_bits() || rest >= 1_000_000_000_000_000 {
+        return false;
+    }
+    // One text of fixed length, so that one check of the capacity is enough, and the copy no call.
+    let mut text = [b'"'; 24];
+    let digits = rest.checked_ilog10().map_or(1, |n| n as usize + 1);
+    let mut at = 1 + digits;
+    text[at + 1] = b']';
+    text[at + 2] = b',';
+    while rest >= 10 {
+        at -= 2;
+        text[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
+        rest /= 100;
+    }
+    if at == 2 {
+        text[1] = b'0' + rest as u8;
+    }
+    let end = out.len() + digits + 4;
+    out.extend_from_slice(&text);
+    out.truncate(end);
+    true
+}
+
 /// What [`put_float`] puts between the quotes.
 #[inline]
 pub(crate) fn put_unquoted_float(out: &mut Vec<u8>, v: f64) {
@@ -189,6 +227,19 @@ mod tests {
         ];
         for (v, want) in cases {
             assert_eq!(written(|out| put_float(out, *v)), format!("\"{want}\""));
+        }
+    }
+
+    #[test]
+    fn whole_numbers_in_lists_of_points_read_as_other_floats() {
+        let powers = (0..15).flat_map(|n| [10u64.pow(n), 10u64.pow(n) - 1, 10u64.pow(n) * 7 + 3]);
+        for v in powers.map(|n| n as f64) {
+            assert!(put_integer_point(&mut Vec::new(), v), "{v}");
+            let want = format!("{}],", written(|out| put_float(out, v)));
+            assert_eq!(written(|out| assert!(put_integer_point(out, v))), want);
+        }
+        for v in [-0.0, -1.0, 0.5, 1e15, 1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(written(|out| assert!(!put_integer_point(out, v))), "", "{v}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::envelope::{Answer, HEAD, TRUNCATED, put_tail};
 use super::histogram::put_histogram;
-use super::json::{put_decimal, put_float, put_labels, put_string, put_timestamp};
+use super::json::{put_decimal, put_float, put_integer_point, put_labels, put_string, put_timestamp};
 
 /// How many points are written as one part: about 64 KiB of text.
 const PART_POINTS: usize = 2048;
@@ -187,7 +187,10 @@ impl Times {
         }
         match self.known.get(self.next) {
             Some((known, text)) if *known == t => {
-                out.extend_from_slice(&text.bytes[..usize::from(text.len)]);
+                // All bytes of it, because a copy of fixed length is one or two moves.
+                let end = out.len() + usize::from(text.len);
+                out.extend_from_slice(&text.bytes);
+                out.truncate(end);
             }
             _ => self.put_new(out, t),
         }
@@ -274,8 +277,10 @@ fn put_points(out: &mut Vec<u8>, series: &RangeSeries, from: usize, until: usize
         times.rewind();
         for (t, v) in &series.floats[from..until_float] {
             times.put(out, *t);
-            put_float(out, *v);
-            out.extend_from_slice(b"],");
+            if !put_integer_point(out, *v) {
+                put_float(out, *v);
+                out.extend_from_slice(b"],");
+            }
         }
         close_list(out, until_float == floats);
     }

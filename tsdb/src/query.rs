@@ -121,7 +121,7 @@ pub trait Queryable: fmt::Debug + Send + Sync {
 }
 
 /// How the caller wants a selection delivered. Hints never change which samples there are,
-/// except `labels_only`.
+/// except `labels_only` and `newest_only`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectHints {
     /// Number of partitions to return; at least 1.
@@ -133,13 +133,22 @@ pub struct SelectHints {
     pub batch_samples: usize,
     /// Only labels are wanted: batches carry no samples, no chunk is decoded.
     pub labels_only: bool,
+    /// Of each series only the newest sample in the range is wanted: a source may leave out others.
+    pub newest_only: bool,
     /// Stop after about this many series in each partition; 0 is no limit.
     pub series_limit: usize,
 }
 
 impl Default for SelectHints {
     fn default() -> Self {
-        Self { partitions: 1, splits: None, batch_samples: 16 * 1024, labels_only: false, series_limit: 0 }
+        Self {
+            partitions: 1,
+            splits: None,
+            batch_samples: 16 * 1024,
+            labels_only: false,
+            newest_only: false,
+            series_limit: 0,
+        }
     }
 }
 

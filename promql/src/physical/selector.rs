@@ -149,7 +149,8 @@ impl SelectorExec {
         if selection.begun.get(partition).is_none_or(|begun| *begun) {
             let (first, last) = self.spec.bounds();
             let runs = if self.partitions == 1 { 1 } else { self.partitions * Runs::EACH };
-            let hints = SelectHints { partitions: runs, ..SelectHints::default() };
+            let newest_only = matches!(self.spec.window, Window::Instant { .. }) && self.spec.grid.steps == 1;
+            let hints = SelectHints { partitions: runs, newest_only, ..SelectHints::default() };
             let mut streams = self.source.select(&self.spec.matchers, first, last, &hints)?.partitions;
             streams.reverse();
             *selection = Selected {

@@ -153,7 +153,12 @@ impl Batches {
                 }
                 let before = (batch.values.len(), batch.histograms.len());
                 let deleted = tombstones.of(*reference);
-                read_series(files, &entry.chunks, deleted, self.range, &mut batch)?;
+                let chunks = if self.hints.newest_only && deleted.is_empty() {
+                    newest(&entry.chunks)
+                } else {
+                    &entry.chunks
+                };
+                read_series(files, chunks, deleted, self.range, &mut batch)?;
                 if (batch.values.len(), batch.histograms.len()) == before {
                     continue;
                 }
@@ -163,6 +168,13 @@ impl Batches {
         }
         Ok(batch)
     }
+}
+
+/// The chunks that may hold the newest sample, of those that overlap the range: the last one, as a chunk has a sample
+/// at its start.
+fn newest(chunks: &[ChunkMeta]) -> &[ChunkMeta] {
+    let apart = chunks.is_sorted_by(|a, b| a.maxt < b.mint);
+    if apart { &chunks[chunks.len().saturating_sub(1)..] } else { chunks }
 }
 
 /// What a batch holds, in float samples.

@@ -5,6 +5,8 @@ use std::ops::Range;
 use promontory_tsdb::TimestampMs;
 
 use super::{OneWindow, Scratch};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::has_avx2;
 use crate::kernels::{Samples, StepRow, Windows};
 
 /// Steps that are computed together.
@@ -43,6 +45,32 @@ impl Default for Lanes {
 
 /// `rate` (`COUNTER`, `RATE`), `increase` (`COUNTER`) and `delta`.
 pub(super) fn evaluate<const COUNTER: bool, const RATE: bool>(
+    windows: &Windows,
+    samples: Samples<'_>,
+    scratch: &mut Scratch,
+    out: &mut StepRow,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { evaluate_avx2::<COUNTER, RATE>(windows, samples, scratch, out) };
+    }
+    evaluate_any::<COUNTER, RATE>(windows, samples, scratch, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn evaluate_avx2<const COUNTER: bool, const RATE: bool>(
+    windows: &Windows,
+    samples: Samples<'_>,
+    scratch: &mut Scratch,
+    out: &mut StepRow,
+) {
+    evaluate_any::<COUNTER, RATE>(windows, samples, scratch, out);
+}
+
+#[inline(always)]
+fn evaluate_any<const COUNTER: bool, const RATE: bool>(
     windows: &Windows,
     samples: Samples<'_>,
     scratch: &mut Scratch,
@@ -117,6 +145,7 @@ pub(super) fn one<const COUNTER: bool, const RATE: bool>(
 }
 
 /// The extrapolation of all lanes. Lanes without a result give garbage, which their absence hides.
+#[inline(always)]
 fn extrapolate<const COUNTER: bool, const RATE: bool>(lanes: &Lanes, range_s: f64, out: &mut [f64]) {
     // A loop of its own: the compiler would otherwise move this division behind a branch.
     let mut zero = [0.0; LANES];
@@ -216,6 +245,7 @@ impl Bounded {
 
 /// [`evaluate`] for samples at one distance from each other: all windows between the first and the last sample
 /// look alike, so that what does not depend on values is computed once.
+#[inline(always)]
 fn evaluate_regular<const COUNTER: bool, const RATE: bool>(
     windows: &Windows,
     samples: Samples<'_>,
@@ -282,6 +312,7 @@ struct Regular {
 }
 
 impl Regular {
+    #[inline(always)]
     fn of(windows: &Windows, timestamps: &[TimestampMs]) -> Option<Self> {
         let [first, second, ..] = *timestamps else { return None };
         let delta = second - first;
@@ -339,6 +370,7 @@ impl Regular {
 }
 
 /// Indexes of values below the value before.
+#[inline(always)]
 fn find_resets(values: &[f64], resets: &mut Vec<u32>) {
     const CHUNK: usize = 64;
     for start in (1..values.len()).step_by(CHUNK) {

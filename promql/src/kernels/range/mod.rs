@@ -170,8 +170,8 @@ fn dispatch(
         F::FirstOverTime => each(w, s, out, |_, x| x.values.first().copied()),
         F::TsOfFirstOverTime => each(w, s, out, |_, x| x.timestamps.first().map(|t| seconds(*t))),
         F::TsOfLastOverTime => each(w, s, out, |_, x| x.timestamps.last().map(|t| seconds(*t))),
-        F::MinOverTime => over_time::extreme(w, s, scratch, out, |new, old| new < old, |k| s.values[k]),
-        F::MaxOverTime => over_time::extreme(w, s, scratch, out, |new, old| new > old, |k| s.values[k]),
+        F::MinOverTime => over_time::least_or_greatest::<false>(w, s, scratch, out),
+        F::MaxOverTime => over_time::least_or_greatest::<true>(w, s, scratch, out),
         F::TsOfMinOverTime => {
             over_time::extreme(w, s, scratch, out, |new, old| new <= old, |k| seconds(s.timestamps[k]));
         }

@@ -92,6 +92,48 @@ pub(super) fn count_steps(
     });
 }
 
+/// `max_over_time` (`MAX`) and `min_over_time`.
+///
+/// Windows of few samples are looked at whole, several samples at a time, which is faster than to keep candidates.
+pub(super) fn least_or_greatest<const MAX: bool>(
+    windows: &Windows,
+    samples: Samples<'_>,
+    scratch: &mut Scratch,
+    out: &mut StepRow,
+) {
+    /// Samples per window, on average.
+    const FEW: usize = 128;
+    let values = samples.values;
+    // Which zero comes first counts, and NaN is neither less nor greater than anything.
+    let is_odd = |v: &&f64| v.is_nan() | (v.to_bits() == (-0.0f64).to_bits());
+    let mut looked_at = 0;
+    windows.walk(samples.timestamps, |_, _, lo, hi| looked_at += hi - lo);
+    if looked_at > windows.grid.steps * FEW || values.iter().filter(is_odd).count() > 0 {
+        let replaces = |new: f64, old: f64| if MAX { new > old } else { new < old };
+        return extreme(windows, samples, scratch, out, replaces, |k| values[k]);
+    }
+    windows.walk(samples.timestamps, |i, _, lo, hi| {
+        if let Some(v) = extreme_of::<MAX>(&values[lo..hi]) {
+            out.set(i, v);
+        }
+    });
+}
+
+/// The greatest (`MAX`) or least of `values`, none of which is NaN.
+#[inline(always)]
+fn extreme_of<const MAX: bool>(values: &[f64]) -> Option<f64> {
+    const LANES: usize = 8;
+    let pick = |a: f64, b: f64| if (MAX && b > a) || (!MAX && b < a) { b } else { a };
+    let mut best = [*values.first()?; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for run in whole {
+        for (lane, v) in best.iter_mut().zip(run) {
+            *lane = pick(*lane, *v);
+        }
+    }
+    best.into_iter().chain(rest.iter().copied()).reduce(pick)
+}
+
 /// Extremes: `min_over_time`, `max_over_time` and their `ts_of` forms.
 ///
 /// `replaces(new, old)` says whether a later value takes over from an earlier one; `show` gives the
