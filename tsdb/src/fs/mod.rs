@@ -233,12 +233,23 @@ impl FileWriter {
         Ok(Self { path, file: BufWriter::with_capacity(1 << 18, file), position: 0 })
     }
 
+    /// Opens a file that is there, to go on at its end.
+    ///
+    /// # Errors
+    /// If there is none, or the operating system refuses.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let file = File::open(&path)?;
+        let position = file.position();
+        Ok(Self { path, file: BufWriter::with_capacity(1 << 18, file), position })
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes written so far.
+    /// Bytes written so far, with what was there before.
     pub fn position(&self) -> u64 {
         self.position
     }

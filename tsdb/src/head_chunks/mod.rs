@@ -226,11 +226,10 @@ impl HeadChunks {
         fs::create_dir_all(&self.dir)?;
         let number = current.last + 1;
         let path = file_path(&self.dir, number);
-        let mut writer = FileWriter::create(&path)?;
-        writer.write(&HEADER)?;
-        writer.flush()?;
+        // Crash safety: Prometheus does not start with a file whose header is torn.
+        fs::write_atomic(&path, &HEADER)?;
+        let writer = FileWriter::open(&path)?;
         let map = fs::map_growing(&path, self.file_bytes)?;
-        fs::sync_dir(&self.dir)?;
         Arc::make_mut(&mut self.files.write().0).insert(number, MappedFile { path, map: Arc::new(map) });
         current.last = number;
         current.writer = Some(writer);
