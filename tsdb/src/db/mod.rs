@@ -252,8 +252,9 @@ impl Db {
         }
         let mut result = log.as_mut().map_or(Ok(()), |log| log.close());
         let end = log.as_ref().map(|log| (log.writer.end(), log.aliases()));
-        // A snapshot holds open chunks only; and the next start has less to replay.
-        let mapped = self.head.map_finished_chunks(|| Ok(())).map(drop);
+        // A snapshot holds open chunks only; and the next start has less to replay. What the log could not sync must not
+        // be in chunks.
+        let mapped = if result.is_ok() { self.head.map_finished_chunks(|| Ok(())).map(drop) } else { Ok(()) };
         result = result.and(self.head.close_chunks(self.options.memory_snapshot));
         if let (true, Some((end, aliases)), Ok(())) = (self.options.memory_snapshot, end, &result) {
             let written = mapped.and_then(|()| self.write_snapshot(end, &aliases));

@@ -17,6 +17,12 @@ impl Tail {
         Self { floats: decoded.timestamps.len(), histograms: decoded.histograms.len() }
     }
 
+    /// Whether floats, and histograms, are in strictly ascending time.
+    pub(super) fn ascends(self, decoded: &Decoded) -> bool {
+        decoded.timestamps[self.floats..].is_sorted_by(|a, b| a < b)
+            && decoded.histograms[self.histograms..].is_sorted_by(|a, b| a.timestamp < b.timestamp)
+    }
+
     /// Drops samples outside `[mint, maxt]`.
     pub(super) fn clip(self, decoded: &mut Decoded, mint: TimestampMs, maxt: TimestampMs) {
         let times = &decoded.timestamps[self.floats..];

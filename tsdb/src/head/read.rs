@@ -303,6 +303,10 @@ impl Held {
                 from.clip(out, mint, maxt);
             }
         }
+        if !tail.ascends(out) {
+            // Files may say what nobody would write; as in blocks, it is put in order.
+            tail.merge(out, Vec::new());
+        }
         if let Some(deleted) = &series.deleted {
             tail.retain(out, |t| !is_deleted(deleted, t));
         }

@@ -2,8 +2,8 @@
 //!
 //! Keeps the head small: it holds a reference and a time range where it held bytes. Nothing here is
 //! the only copy of a sample: the log has the in-order ones, the write-behind log the others, until a
-//! block has them. So nothing is synced before a file ends. A snapshot of the head makes an exception, as a start
-//! from one does not read all of the log: [`HeadChunks::close_durably`].
+//! block has them. So nothing is synced before a file ends. There are two exceptions, as a start then does not read all
+//! of the logs: a snapshot of the head, and late samples that went to blocks: [`HeadChunks::close_durably`].
 //!
 //! # Format
 //! `docs/format/head_chunks.md`. Eight bytes of header, then entries: series reference, time range, encoding
@@ -220,9 +220,7 @@ impl HeadChunks {
 
     /// Ends the current file and begins the next.
     fn cut(&self, current: &mut Current) -> Result<()> {
-        if let Some(writer) = current.writer.take() {
-            writer.finish()?;
-        }
+        current.end()?;
         fs::create_dir_all(&self.dir)?;
         let number = current.last + 1;
         let path = file_path(&self.dir, number);
@@ -256,10 +254,8 @@ impl HeadChunks {
         let mut current = self.current.lock();
         let open = current.writer.as_ref().map(|_| current.last);
         // As upstream: the next truncation can then delete what is written up to now.
-        if current.position() > HEADER.len() as u64
-            && let Some(writer) = current.writer.take()
-        {
-            writer.finish()?;
+        if current.position() > HEADER.len() as u64 {
+            current.end()?;
         }
         let mut forgotten = Vec::new();
         let mut files = self.files.write();
@@ -286,8 +282,7 @@ impl HeadChunks {
     /// # Errors
     /// If the operating system refuses.
     pub fn close(&self) -> Result<()> {
-        let writer = self.current.lock().writer.take();
-        writer.map_or(Ok(()), FileWriter::finish)
+        self.current.lock().end()
     }
 
     /// Closes the file being written, and makes all files durable, whoever wrote them.
@@ -296,10 +291,11 @@ impl HeadChunks {
     /// If the operating system refuses.
     pub fn close_durably(&self) -> Result<()> {
         self.close()?;
-        let unsynced = std::mem::take(&mut self.current.lock().unsynced);
+        let unsynced = self.current.lock().unsynced.clone();
         let files = self.files();
         let paths = unsynced.iter().filter_map(|number| files.0.get(number)).map(|file| &file.path);
         paths.into_iter().try_for_each(|path| fs::sync(path))?;
+        self.current.lock().unsynced.retain(|number| !unsynced.contains(number));
         // Files there are only in a directory that there is.
         if files.0.is_empty() { Ok(()) } else { fs::sync_dir(&self.dir) }
     }
@@ -316,6 +312,12 @@ impl HeadChunks {
 }
 
 impl Current {
+    /// Syncs and closes the file being written.
+    fn end(&mut self) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        writer.finish().inspect_err(|_| self.unsynced.push(self.last))
+    }
+
     fn position(&self) -> u64 {
         self.writer.as_ref().map_or(0, FileWriter::position)
     }

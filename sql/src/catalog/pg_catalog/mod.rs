@@ -197,7 +197,7 @@ fn index_columns() -> Schema {
 pub(crate) struct PgCatalog {
     inner: Arc<dyn SchemaProvider>,
     ours: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
-    /// Tables of `inner` that never change, as [`mended`] leaves them.
+    /// Tables of `inner` that never change, as the mending above leaves them.
     mended: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
     routines: Arc<Routines>,
     /// The schema that the functions are said to be in.
