@@ -135,11 +135,9 @@ impl StepRow {
 
     /// As [`StepRow::mask`], for histograms.
     pub(crate) fn histogram_mask(&self, tile: usize, lanes: usize) -> u128 {
-        let here = |step: &usize| step / lanes == tile;
-        self.histograms
-            .iter()
-            .map(|(step, _)| *step)
-            .filter(here)
-            .fold(0, |mask, step| mask | 1 << (step % lanes))
+        let first = self.histograms.partition_point(|(step, _)| *step < tile * lanes);
+        let steps = self.histograms[first..].iter().map(|(step, _)| *step);
+        let here = steps.take_while(|step| *step < (tile + 1) * lanes);
+        here.fold(0, |mask, step| mask | 1 << (step % lanes))
     }
 }

@@ -24,6 +24,7 @@ use super::histograms::{self, HistogramAggregation, Totals};
 use super::selector::SelectorExec;
 use crate::context::QueryContext;
 use crate::error::QueryError;
+use crate::histogram::weight;
 use crate::kernels::StepRow;
 use crate::logical::spec::KeyOutput;
 use crate::notes::Notes;
@@ -113,6 +114,15 @@ pub(super) struct LeafGroups {
     names: Vec<Arc<[u8]>>,
     floats: Box<dyn LaneStates>,
     totals: Totals,
+    /// Lanes of each group that have something.
+    held: Vec<Lanes>,
+}
+
+/// Lanes of a group with floats, and with a histogram.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lanes {
+    floats: u128,
+    histograms: u128,
 }
 
 impl LeafGroups {
@@ -128,11 +138,13 @@ impl LeafGroups {
             groups: Vec::new(),
             places: Vec::new(),
             names: Vec::new(),
+            held: Vec::new(),
             floats,
         })
     }
 
-    /// Adds a series. Gives the number of lanes that are held for it and were not before.
+    /// Adds a series. Gives what is held for it and was not before, in samples: a lane is one, one with a histogram as
+    /// many as that one weighs.
     pub(super) fn add(
         &mut self,
         key: &[u8],
@@ -140,11 +152,8 @@ impl LeafGroups {
         query: &QueryContext,
     ) -> Result<usize, QueryError> {
         let lanes = self.grid.tile_steps;
-        let before = self.places.len();
         let number = self.number(key);
-        if !row.histograms().is_empty() {
-            self.add_histograms(number, row, query);
-        }
+        let mut held = if row.histograms().is_empty() { 0 } else { self.add_histograms(number, row, query) };
         for tile in 0..self.grid.tiles() {
             let mut mask = row.mask(tile, lanes);
             if aggregate::counts(self.partial.op) {
@@ -152,27 +161,38 @@ impl LeafGroups {
             }
             if mask != 0 {
                 let group = self.group(number, tile);
+                let there = &mut self.held[group].floats;
+                held += (mask & !*there).count_ones() as usize;
+                *there |= mask;
                 self.floats.update(group, &row.padded_values()[tile * lanes..(tile + 1) * lanes], mask);
             }
         }
-        Ok((self.places.len() - before) * lanes)
+        Ok(held)
     }
 
-    fn add_histograms(&mut self, number: usize, row: &StepRow, query: &QueryContext) {
+    /// As [`LeafGroups::add`], of histograms.
+    fn add_histograms(&mut self, number: usize, row: &StepRow, query: &QueryContext) -> usize {
         if let Some(FloatsOnly { aggregation, position }) = &self.partial.floats_only {
             if let Some(aggregation) = aggregation {
                 Notes { context: query, position, name: "" }.ignored_in_aggregation(aggregation);
             }
-            return;
+            return 0;
         }
         if self.partial.histograms == HistogramAggregation::Nothing {
-            return;
+            return 0;
         }
+        let mut held = 0;
         for (step, histogram) in row.histograms() {
             let group = self.group(number, step / self.grid.tile_steps);
             let histogram: &FloatHistogram = histogram;
-            self.totals.add(group, step % self.grid.tile_steps, histogram);
+            let lane = step % self.grid.tile_steps;
+            if self.held[group].histograms & 1 << lane == 0 {
+                self.held[group].histograms |= 1 << lane;
+                held += weight(histogram);
+            }
+            self.totals.add(group, lane, histogram);
         }
+        held
     }
 
     fn number(&mut self, key: &[u8]) -> usize {
@@ -209,6 +229,7 @@ impl LeafGroups {
         self.places.push((Arc::clone(&self.names[number]), tile as u32));
         self.floats.grow(group + 1);
         self.totals.grow(group + 1);
+        self.held.resize(group + 1, Lanes::default());
         group
     }
 
