@@ -27,14 +27,6 @@ use promontory_tsdb::{TimestampMs, is_stale};
 use crate::logical::spec::TimeView;
 use crate::params::Grid;
 
-/// Whether the processor takes four floats at a time. Kernels in which that counts are compiled twice; the results
-/// are the same, bit by bit.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) fn has_avx2() -> bool {
-    std::arch::is_x86_feature_detected!("avx2")
-}
-
 /// Float samples of one series, in strictly ascending time.
 #[derive(Debug, Clone, Copy)]
 pub struct Samples<'a> {

@@ -246,3 +246,36 @@ impl LeafGroups {
         Ok((0..rows).step_by(BATCH_ROWS).map(|i| all.slice(i, BATCH_ROWS.min(rows - i))).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[test]
+    fn a_lane_counts_once_and_a_histogram_by_its_weight() {
+        let partial = Partial {
+            op: AggregateOp::Sum,
+            histograms: HistogramAggregation::Sum,
+            floats_only: None,
+            schema: Arc::new(Schema::empty()),
+        };
+        let grid = Grid::new(0, 9, 1, 4);
+        let query = QueryContext::new(1000, CancellationToken::new());
+        let mut groups = LeafGroups::new(partial, grid).unwrap();
+        let mut row = StepRow::default();
+        row.reset(grid.steps);
+        row.set(1, 2.0);
+        row.set(7, 3.0);
+        assert_eq!(groups.add(b"a", &row, &query).unwrap(), 2);
+        assert_eq!(groups.add(b"a", &row, &query).unwrap(), 0);
+        assert_eq!(groups.add(b"b", &row, &query).unwrap(), 2);
+        let histogram =
+            Arc::new(FloatHistogram { positive_buckets: vec![1.0; 100], ..FloatHistogram::default() });
+        row.set_histogram(8, Arc::clone(&histogram));
+        assert_eq!(groups.add(b"a", &row, &query).unwrap(), weight(&histogram));
+        assert_eq!(groups.add(b"a", &row, &query).unwrap(), 0);
+    }
+}

@@ -81,22 +81,6 @@ impl<const K: usize> Groups<K> {
     /// Adds the valid lanes of a row to a group.
     #[inline]
     pub fn update<Op: LaneOp<K>>(&mut self, group: usize, row: &[f64], mask: u128) {
-        #[cfg(target_arch = "x86_64")]
-        if super::has_avx2() {
-            // SAFETY: the processor has what the function is compiled for.
-            return unsafe { self.update_avx2::<Op>(group, row, mask) };
-        }
-        self.update_any::<Op>(group, row, mask);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn update_avx2<Op: LaneOp<K>>(&mut self, group: usize, row: &[f64], mask: u128) {
-        self.update_any::<Op>(group, row, mask);
-    }
-
-    #[inline(always)]
-    fn update_any<Op: LaneOp<K>>(&mut self, group: usize, row: &[f64], mask: u128) {
         if mask == 0 {
             return;
         }

@@ -6,7 +6,6 @@ use promontory_tsdb::TimestampMs;
 
 use super::{OneWindow, Scratch};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::has_avx2;
 use crate::kernels::{Samples, StepRow, Windows};
 
 /// Steps that are computed together.
@@ -45,32 +44,6 @@ impl Default for Lanes {
 
 /// `rate` (`COUNTER`, `RATE`), `increase` (`COUNTER`) and `delta`.
 pub(super) fn evaluate<const COUNTER: bool, const RATE: bool>(
-    windows: &Windows,
-    samples: Samples<'_>,
-    scratch: &mut Scratch,
-    out: &mut StepRow,
-) {
-    #[cfg(target_arch = "x86_64")]
-    if has_avx2() {
-        // SAFETY: the processor has what the function is compiled for.
-        return unsafe { evaluate_avx2::<COUNTER, RATE>(windows, samples, scratch, out) };
-    }
-    evaluate_any::<COUNTER, RATE>(windows, samples, scratch, out);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn evaluate_avx2<const COUNTER: bool, const RATE: bool>(
-    windows: &Windows,
-    samples: Samples<'_>,
-    scratch: &mut Scratch,
-    out: &mut StepRow,
-) {
-    evaluate_any::<COUNTER, RATE>(windows, samples, scratch, out);
-}
-
-#[inline(always)]
-fn evaluate_any<const COUNTER: bool, const RATE: bool>(
     windows: &Windows,
     samples: Samples<'_>,
     scratch: &mut Scratch,
