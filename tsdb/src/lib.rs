@@ -28,6 +28,7 @@ pub mod memory;
 pub mod merge;
 pub mod meta;
 pub mod metadata;
+mod needed;
 pub mod postings;
 pub mod query;
 pub mod sample;
@@ -41,5 +42,8 @@ pub use error::{AppendError, Error, ErrorKind, Result};
 pub use head::{Head, HeadMemory, HeadStats, ReplayStats};
 pub use labels::{Labels, LabelsBuilder, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher};
-pub use query::{BlockSummary, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
+pub use needed::Needed;
+pub use query::{
+    BlockSummary, ChunkSummary, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream,
+};
 pub use sample::{STALE_NAN_BITS, Sample, SeriesRef, TimestampMs, is_stale, stale_nan};

@@ -1,6 +1,7 @@
 //! [`Queryable`]: the one door to data, implemented by head, block, archive, remote read and test storage.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::error::Result;
 use crate::histogram::FloatHistogram;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
+use crate::needed::Needed;
 use crate::sample::TimestampMs;
 
 /// Series in label order, batch by batch.
@@ -114,6 +116,21 @@ pub trait Queryable: fmt::Debug + Send + Sync {
     /// Oldest and newest timestamp that the source may hold; `None` when it is empty.
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)>;
 
+    /// Shows `visit` the chunks of matching series until it breaks off; nothing where the notion means nothing.
+    /// Places come one after the other, the head first, and chunks of a series in order of time. A chunk that is
+    /// being moved may be shown where it was and where it comes.
+    ///
+    /// # Errors
+    /// When an index or a chunk header cannot be read.
+    fn for_each_chunk(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(ChunkSummary) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let _ = (matchers, visit);
+        Ok(ControlFlow::Continue(()))
+    }
+
     /// The immutable pieces that the source reads, oldest first; empty where the notion means nothing.
     fn blocks(&self) -> Vec<BlockSummary> {
         Vec::new()
@@ -121,7 +138,7 @@ pub trait Queryable: fmt::Debug + Send + Sync {
 }
 
 /// How the caller wants a selection delivered. Hints never change which samples there are,
-/// except `labels_only` and `newest_only`.
+/// except `labels_only` and `needed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SelectHints {
     /// Number of partitions to return; at least 1.
@@ -133,8 +150,8 @@ pub struct SelectHints {
     pub batch_samples: usize,
     /// Only labels are wanted: batches carry no samples, no chunk is decoded.
     pub labels_only: bool,
-    /// Of each series only the newest sample in the range is wanted: a source may leave out others.
-    pub newest_only: bool,
+    /// Which samples of each series are wanted: a source may leave out others.
+    pub needed: Needed,
     /// Stop after about this many series in each partition; 0 is no limit.
     pub series_limit: usize,
 }
@@ -146,7 +163,7 @@ impl Default for SelectHints {
             splits: None,
             batch_samples: 16 * 1024,
             labels_only: false,
-            newest_only: false,
+            needed: Needed::All,
             series_limit: 0,
         }
     }
@@ -299,6 +316,29 @@ pub struct SeriesStats {
     pub max_time: TimestampMs,
     /// Whether the figures are exact for the range.
     pub exact: bool,
+}
+
+/// A chunk as a table row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkSummary {
+    /// ULID of its block, `head` in the head.
+    pub block: Arc<str>,
+    /// Its series' number in that place.
+    pub series: u64,
+    /// Its series' labels.
+    pub labels: Labels,
+    /// Oldest sample, ms.
+    pub min_time: TimestampMs,
+    /// Newest sample, ms (included).
+    pub max_time: TimestampMs,
+    /// How it is encoded, as Prometheus calls that; `none` for late samples that are not encoded yet.
+    pub encoding: &'static str,
+    /// Number of samples, stale markers and deleted ones included.
+    pub samples: u64,
+    /// Size of its data.
+    pub bytes: u64,
+    /// Whether its samples came out of order, as far as that is known.
+    pub out_of_order: bool,
 }
 
 /// A block as a table row.

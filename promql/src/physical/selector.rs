@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
 use promontory_tsdb::query::HistogramSample;
 use promontory_tsdb::{
-    Labels, METRIC_NAME, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs, is_stale,
+    Labels, METRIC_NAME, Needed, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs, is_stale,
 };
 
 use super::partial::{LeafGroups, Partial};
@@ -149,8 +149,9 @@ impl SelectorExec {
         if selection.begun.get(partition).is_none_or(|begun| *begun) {
             let (first, last) = self.spec.bounds();
             let runs = if self.partitions == 1 { 1 } else { self.partitions * Runs::EACH };
-            let newest_only = matches!(self.spec.window, Window::Instant { .. }) && self.spec.grid.steps == 1;
-            let hints = SelectHints { partitions: runs, newest_only, ..SelectHints::default() };
+            let one = matches!(self.spec.window, Window::Instant { .. }) && self.spec.grid.steps == 1;
+            let needed = if one { Needed::Newest } else { Needed::All };
+            let hints = SelectHints { partitions: runs, needed, ..SelectHints::default() };
             let mut streams = self.source.select(&self.spec.matchers, first, last, &hints)?.partitions;
             streams.reverse();
             *selection = Selected {

@@ -7,7 +7,8 @@ use promontory_sql::{SqlCatalog, SqlOptions};
 use promontory_tsdb::histogram::FloatHistogram;
 use promontory_tsdb::memory::MemoryStorage;
 use promontory_tsdb::{
-    Labels, ManualClock, Matcher, Queryable, SelectHints, Selection, SeriesStats, TimestampMs, stale_nan,
+    Db, DbOptions, Labels, ManualClock, Matcher, Queryable, SelectHints, Selection, SeriesRef, SeriesStats,
+    TimestampMs, stale_nan,
 };
 use proptest::prelude::*;
 use tokio_postgres::SimpleQueryMessage;
@@ -155,14 +156,19 @@ async fn scans_give_one_row_of_a_series_where_that_is_enough() {
     let server = Server::start(SqlOptions::default()).await;
     let client = server.connect().await;
     for (query, part) in [
-        ("SELECT DISTINCT job FROM up", "rows=first of each series"),
-        ("SELECT job, instance FROM up GROUP BY 1, 2", "rows=first of each series"),
+        ("SELECT DISTINCT job FROM up", "rows=any of each series"),
+        ("SELECT job, instance FROM up GROUP BY 1, 2", "rows=any of each series"),
         (
             "SELECT DISTINCT ON (job) job, value FROM up ORDER BY job, timestamp DESC",
             "rows=last of each series",
         ),
         ("SELECT job, max(timestamp) FROM up GROUP BY 1", "rows=last of each series"),
         ("SELECT job, min(timestamp) FROM up GROUP BY 1", "rows=first of each series"),
+        ("SELECT max(timestamp) FROM up", "rows=last of each series"),
+        ("SELECT min(timestamp), max(timestamp) FROM up", "rows=first and last of each series"),
+        ("SELECT job, count(*) FROM up GROUP BY 1", "totals=[rows]"),
+        ("SELECT count(*) FROM up WHERE instance = 'a:9100'", "totals=[rows]"),
+        ("SELECT upper(job), count(value), max(timestamp) FROM up GROUP BY 1", "totals=[rows, newest]"),
     ] {
         let plan = rows(&client, &format!("EXPLAIN {query}")).await.concat();
         assert!(plan.contains(part), "{query}\n{plan}");
@@ -170,14 +176,20 @@ async fn scans_give_one_row_of_a_series_where_that_is_enough() {
     for query in [
         "SELECT DISTINCT job, value FROM up",
         "SELECT job, max(value) FROM up GROUP BY 1",
-        "SELECT job, min(timestamp), max(timestamp) FROM up GROUP BY 1",
         "SELECT job, max(timestamp) FILTER (WHERE value = 0) FROM up GROUP BY 1",
         "SELECT DISTINCT job FROM up WHERE value = 0",
-        "SELECT job, count(*) FROM up GROUP BY 1",
+        "SELECT job, count(*), max(value) FROM up GROUP BY 1",
+        "SELECT job, count(DISTINCT timestamp) FROM up GROUP BY 1",
+        "SELECT job, count(env) FROM up GROUP BY 1",
+        "SELECT count(histogram) FROM rpc_seconds",
+        "SELECT timestamp, count(*) FROM up GROUP BY 1",
+        "SELECT job, count(*) FROM up WHERE value = 0 GROUP BY 1",
+        "SELECT count(*) FILTER (WHERE job = 'api') FROM up",
+        "SELECT job, instance, count(*) FROM up GROUP BY ROLLUP (job, instance)",
         "SELECT DISTINCT ON (job) job, value FROM up ORDER BY job, value DESC",
     ] {
         let plan = rows(&client, &format!("EXPLAIN {query}")).await.concat();
-        assert!(!plan.contains("of each series"), "{query}\n{plan}");
+        assert!(!plan.contains("of each series") && !plan.contains("totals="), "{query}\n{plan}");
     }
 }
 
@@ -210,20 +222,25 @@ fn one_row_per_series_changes_no_answer() {
     let series = prop::collection::vec((1..5i64, value), 0..12);
     let config = ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(all in prop::collection::vec(series, 1..5))| {
-        let storage = MemoryStorage::new();
+        if all.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut options = DbOptions::new(dir.path());
+        options.clock = Arc::new(ManualClock::new(data::NOW_MS));
+        let db = Db::open(options).expect("opens");
+        let mut appender = db.appender();
         for (i, samples) in all.iter().enumerate() {
             let mut t = data::NOW_MS;
             let (s, job) = (i.to_string(), if i % 2 == 0 { "even" } else { "odd" });
             for (step, v) in samples {
                 t += step * 1_000 + i as i64;
-                let labels = [("__name__", "m"), ("job", job), ("s", s.as_str())];
-                storage.append(&Labels::from_pairs(labels), t, *v).expect("appends");
+                let labels = Labels::from_pairs([("__name__", "m"), ("job", job), ("s", s.as_str())]);
+                appender.append(SeriesRef(0), &labels, t, *v).expect("appends");
             }
         }
-        if all.iter().all(Vec::is_empty) {
-            return Ok(());
-        }
-        let session = SqlCatalog::new(Arc::new(storage), clock()).session();
+        appender.commit().expect("commits");
+        let session = SqlCatalog::new(db as Arc<dyn Queryable>, clock()).session();
         // A filter on the value, which always holds, keeps the rule away.
         let always = "value <> 123456";
         for (short, long) in [
@@ -236,6 +253,22 @@ fn one_row_per_series_changes_no_answer() {
             (
                 "SELECT s, min(timestamp) FROM m GROUP BY s ORDER BY s",
                 "SELECT s, min(timestamp) FROM m WHERE ALWAYS GROUP BY s ORDER BY s",
+            ),
+            (
+                "SELECT job, count(*), count(value), min(timestamp), max(timestamp) FROM m GROUP BY job ORDER BY job",
+                "SELECT job, count(*), count(value), min(timestamp), max(timestamp) FROM m WHERE ALWAYS GROUP BY job ORDER BY job",
+            ),
+            (
+                "SELECT count(*), max(timestamp) FROM m WHERE timestamp > to_timestamp(1767268803)",
+                "SELECT count(*), max(timestamp) FROM m WHERE ALWAYS AND timestamp > to_timestamp(1767268803)",
+            ),
+            (
+                "SELECT min(timestamp), max(timestamp) FROM m WHERE timestamp > to_timestamp(1767268803)",
+                "SELECT min(timestamp), max(timestamp) FROM m WHERE ALWAYS AND timestamp > to_timestamp(1767268803)",
+            ),
+            (
+                "SELECT s, count(*) FROM m GROUP BY s ORDER BY s",
+                "SELECT s, count(*) FROM m WHERE ALWAYS GROUP BY s ORDER BY s",
             ),
             (
                 "SELECT job, last_value(value ORDER BY timestamp, s) FROM m GROUP BY job ORDER BY job",

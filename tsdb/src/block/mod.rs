@@ -40,10 +40,10 @@ use crate::index::SeriesEntry;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::meta::{HINT_OUT_OF_ORDER, Meta};
-use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
+use crate::query::{BlockSummary, ChunkSummary, Queryable, SelectHints, Selection, SeriesStats};
 use crate::sample::TimestampMs;
 use crate::tombstones::{Interval, Tombstones};
-use crate::{chunks, fs, index, postings, tombstones};
+use crate::{chunkenc, chunks, fs, index, postings, tombstones};
 
 pub use compact::{compact, rewrite};
 pub use plan::{plan, ranges};
@@ -333,6 +333,38 @@ impl Queryable for Block {
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         let meta = self.meta.read();
         (meta.min_time < meta.max_time).then(|| (meta.min_time, meta.max_time - 1))
+    }
+
+    fn for_each_chunk(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(ChunkSummary) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let references = postings::for_matchers(&self.files.index, matchers)?;
+        let (block, out_of_order): (Arc<str>, _) = (self.ulid.to_string().into(), self.is_out_of_order());
+        let mut entry = SeriesEntry::default();
+        for series in references {
+            self.files.index.series(series, TimestampMs::MIN, TimestampMs::MAX, &mut entry)?;
+            let labels = entry.labels();
+            for chunk in &entry.chunks {
+                let (encoding, data) = self.files.chunks.chunk(chunk.reference)?;
+                let visited = visit(ChunkSummary {
+                    block: Arc::clone(&block),
+                    series,
+                    labels: labels.clone(),
+                    min_time: chunk.mint,
+                    max_time: chunk.maxt,
+                    encoding: encoding.name(),
+                    samples: u64::from(chunkenc::num_samples(encoding, data)),
+                    bytes: data.len() as u64,
+                    out_of_order,
+                });
+                if visited.is_break() {
+                    return Ok(visited);
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn blocks(&self) -> Vec<BlockSummary> {

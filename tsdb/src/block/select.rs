@@ -1,5 +1,6 @@
 //! Reads series of a block: labels and chunk places at once, samples as the streams are polled.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,8 +13,9 @@ use crate::chunks::ChunkMeta;
 use crate::error::{Error, Result};
 use crate::histogram::CounterResetHint;
 use crate::index::SeriesEntry;
+use crate::needed::{self, Needed};
 use crate::query::{HistogramSample, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
-use crate::sample::TimestampMs;
+use crate::sample::{Sample, TimestampMs, is_stale};
 use crate::tombstones::{Interval, Tombstones};
 
 /// Samples in a chunk that the head cut, for guessing sizes.
@@ -153,12 +155,14 @@ impl Batches {
                 }
                 let before = (batch.values.len(), batch.histograms.len());
                 let deleted = tombstones.of(*reference);
-                let chunks = if self.hints.newest_only && deleted.is_empty() {
-                    newest(&entry.chunks)
+                let chunks = &entry.chunks[..];
+                let partly = self.hints.needed != Needed::All && deleted.is_empty();
+                if partly && chunks.is_sorted_by(|a, b| a.maxt < b.mint) {
+                    let mut some = SomeChunks { files, chunks, range: self.range, batch: &mut batch };
+                    needed::read(self.hints.needed, &mut some)?;
                 } else {
-                    &entry.chunks
-                };
-                read_series(files, chunks, deleted, self.range, &mut batch)?;
+                    read_series(files, chunks, deleted, self.range, &mut batch)?;
+                }
                 if (batch.values.len(), batch.histograms.len()) == before {
                     continue;
                 }
@@ -170,11 +174,57 @@ impl Batches {
     }
 }
 
-/// The chunks that may hold the newest sample, of those that overlap the range: the last one, as a chunk has a sample
-/// at its start.
-fn newest(chunks: &[ChunkMeta]) -> &[ChunkMeta] {
-    let apart = chunks.is_sorted_by(|a, b| a.maxt < b.mint);
-    if apart { &chunks[chunks.len().saturating_sub(1)..] } else { chunks }
+/// Chunks of one series, of which some are read.
+struct SomeChunks<'a> {
+    files: &'a Files,
+    /// In order of time and apart.
+    chunks: &'a [ChunkMeta],
+    range: (TimestampMs, TimestampMs),
+    batch: &'a mut SeriesBatch,
+}
+
+impl needed::Chunks for SomeChunks<'_> {
+    /// Numbers of floats and histograms.
+    type Mark = (usize, usize);
+
+    fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    fn starts_inside(&self, i: usize) -> bool {
+        (self.range.0..=self.range.1).contains(&self.chunks[i].mint)
+    }
+
+    fn first_live(&mut self, i: usize) -> Result<bool> {
+        let meta = &self.chunks[i];
+        let (encoding, data) = self.files.chunks.chunk(meta.reference)?;
+        let first = chunkenc::first_float(encoding, data).filter(|s| s.t == meta.mint && !is_stale(s.v));
+        let Some(Sample { t, v }) = first else { return Ok(false) };
+        self.batch.timestamps.push(t);
+        self.batch.values.push(v);
+        if !self.batch.start_timestamps.is_empty() {
+            self.batch.start_timestamps.push(0);
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self, chunks: Range<usize>) -> Result<bool> {
+        let (floats, histograms) = self.mark();
+        read_series(self.files, &self.chunks[chunks], &[], self.range, self.batch)?;
+        let live_float = self.batch.values[floats..].iter().any(|v| !is_stale(*v));
+        Ok(live_float || self.batch.histograms[histograms..].iter().any(|h| !is_stale(h.histogram.sum)))
+    }
+
+    fn mark(&self) -> Self::Mark {
+        (self.batch.values.len(), self.batch.histograms.len())
+    }
+
+    fn forget(&mut self, (floats, histograms): Self::Mark) {
+        self.batch.timestamps.truncate(floats);
+        self.batch.values.truncate(floats);
+        self.batch.start_timestamps.truncate(floats);
+        self.batch.histograms.truncate(histograms);
+    }
 }
 
 /// What a batch holds, in float samples.

@@ -109,15 +109,6 @@ proptest! {
             prop_assert_eq!(&read(&memory, &matchers, mint, maxt, &hints), &expected);
         }
 
-        // Where only the newest sample is wanted, it is there, and nothing that there is not.
-        let newest_only = SelectHints { newest_only: true, ..hints.clone() };
-        let newest = read(&block, &matchers, mint, maxt, &newest_only);
-        prop_assert!(newest.keys().eq(expected.keys()));
-        for (got, want) in newest.values().zip(expected.values()) {
-            prop_assert_eq!(got.last_key_value(), want.last_key_value());
-            prop_assert!(got.iter().all(|(t, v)| want.get(t) == Some(v)));
-        }
-
         // Names, values and statistics are exact over the whole block.
         let all = (i64::MIN, i64::MAX);
         prop_assert_eq!(block.label_names(&matchers, all.0, all.1).unwrap(), memory.label_names(&matchers, all.0, all.1).unwrap());

@@ -21,7 +21,7 @@ pub mod xor2;
 pub use float_chunk::FloatChunk;
 
 use crate::histogram::HistogramValue;
-use crate::sample::TimestampMs;
+use crate::sample::{Sample, TimestampMs};
 
 /// How the samples of a chunk are encoded; the discriminant is the byte on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +107,14 @@ pub fn num_samples(encoding: Encoding, data: &[u8]) -> u16 {
         // The two top bits are the counter reset hint.
         Encoding::HistogramSt | Encoding::FloatHistogramSt => count & 0x3fff,
         _ => count,
+    }
+}
+
+/// The first sample of a chunk of floats where it can be read by itself; `None` where it cannot, for whatever reason.
+pub fn first_float(encoding: Encoding, data: &[u8]) -> Option<Sample> {
+    match encoding {
+        Encoding::Xor => xor::Iter::new(data).ok()?.next()?.ok(),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reads of head and blocks together.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::Db;
@@ -8,7 +9,7 @@ use crate::error::Result;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::merge::Fanout;
-use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats};
+use crate::query::{BlockSummary, ChunkSummary, Queryable, SelectHints, Selection, SeriesStats};
 use crate::sample::TimestampMs;
 
 impl Db {
@@ -94,6 +95,27 @@ impl Queryable for Db {
     fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
         // A block that comes or goes meanwhile changes an estimate little.
         self.sources(mint, maxt).series_estimate(matchers, mint, maxt)
+    }
+
+    fn for_each_chunk(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(ChunkSummary) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        // The head first: what leaves it after that is in a block by then.
+        let visited = self.head.for_each_chunk(matchers, visit)?;
+        if visited.is_break() {
+            return Ok(visited);
+        }
+        let mut blocks = self.blocks.loaded().to_vec();
+        blocks.sort_by_key(|block| (block.min_time(), block.ulid()));
+        for block in blocks {
+            let visited = block.for_each_chunk(matchers, visit)?;
+            if visited.is_break() {
+                return Ok(visited);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn version(&self) -> Option<Version> {

@@ -2,7 +2,7 @@
 
 use super::sample::{AnySample, Value};
 use crate::chunkenc::{Decoded, DecodedHistogram};
-use crate::sample::TimestampMs;
+use crate::sample::{TimestampMs, is_stale};
 
 /// Where the samples of a series begin.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,20 @@ impl Tail {
         let start = self.histograms + times.partition_point(|h| h.timestamp < mint);
         histograms.truncate(end);
         histograms.drain(self.histograms..start.min(end));
+    }
+
+    /// Whether a sample is no stale marker.
+    pub(super) fn has_live(self, decoded: &Decoded) -> bool {
+        decoded.values[self.floats..].iter().any(|v| !is_stale(*v))
+            || decoded.histograms[self.histograms..].iter().any(|h| !h.histogram.is_stale())
+    }
+
+    /// Drops all samples.
+    pub(super) fn cut(self, decoded: &mut Decoded) {
+        decoded.timestamps.truncate(self.floats);
+        decoded.values.truncate(self.floats);
+        decoded.start_timestamps.truncate(self.floats);
+        decoded.histograms.truncate(self.histograms);
     }
 
     /// Keeps samples at times for which `keep` holds.

@@ -5,7 +5,7 @@
 //! each puts its series in order when it is first polled.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,10 +26,11 @@ use crate::error::{Error, Result};
 use crate::head_chunks::{Files, HeadChunkRef, HeadChunks, MappedChunk};
 use crate::labels::Labels;
 use crate::matcher::Matcher;
+use crate::needed::{self, Needed};
 use crate::query::{
-    HistogramSample, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream,
+    ChunkSummary, HistogramSample, Queryable, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream,
 };
-use crate::sample::TimestampMs;
+use crate::sample::{Sample, TimestampMs, is_stale};
 
 /// Samples of some series as they were at one instant, cut to `[mint, maxt]` when decoded.
 #[derive(Debug, Default)]
@@ -317,6 +318,22 @@ impl Held {
         Ok(())
     }
 
+    /// As [`Held::decode`], of what is `needed` at least.
+    fn decode_needed(
+        &self,
+        series: &SeriesSnapshot,
+        range: (TimestampMs, TimestampMs),
+        needed: Needed,
+        out: &mut Decoded,
+    ) -> Result<()> {
+        let chunks = &self.chunks[series.chunks.clone()];
+        let touched = series.deleted.is_some() || series.has_ooo();
+        if needed == Needed::All || touched || !chunks.is_sorted_by(|a, b| a.maxt < b.mint) {
+            return self.decode(series, range.0, range.1, out);
+        }
+        needed::read(needed, &mut SomeChunks { held: self, series, chunks, range, out })
+    }
+
     fn decode_chunk(&self, series: &SeriesSnapshot, chunk: &ChunkData, out: &mut Decoded) -> Result<()> {
         chunkenc::decode(chunk.encoding, self.bytes(chunk)?, out)
             .map_err(|e| Error::corrupt("head", 0, format!("{}: {e}", series.labels)))
@@ -343,6 +360,65 @@ impl Held {
         late.sort_by_key(|s| s.t);
         late.dedup_by_key(|s| s.t);
         Ok(late)
+    }
+}
+
+/// In-order chunks of one series, of which some are decoded.
+struct SomeChunks<'a> {
+    held: &'a Held,
+    series: &'a SeriesSnapshot,
+    chunks: &'a [ChunkData],
+    range: (TimestampMs, TimestampMs),
+    out: &'a mut Decoded,
+}
+
+impl needed::Chunks for SomeChunks<'_> {
+    type Mark = Tail;
+
+    fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    fn starts_inside(&self, i: usize) -> bool {
+        (self.range.0..=self.range.1).contains(&self.chunks[i].mint)
+    }
+
+    fn first_live(&mut self, i: usize) -> Result<bool> {
+        let chunk = &self.chunks[i];
+        let first = chunkenc::first_float(chunk.encoding, self.held.bytes(chunk)?);
+        let Some(Sample { t, v }) = first.filter(|s| s.t == chunk.mint && !is_stale(s.v)) else {
+            return Ok(false);
+        };
+        self.out.timestamps.push(t);
+        self.out.values.push(v);
+        if !self.out.start_timestamps.is_empty() {
+            self.out.start_timestamps.push(0);
+        }
+        Ok(true)
+    }
+
+    fn read(&mut self, chunks: Range<usize>) -> Result<bool> {
+        let (mint, maxt) = self.range;
+        let before = self.mark();
+        for chunk in &self.chunks[chunks] {
+            let from = self.mark();
+            self.held.decode_chunk(self.series, chunk, self.out)?;
+            if chunk.maxt > maxt || chunk.mint < mint {
+                from.clip(self.out, mint, maxt);
+            }
+        }
+        if !before.ascends(self.out) {
+            before.merge(self.out, Vec::new());
+        }
+        Ok(before.has_live(self.out))
+    }
+
+    fn mark(&self) -> Tail {
+        Tail::of(self.out)
+    }
+
+    fn forget(&mut self, mark: Tail) {
+        mark.cut(self.out);
     }
 }
 
@@ -522,6 +598,24 @@ impl Queryable for Head {
         Ok(stats)
     }
 
+    fn for_each_chunk(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(ChunkSummary) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let series = self.index.resolve(matchers).complete();
+        let files = self.chunks.as_ref().map(HeadChunks::files).unwrap_or_default();
+        for series in &series {
+            for summary in summaries(series, &files) {
+                let visited = visit(summary);
+                if visited.is_break() {
+                    return Ok(visited);
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     fn series_estimate(&self, matchers: &[Matcher], mint: TimestampMs, maxt: TimestampMs) -> Result<u64> {
         if !self.overlaps(mint, maxt) {
             return Ok(0);
@@ -542,6 +636,46 @@ impl Head {
     fn covers(&self, mint: TimestampMs, maxt: TimestampMs) -> bool {
         self.overlaps(mint, maxt) && self.time_bounds().is_some_and(|(min, max)| mint <= min && max <= maxt)
     }
+}
+
+/// The chunks of `series`, the out-of-order ones last.
+fn summaries(series: &MemSeries, files: &Files) -> Vec<ChunkSummary> {
+    let block: Arc<str> = "head".into();
+    let summary = |min_time, max_time, encoding, samples: usize, bytes: usize| ChunkSummary {
+        block: Arc::clone(&block),
+        series: series.series.0,
+        labels: series.labels.clone(),
+        min_time,
+        max_time,
+        encoding,
+        samples: samples as u64,
+        bytes: bytes as u64,
+        out_of_order: false,
+    };
+    let mapped = |chunk: &MappedChunk| {
+        // A file that went meanwhile has nothing to say of its size.
+        let bytes = files.chunk(chunk.at).map_or(0, <[u8]>::len);
+        summary(chunk.mint, chunk.maxt, chunk.encoding.name(), chunk.samples.into(), bytes)
+    };
+    let state = series.lock();
+    let mut all: Vec<_> = state.mapped.iter().map(mapped).collect();
+    all.extend(state.closed().iter().map(|chunk| {
+        let samples = chunkenc::num_samples(chunk.encoding, &chunk.data);
+        summary(chunk.mint, chunk.maxt, chunk.encoding.name(), samples.into(), chunk.data.len())
+    }));
+    all.extend(
+        state.open.as_ref().map(|open| {
+            summary(open.mint, open.maxt(), open.encoding().name(), open.len(), open.bytes().len())
+        }),
+    );
+    let Some(late) = state.ooo() else { return all };
+    let in_order = all.len();
+    all.extend(late.mapped.iter().map(mapped));
+    if let Some((first, last)) = late.open.first().zip(late.open.last()) {
+        all.push(summary(first.t, last.t, "none", late.open.len(), 0));
+    }
+    all[in_order..].iter_mut().for_each(|chunk| chunk.out_of_order = true);
+    all
 }
 
 /// Decodes a partition batch by batch.
@@ -577,7 +711,8 @@ impl Stream for Batches {
             this.next += 1;
             if !this.hints.labels_only {
                 let before = decoded.timestamps.len();
-                if let Err(error) = this.held.decode(&this.series[i], this.mint, this.maxt, &mut decoded) {
+                let (range, needed) = ((this.mint, this.maxt), this.hints.needed);
+                if let Err(error) = this.held.decode_needed(&this.series[i], range, needed, &mut decoded) {
                     this.next = this.series.len();
                     return Poll::Ready(Some(Err(error)));
                 }

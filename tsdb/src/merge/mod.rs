@@ -19,13 +19,17 @@ mod stream;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Result;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
-use crate::query::{BlockSummary, Queryable, SelectHints, Selection, SeriesStats, SeriesStream};
+use crate::needed::Needed;
+use crate::query::{
+    BlockSummary, ChunkSummary, Queryable, SelectHints, Selection, SeriesStats, SeriesStream,
+};
 use crate::sample::TimestampMs;
 
 /// Reads several sources as if they were one. See the module for what counts when they overlap.
@@ -100,6 +104,10 @@ impl Queryable for Fanout {
         let mut hints = hints.clone();
         if hints.partitions > 1 && hints.splits.is_none() {
             hints.splits = Some(self.splits(matchers, mint, maxt, hints.partitions)?.into());
+        }
+        if hints.needed.looks_past_markers() && !apart(&sources) {
+            // Of two samples at one time a marker may be the one that counts.
+            hints.needed = Needed::All;
         }
         let hints = &hints;
         let mut merged: Vec<Vec<SeriesStream>> = Vec::new();
@@ -189,6 +197,20 @@ impl Queryable for Fanout {
         self.overlapping(mint, maxt).map(|source| source.series_estimate(matchers, mint, maxt)).sum()
     }
 
+    fn for_each_chunk(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(ChunkSummary) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        for source in self.sources.iter().rev() {
+            let visited = source.for_each_chunk(matchers, visit)?;
+            if visited.is_break() {
+                return Ok(visited);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     fn time_bounds(&self) -> Option<(TimestampMs, TimestampMs)> {
         self.sources
             .iter()
@@ -201,6 +223,13 @@ impl Queryable for Fanout {
         blocks.sort_by(|a, b| (a.min_time, &a.ulid).cmp(&(b.min_time, &b.ulid)));
         blocks
     }
+}
+
+/// Whether no two sources hold samples of the same times.
+fn apart(sources: &[&dyn Queryable]) -> bool {
+    let mut bounds: Vec<_> = sources.iter().filter_map(|s| s.time_bounds()).collect();
+    bounds.sort_unstable();
+    bounds.is_sorted_by(|a, b| a.1 < b.0)
 }
 
 /// One partition of several sources as one stream.

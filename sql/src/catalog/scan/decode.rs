@@ -25,20 +25,59 @@ pub(crate) fn decode(
     per_series: PerSeries,
     columns: &Columns,
 ) -> Result<RecordBatch, ArrowError> {
-    if rows == Rows::Samples {
-        drop_stale_markers(&mut batch);
-    }
     let mut samples = match rows {
-        Rows::Samples if columns.with_histograms() && !batch.histograms.is_empty() => merged(&batch),
-        Rows::Samples => Samples {
-            ends: batch.offsets.iter().skip(1).map(|&end| end as usize).collect(),
-            timestamps: std::mem::take(&mut batch.timestamps),
-            values: std::mem::take(&mut batch.values),
-            histograms: Vec::new(),
-        },
+        Rows::Samples => live(&mut batch, columns),
         Rows::Series => Samples { ends: (1..=batch.labels.len()).collect(), ..Samples::default() },
     };
     samples.keep(per_series);
+    record_batch(&batch, samples, columns)
+}
+
+/// How many rows each series of `batch` has, when its oldest and its newest are; and its oldest as the columns that are
+/// wanted. Series without rows are left out.
+pub(crate) fn totals(
+    mut batch: SeriesBatch,
+    columns: &Columns,
+) -> Result<(Vec<SeriesTotals>, RecordBatch), ArrowError> {
+    let mut samples = live(&mut batch, columns);
+    let starts = std::iter::once(0).chain(samples.ends.iter().copied());
+    let totals =
+        starts.zip(&samples.ends).filter(|(start, end)| start < end).map(|(start, &end)| SeriesTotals {
+            rows: (end - start) as i64,
+            oldest: samples.timestamps[start],
+            newest: samples.timestamps[end - 1],
+        });
+    let totals = totals.collect();
+    samples.keep(PerSeries::First);
+    Ok((totals, record_batch(&batch, samples, columns)?))
+}
+
+/// What there is to say of the rows of a series that has some.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeriesTotals {
+    pub(crate) rows: i64,
+    /// ms since the epoch.
+    pub(crate) oldest: TimestampMs,
+    /// ms since the epoch.
+    pub(crate) newest: TimestampMs,
+}
+
+/// The samples of `batch` that are rows, taken out of it.
+fn live(batch: &mut SeriesBatch, columns: &Columns) -> Samples {
+    drop_stale_markers(batch);
+    if columns.with_histograms() && !batch.histograms.is_empty() {
+        return merged(batch);
+    }
+    Samples {
+        ends: batch.offsets.iter().skip(1).map(|&end| end as usize).collect(),
+        timestamps: std::mem::take(&mut batch.timestamps),
+        values: std::mem::take(&mut batch.values),
+        histograms: Vec::new(),
+    }
+}
+
+/// `samples` of the series of `batch`, as `columns`.
+fn record_batch(batch: &SeriesBatch, samples: Samples, columns: &Columns) -> Result<RecordBatch, ArrowError> {
     let rows = samples.ends.last().copied().unwrap_or_default();
     let texts = text_columns(&batch.labels, &samples.ends, columns)?;
     let floats = (!samples.histograms.is_empty())
@@ -90,7 +129,7 @@ impl Samples {
         for i in 0..self.ends.len() {
             let end = self.ends[i];
             if end > start {
-                let row = if per_series == PerSeries::First { start } else { end - 1 };
+                let row = if per_series == PerSeries::Last { end - 1 } else { start };
                 self.timestamps[kept] = self.timestamps[row];
                 self.values[kept] = self.values[row];
                 if !self.histograms.is_empty() {

@@ -35,11 +35,16 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use promontory_tsdb::{Queryable, SelectHints, SeriesStream, TimestampMs};
+use promontory_tsdb::{Matcher, Needed, Queryable, SelectHints, SeriesBatch, SeriesStream, TimestampMs};
 
 use crate::catalog::columns::{ColumnKind, Columns};
 use crate::catalog::scan::pushdown::Pushed;
 use crate::catalog::scan::{PerSeries, Rows, decode};
+
+/// As many series are counted exactly when a plan is made.
+const FEW_SERIES: u64 = 256;
+/// How far samples of a series are apart, as far as estimates are concerned.
+const ASSUMED_INTERVAL_MS: u64 = 30_000;
 
 /// Reads series of a [`Queryable`] as record batches.
 #[derive(Debug)]
@@ -121,7 +126,46 @@ impl SeriesScanExec {
         }
     }
 
-    fn partitions(&self) -> usize {
+    /// Series of `partition`, with what is `needed` of their samples.
+    pub(crate) fn series(
+        &self,
+        partition: usize,
+        batch_rows: usize,
+        needed: Needed,
+    ) -> BoxStream<'static, Result<SeriesBatch>> {
+        let rows = self.selection.request.rows;
+        let hints = SelectHints {
+            partitions: self.partitions(),
+            batch_samples: self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows)),
+            labels_only: rows == Rows::Series,
+            series_limit: if rows == Rows::Series { self.limit.unwrap_or_default() } else { 0 },
+            needed,
+            ..SelectHints::default()
+        };
+        let selection = Arc::clone(&self.selection);
+        // Where histograms are no rows, the one sample that comes may be one, and the float that counts another.
+        let only_floats = needed != Needed::All && !self.columns.with_histograms();
+        let whole = Arc::clone(&self.selection);
+        stream::once(async move { selection.take(partition, &hints) })
+            .map_ok(|stream| stream.map_err(storage_error))
+            .try_flatten()
+            .and_then(move |batch| {
+                let whole = Arc::clone(&whole);
+                async move {
+                    let complete = !only_floats || batch.histograms.is_empty();
+                    if complete { Ok(batch) } else { whole.request.read_again(batch).await }
+                }
+            })
+            .boxed()
+    }
+
+    /// The next run of the plan asks the source anew.
+    pub(crate) fn forget_streams(&self) {
+        self.selection.streams.lock().clear();
+    }
+
+    /// Runs of series that are read side by side.
+    pub(crate) fn partitions(&self) -> usize {
         self.properties.partitioning.partition_count()
     }
 }
@@ -143,6 +187,7 @@ impl DisplayAs for SeriesScanExec {
         write!(f, ", columns=[{}]", columns.join(", "))?;
         match self.per_series {
             PerSeries::All => {}
+            PerSeries::Any => write!(f, ", rows=any of each series")?,
             PerSeries::First => write!(f, ", rows=first of each series")?,
             PerSeries::Last => write!(f, ", rows=last of each series")?,
         }
@@ -197,17 +242,13 @@ impl ExecutionPlan for SeriesScanExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let batch_rows = context.session_config().batch_size();
         let rows = self.selection.request.rows;
-        let hints = SelectHints {
-            partitions: self.partitions(),
-            batch_samples: self.limit.map_or(batch_rows, |limit| limit.clamp(1, batch_rows)),
-            labels_only: rows == Rows::Series,
-            series_limit: if rows == Rows::Series { self.limit.unwrap_or_default() } else { 0 },
-            ..SelectHints::default()
+        let needed = match self.per_series {
+            PerSeries::All => Needed::All,
+            PerSeries::Any => Needed::AnyLive,
+            PerSeries::First => Needed::OldestLive,
+            PerSeries::Last => Needed::NewestLive,
         };
-        let selection = Arc::clone(&self.selection);
-        let series = stream::once(async move { selection.take(partition, &hints) })
-            .map_ok(|stream| stream.map_err(storage_error))
-            .try_flatten();
+        let series = self.series(partition, batch_rows, needed);
         let (columns, per_series) = (self.columns.clone(), self.per_series);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batches = series
@@ -227,7 +268,7 @@ impl ExecutionPlan for SeriesScanExec {
     }
 
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
-        self.selection.streams.lock().clear();
+        self.forget_streams();
         Ok(self)
     }
 
@@ -267,16 +308,43 @@ impl Request {
         (mint <= maxt).then_some((mint, maxt))
     }
 
-    /// Number of series, and of rows if that is known, from the index alone.
+    /// About how many series, and rows: of few series from chunk headers, of many from postings alone, for a plan must
+    /// not cost as much as its query.
     fn estimate(&self) -> Result<(usize, Option<usize>)> {
         let Some((mint, maxt)) = self.range() else { return Ok((0, Some(0))) };
-        let stats = self.source.series_stats(&self.pushed.matchers, mint, maxt).map_err(storage_error)?;
-        let series = usize::try_from(stats.series).unwrap_or(usize::MAX);
+        let matchers = &self.pushed.matchers;
+        let mut series = self.source.series_estimate(matchers, mint, maxt).map_err(storage_error)?;
+        let mut rows = series.saturating_mul(maxt.abs_diff(mint) / ASSUMED_INTERVAL_MS + 1);
+        if series <= FEW_SERIES {
+            let stats = self.source.series_stats(matchers, mint, maxt).map_err(storage_error)?;
+            (series, rows) = (stats.series, stats.samples);
+        }
+        let series = usize::try_from(series).unwrap_or(usize::MAX);
         let rows = match self.rows {
             Rows::Series => Some(series),
-            Rows::Samples => usize::try_from(stats.samples).ok(),
+            Rows::Samples => usize::try_from(rows).ok(),
         };
         Ok((series, rows))
+    }
+
+    /// The series of `batch` with all their samples.
+    async fn read_again(&self, batch: SeriesBatch) -> Result<SeriesBatch> {
+        let mut whole = SeriesBatch::new();
+        let Some((mint, maxt)) = self.range() else { return Ok(whole) };
+        for labels in batch.labels {
+            let matchers: Vec<_> = labels.iter().map(|(name, value)| Matcher::eq(name, value)).collect();
+            let selection = self.source.select(&matchers, mint, maxt, &SelectHints::default());
+            for mut partition in selection.map_err(storage_error)?.partitions {
+                while let Some(found) = partition.try_next().await.map_err(storage_error)? {
+                    let Some(i) = found.labels.iter().position(|other| *other == labels) else { continue };
+                    let (_, timestamps, values) = found.series(i);
+                    whole.timestamps.extend_from_slice(timestamps);
+                    whole.values.extend_from_slice(values);
+                }
+            }
+            whole.finish_series(labels);
+        }
+        Ok(whole)
     }
 
     /// Number of series, an upper bound, and a stream per partition.

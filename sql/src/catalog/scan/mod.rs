@@ -8,6 +8,7 @@ pub(crate) mod decode;
 pub(crate) mod exec;
 mod per_series;
 pub(crate) mod pushdown;
+mod totals;
 
 use std::sync::Arc;
 
