@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use super::{Db, compact};
 use crate::block;
 use crate::error::{Error, Result};
-use crate::head::Head;
 use crate::matcher::Matcher;
 use crate::sample::TimestampMs;
 
@@ -48,7 +47,7 @@ impl Db {
             log.write_behind(&records)?;
         }
         self.head.apply_late_deletions(&deletions);
-        log.writer.log([Head::deletions_for_write_ahead(&deletions).as_slice()])?;
+        log.write_ahead(&[&deletions.for_write_ahead()])?;
         self.head.apply_deletions(&deletions);
         Ok(deletions.stones.len() as u64)
     }

@@ -1,20 +1,24 @@
 //! The logs of a database: what a commit writes before the head takes it, and after.
+//!
+//! # Crash safety
+//! The write-behind log is synced before the write-ahead log: where a batch survives a power cut, late samples and
+//! deletions that were acknowledged before the sync do too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::appender::Batch;
 use crate::error::Result;
-use crate::head::{MemSeries, deletion_record};
+use crate::head::{Deletions, Head, MemSeries};
 use crate::sample::{SeriesRef, TimestampMs};
-use crate::wal::record::{self, RefExemplar, RefTombstone};
-use crate::wal::{RefSample, Writer};
+use crate::wal::record::{self, RefExemplar};
+use crate::wal::{self, RefSample, Writer, WriterStats};
 
 /// Writers and buffers that commits reuse.
 #[derive(Debug)]
 pub(super) struct Log {
     /// The write-ahead log.
-    pub(super) writer: Writer,
+    ahead: Writer,
     /// The write-behind log of out-of-order samples, where there are any.
     behind: Option<Writer>,
     /// Records that are to go to the write-behind log before anything else: the head knows what they say, and they
@@ -28,6 +32,31 @@ pub(super) struct Log {
     start_timestamps: bool,
     /// References without a series of their own that records may still use; checkpoints keep them.
     pub(super) expiring: HashMap<u64, Expiry>,
+}
+
+/// What both logs are to sync; see [`Log::unsynced`].
+#[derive(Debug)]
+pub(super) struct Unsynced {
+    behind: Option<wal::Unsynced>,
+    ahead: Option<wal::Unsynced>,
+}
+
+impl Unsynced {
+    /// Carries the syncs out; [`Log::note_synced`] is to be told what came of them.
+    pub(super) fn sync(self) -> Synced {
+        let behind = self.behind.map(wal::Unsynced::sync);
+        // The write-ahead log is not to have more.
+        let ahead = self.ahead.filter(|_| behind.as_ref().is_none_or(wal::Synced::is_ok));
+        Synced { behind, ahead: ahead.map(wal::Unsynced::sync) }
+    }
+}
+
+/// What came of syncing both logs.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Synced {
+    behind: Option<wal::Synced>,
+    ahead: Option<wal::Synced>,
 }
 
 /// Until when a reference is kept in checkpoints: as long as either holds.
@@ -50,9 +79,9 @@ impl Expiry {
 }
 
 impl Log {
-    pub(super) fn new(writer: Writer, start_timestamps: bool) -> Self {
+    pub(super) fn new(ahead: Writer, start_timestamps: bool) -> Self {
         Self {
-            writer,
+            ahead,
             behind: None,
             unwritten: Vec::new(),
             unwritten_mark: None,
@@ -86,8 +115,11 @@ impl Log {
                 records.push(encode_exemplars(batch));
             }
         }
-        let series_record = (!new_series.is_empty()).then_some(self.series_record.as_slice());
-        let logged = self.writer.log(series_record.into_iter().chain(records.iter().map(Vec::as_slice)));
+        let series_record = std::mem::take(&mut self.series_record);
+        let written = (!new_series.is_empty()).then_some(&series_record);
+        let written: Vec<_> = written.into_iter().chain(&records).map(Vec::as_slice).collect();
+        let logged = self.write_ahead(&written);
+        self.series_record = series_record;
         if logged.is_err() {
             // None of it is in the log, and the log may go on: the next sample has to bring the series.
             new_series.into_iter().for_each(|series| series.set_logged(false));
@@ -98,6 +130,37 @@ impl Log {
             self.samples_record = buffer;
         }
         logged
+    }
+
+    /// Writes records to the write-ahead log.
+    ///
+    /// # Errors
+    /// If they cannot be written, or the write-behind log cannot be synced where that has to come first; none of
+    /// them is in the log then.
+    pub(super) fn write_ahead(&mut self, records: &[&[u8]]) -> Result<()> {
+        if self.ahead.may_sync(records) {
+            self.sync_behind()?;
+        }
+        self.ahead.log(records.iter().copied())
+    }
+
+    /// Begins a segment of the write-ahead log, and gives its number.
+    ///
+    /// # Errors
+    /// If it cannot be made, or the logs cannot be synced.
+    pub(super) fn next_ahead(&mut self) -> Result<u32> {
+        self.sync_behind()?;
+        self.ahead.next_segment()
+    }
+
+    /// Where the next record of the write-ahead log goes: segment and offset, bytes.
+    pub(super) fn end(&self) -> (u32, u64) {
+        self.ahead.end()
+    }
+
+    /// Counters of the write-ahead log.
+    pub(super) fn stats(&self) -> WriterStats {
+        self.ahead.stats()
     }
 
     /// Writes the series record, and gives the series that are in it.
@@ -133,17 +196,22 @@ impl Log {
         self.behind = Some(behind);
     }
 
-    /// Tells the logs of deletions that Prometheus made and the head has applied to late samples too. If that cannot be
+    /// Applies deletions that Prometheus made to late samples of the head too, and tells the logs. If that cannot be
     /// written, nothing is taken until it can.
-    pub(super) fn adopt_deletions(&mut self, foreign: &[RefTombstone]) {
-        let Some(last) = foreign.last() else { return };
+    ///
+    /// # Errors
+    /// If late samples have to go to disk for that, and cannot; then nothing changed.
+    pub(super) fn adopt_deletions(&mut self, head: &Head, foreign: &Deletions) -> Result<()> {
+        let Some(mark) = foreign.mark_for_write_ahead() else { return Ok(()) };
         if self.behind.is_some() {
-            self.unwritten.push(deletion_record(foreign));
+            self.unwritten.extend(head.deletions_for_write_behind(foreign)?);
         }
-        self.unwritten_mark = Some(deletion_record(&[RefTombstone::mark(last.series)]));
+        head.apply_late_deletions(foreign);
+        self.unwritten_mark = Some(mark);
         if let Err(error) = self.catch_up() {
             tracing::error!(%error, "the logs cannot be written; nothing is stored until they can");
         }
+        Ok(())
     }
 
     /// Begins a segment of the write-behind log, and gives its number; `None` without such a log.
@@ -189,9 +257,7 @@ impl Log {
             _ => {}
         }
         match self.unwritten_mark.take() {
-            Some(mark) => {
-                self.writer.log([mark.as_slice()]).inspect_err(|_| self.unwritten_mark = Some(mark))
-            }
+            Some(mark) => self.write_ahead(&[&mark]).inspect_err(|_| self.unwritten_mark = Some(mark)),
             None => Ok(()),
         }
     }
@@ -199,17 +265,43 @@ impl Log {
     /// Syncs both logs.
     ///
     /// # Errors
-    /// If one cannot be synced; the other is, if it can.
+    /// If one cannot be synced.
     pub(super) fn sync(&mut self) -> Result<()> {
-        let behind = self.catch_up().and_then(|()| self.sync_behind());
-        self.writer.sync().and(behind)
+        self.catch_up()?;
+        self.sync_behind()?;
+        self.ahead.sync()
+    }
+
+    /// What both logs have to sync, so that they need not wait meanwhile.
+    ///
+    /// # Errors
+    /// If one takes nothing more.
+    pub(super) fn unsynced(&mut self) -> Result<Unsynced> {
+        self.catch_up()?;
+        if self.ahead.is_stuck() {
+            // To go on it syncs.
+            self.sync_behind()?;
+        }
+        let behind = self.behind.as_mut().map(Writer::unsynced).transpose()?.flatten();
+        Ok(Unsynced { behind, ahead: self.ahead.unsynced()? })
+    }
+
+    /// Takes note of a sync.
+    ///
+    /// # Errors
+    /// That of the sync; nothing more is taken then.
+    pub(super) fn note_synced(&mut self, synced: Synced) -> Result<()> {
+        if let (Some(behind), Some(synced)) = (&mut self.behind, synced.behind) {
+            behind.note_synced(synced)?;
+        }
+        synced.ahead.map_or(Ok(()), |synced| self.ahead.note_synced(synced))
     }
 
     /// Syncs the write-behind log.
     ///
     /// # Errors
     /// If that fails.
-    pub(super) fn sync_behind(&mut self) -> Result<()> {
+    fn sync_behind(&mut self) -> Result<()> {
         self.behind.as_mut().map_or(Ok(()), Writer::sync)
     }
 
@@ -220,17 +312,17 @@ impl Log {
     pub(super) fn close(&mut self) -> Result<()> {
         let caught_up = self.catch_up();
         let behind = self.behind.as_mut().map_or(Ok(()), Writer::close);
-        self.writer.close().and(caught_up).and(behind)
+        caught_up.and(behind).and(self.ahead.close())
     }
 
     /// Whether a failure stopped one of the logs for good.
     pub(super) fn is_poisoned(&self) -> bool {
-        self.writer.is_poisoned() || self.behind.as_ref().is_some_and(Writer::is_poisoned)
+        self.ahead.is_poisoned() || self.behind.as_ref().is_some_and(Writer::is_poisoned)
     }
 
     /// Calls that failed, of both logs.
     pub(super) fn failures(&self) -> u64 {
-        self.writer.stats().failures + self.behind.as_ref().map_or(0, |behind| behind.stats().failures)
+        self.ahead.stats().failures + self.behind.as_ref().map_or(0, |behind| behind.stats().failures)
     }
 }
 

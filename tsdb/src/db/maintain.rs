@@ -37,7 +37,7 @@ pub(super) fn run(db: &Db) -> Result<Maintenance> {
     }
     let mut done = Maintenance::default();
     // What cannot be written stays in memory, and nothing is lost.
-    if let Err(error) = db.head.map_finished_chunks(|| db.sync_log()) {
+    if let Err(error) = db.head.map_finished_chunks(|| db.sync_logs()) {
         tracing::warn!(%error, "finished chunks could not be written to chunks_head/");
     }
     let shrunk = shrink_head(db, &mut done);
@@ -119,7 +119,7 @@ fn truncate_head(db: &Db, maxt: TimestampMs, done: &mut Maintenance) -> Result<(
     let removed = db.head.truncate(maxt);
     done.series_removed += removed.len() as u64;
     let mut log = db.log()?;
-    let segment = log.writer.stats().segment;
+    let segment = log.stats().segment;
     log.expiring
         .extend(removed.into_iter().map(|s| (s.0, Expiry { segment, maxt: i64::MIN, alias_of: None })));
     Ok(())
@@ -133,7 +133,7 @@ fn truncate_log(db: &Db, mint: TimestampMs, done: &mut Maintenance) -> Result<()
         let first = segment::list(&dir)?.first().copied().unwrap_or_default();
         // A new segment, so that a quiet database does not keep more log than it needs. The one that
         // ends here is left out, as upstream.
-        let last_closed = log.writer.next_segment()?.checked_sub(2);
+        let last_closed = log.next_ahead()?.checked_sub(2);
         let Some(last) = last_closed.and_then(|closed| checkpoint::plan(first, closed)) else {
             return Ok(());
         };

@@ -232,12 +232,11 @@ impl Db {
         self.log()?.sync()
     }
 
-    /// Syncs the write-ahead log, while commits go on.
-    fn sync_log(&self) -> Result<()> {
-        let unsynced = self.log()?.writer.unsynced()?;
-        let Some(unsynced) = unsynced else { return Ok(()) };
+    /// Syncs the logs, while commits go on.
+    fn sync_logs(&self) -> Result<()> {
+        let unsynced = self.log()?.unsynced()?;
         let synced = unsynced.sync();
-        self.log()?.writer.note_synced(synced)
+        self.log()?.note_synced(synced)
     }
 
     /// Syncs the log and releases the lock. Appends fail from now on; reads still answer.
@@ -251,7 +250,7 @@ impl Db {
             return Ok(());
         }
         let mut result = log.as_mut().map_or(Ok(()), |log| log.close());
-        let end = log.as_ref().map(|log| (log.writer.end(), log.aliases()));
+        let end = log.as_ref().map(|log| (log.end(), log.aliases()));
         // A snapshot holds open chunks only; and the next start has less to replay. What the log could not sync must not
         // be in chunks.
         let mapped = if result.is_ok() { self.head.map_finished_chunks(|| Ok(())).map(drop) } else { Ok(()) };

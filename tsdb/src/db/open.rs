@@ -50,26 +50,24 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     let before_drop = || snapshot::remove_all(dir);
     let (chunks, loaded) =
         HeadChunks::open_then(&dir.join("chunks_head"), head.min_valid_time(), before_drop)?;
-    let last_loaded = loaded.last;
     head.use_chunks(chunks, loaded);
     let snapshot = if options.memory_snapshot {
         let snapshot = snapshot::read(dir, &wal_dir)?;
         if let Some(snapshot) = &snapshot {
-            let largest = snapshot
-                .last_ref
-                .map_or_else(|| snapshot::references_before(&wal_dir, snapshot.segment), Ok)?;
-            head.index.reserve_ref(largest);
+            head.index.reserve_ref(snapshot.last_ref);
         }
         snapshot
     } else {
         snapshot::remove_all(dir)?;
         None
     };
-    if let Some(last) = segment::list(&wal_dir)?.last() {
-        // Crash safety: who was killed did not sync it, and what is replayed may go to chunks of the head.
-        crate::fs::sync(&segment::path(&wal_dir, *last))?;
+    // Crash safety: who was killed did not sync them, and what is replayed may go to chunks of the head.
+    for dir in [wal::wbl_dir(dir), wal_dir.clone()] {
+        if let Some(last) = segment::list(&dir)?.last() {
+            crate::fs::sync(&segment::path(&dir, *last))?;
+        }
     }
-    let (result, replayed) = head::replay(&head, last_loaded, |replayer| {
+    let (result, replayed) = head::replay(&head, |replayer| {
         let from = snapshot.map(|snapshot| {
             let from = (snapshot.segment, snapshot.offset);
             replayer.apply_snapshot(snapshot);
@@ -94,7 +92,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     if options.out_of_order_window_ms > 0 || head.ooo_min_time().is_some() || has_behind {
         log.begin_behind(write_behind(&options)?);
     }
-    log.adopt_deletions(&foreign_deletions);
+    log.adopt_deletions(&head, &foreign_deletions)?;
     let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
     let alias = |(alias, of)| (alias, Expiry { segment: 0, maxt, alias_of: Some(of) });
     log.expiring.extend(aliases.into_iter().map(alias));
@@ -212,7 +210,10 @@ fn replay_wbl(
     counters: &Counters,
 ) -> Result<()> {
     match read_records(dir, 0..=u32::MAX, |record| replayer.apply_out_of_order(record)) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            replayer.finish_out_of_order();
+            Ok(())
+        }
         Err(ReadError::Corrupt(damage)) => {
             counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
             repair::repair(dir, &damage, options.wal_segment_bytes, options.clock.now_ms())

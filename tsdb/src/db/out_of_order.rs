@@ -18,8 +18,12 @@ use crate::wal::{self, record, segment};
 
 /// Compacts what there is; called after the head was cut.
 pub(super) fn compact(db: &Db, done: &mut Maintenance) -> Result<()> {
-    let first_needed = db.log()?.next_behind()?;
-    let compaction = db.head.begin_ooo_compaction()?;
+    // Most of them, while commits go on.
+    db.head.write_late_samples()?;
+    let (first_needed, compaction) = {
+        let mut log = db.log()?;
+        (log.next_behind()?, db.head.begin_ooo_compaction()?)
+    };
     if let Some(compaction) = &compaction {
         cut(db, compaction, done)?;
         // Crash safety: a replay takes samples for those of the blocks if it has the chunks that the log says they are in.
@@ -34,13 +38,15 @@ pub(super) fn compact(db: &Db, done: &mut Maintenance) -> Result<()> {
 
 /// Tells the write-behind log which chunks on disk are not needed any more.
 fn note_compacted(db: &Db, compaction: Option<&OooCompaction>) -> Result<()> {
-    let mut log = db.log()?;
-    log.catch_up()?;
     let mut record = Vec::new();
     record::encode_mmap_markers(&mut record, &db.head.compacted_markers(compaction));
-    log.write_behind(&[record])?;
+    {
+        let mut log = db.log()?;
+        log.catch_up()?;
+        log.write_behind(&[record])?;
+    }
     // Crash safety: the segments that go have what the markers say is not needed.
-    log.sync_behind()
+    db.sync_logs()
 }
 
 fn cut(db: &Db, compaction: &OooCompaction, done: &mut Maintenance) -> Result<()> {

@@ -23,7 +23,6 @@ use super::{Counters, Db, DbOptions};
 use crate::error::{Error, Result};
 use crate::exemplar::ExemplarStorage;
 use crate::head::{self, Head};
-use crate::head_chunks::HeadChunkRef;
 use crate::wal::{self, ReadError, read_records, read_segment, segment};
 
 /// A server makes a block or a checkpoint some times in two hours; more often than this is no accident.
@@ -74,7 +73,7 @@ fn load(options: &DbOptions) -> Result<Arc<Db>> {
     head.exemplars = ExemplarStorage::new(options.exemplars_max, 0);
     let counters = Counters::default();
     let wal_dir = wal::wal_dir(dir);
-    let (result, replayed) = head::replay(&head, HeadChunkRef::default(), |replayer| {
+    let (result, replayed) = head::replay(&head, |replayer| {
         let from = replay_checkpoint(&wal_dir, replayer)?;
         if segment::under_repair(&wal_dir)?.is_none() {
             segment::list_all_from(&wal_dir, from)?;
@@ -83,6 +82,7 @@ fn load(options: &DbOptions) -> Result<Arc<Db>> {
         replay_log(&wal::wbl_dir(dir), 0, &counters, |record| replayer.apply_out_of_order(record))
     });
     result?;
+    head.apply_late_deletions(&replayed.foreign_deletions);
     let replay = replayed.stats;
     tracing::debug!(dir = %dir.display(), ?replay, "read the write-ahead log");
     Ok(Arc::new(Db::assemble(options.clone(), head, blocks, replay, counters)))

@@ -138,7 +138,7 @@ impl Db {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (log, failures, poisoned) = {
             let log = self.log.as_ref().map(Mutex::lock);
-            log.map_or_else(Default::default, |log| (log.writer.stats(), log.failures(), log.is_poisoned()))
+            log.map_or_else(Default::default, |log| (log.stats(), log.failures(), log.is_poisoned()))
         };
         let (head, db) = (&self.head.counters, &self.counters);
         let bounds = self.head.bounds();

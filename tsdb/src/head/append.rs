@@ -378,7 +378,15 @@ impl Head {
     /// Inserts a sample of the write-behind log; says whether it is new.
     pub(crate) fn replay_out_of_order(&self, series: &MemSeries, sample: AnySample) -> bool {
         let t = sample.t;
-        let (inserted, _) = self.insert_late(series.series, &mut series.lock(), sample);
+        let mut state = series.lock();
+        let ooo = state.ooo_mut();
+        let begins = ooo.open.is_empty();
+        // However many: a chunk that is made now would be none that the log tells from those of before.
+        let inserted = ooo.insert(sample);
+        drop(state);
+        if begins {
+            self.count_chunks(1);
+        }
         if inserted {
             self.note_out_of_order(t);
         }
@@ -386,16 +394,19 @@ impl Head {
     }
 
     /// Applies a marker of the write-behind log for all series, see [`COMPACTED`].
-    pub(crate) fn replay_compacted(&self, at: &[HeadChunkRef], loaded: HeadChunkRef) {
+    pub(crate) fn replay_compacted(&self, at: &[HeadChunkRef]) {
         if self.chunks.is_some() && at.iter().any(|at| at.0 & COMPACTED != 0) {
             let compacted: Vec<_> = at.iter().copied().filter(|at| at.0 & COMPACTED != 0).collect();
-            self.index.for_each(|series| self.replay_marker(series, &compacted, loaded));
+            self.index.for_each(|series| self.replay_marker(series, &compacted, false));
         }
     }
 
     /// Applies a marker of the write-behind log: out-of-order samples of `series` so far are in the chunks `at`, or,
-    /// where that is 0, in blocks; see also [`COMPACTED`]. Chunks up to `loaded` were there at the start.
-    pub(crate) fn replay_marker(&self, series: &MemSeries, at: &[HeadChunkRef], loaded: HeadChunkRef) {
+    /// where that is 0, in blocks; see also [`COMPACTED`].
+    ///
+    /// Ours name all chunks so far. One of Prometheus may leave out some that it made while it replayed this log; as it
+    /// passes over deletions there, samples of a series with `deletions` are not what such chunks hold.
+    pub(crate) fn replay_marker(&self, series: &MemSeries, at: &[HeadChunkRef], deletions: bool) {
         let mut state = series.lock();
         if self.chunks.is_none() || state.ooo().is_none() {
             // Where no chunk on disk was loaded, the samples are needed.
@@ -406,14 +417,14 @@ impl Head {
         let ooo = state.ooo_mut();
         let mut gone = 0;
         if let Some(last) = compacted.iter().map(|at| HeadChunkRef(at.0 & !COMPACTED)).max() {
-            gone += ooo.retain(|at| at > last || at > loaded);
+            gone += ooo.retain(|at| at > last);
         }
         let known = |at: &HeadChunkRef| *at == HeadChunkRef(0) || ooo.mapped.iter().any(|c| c.at == *at);
+        let left_out = |unnamed: &HeadChunkRef| at.iter().any(|at| unnamed < at) && !at.contains(unnamed);
+        let foreign = deletions && ooo.unnamed.iter().any(left_out);
         // A chunk that was lost with a damaged file is made again from the samples.
-        if !at.is_empty() && at.iter().all(known) {
+        if !foreign && !at.is_empty() && at.iter().all(known) {
             gone += usize::from(!std::mem::take(&mut ooo.open).is_empty());
-            // Those that this replay has made.
-            gone += ooo.retain(|at| at <= loaded);
             ooo.unnamed.retain(|unnamed| !at.contains(unnamed));
         }
         state.drop_rare();

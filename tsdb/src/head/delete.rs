@@ -23,8 +23,24 @@ use crate::wal::record::{self, RefMmapMarker, RefTombstone};
 pub(crate) struct Deletions {
     /// What the logs are to know.
     pub(crate) stones: Vec<RefTombstone>,
-    /// Series with late samples that are touched, in the order of `stones`.
+    /// Series with late samples that are touched, and in which `[mint, maxt]`, in the order of `stones`.
     late: Vec<(Arc<MemSeries>, TimestampMs, TimestampMs)>,
+}
+
+impl Deletions {
+    /// Record for the write-ahead log, once the write-behind log has its own.
+    pub(crate) fn for_write_ahead(&self) -> Vec<u8> {
+        record_of(&self.stones.iter().copied().chain(self.mark()).collect::<Vec<_>>())
+    }
+
+    /// Record for the write-ahead log, once the write-behind log has its own, if it has the deletions already.
+    pub(crate) fn mark_for_write_ahead(&self) -> Option<Vec<u8>> {
+        self.mark().map(|mark| record_of(&[mark]))
+    }
+
+    fn mark(&self) -> Option<RefTombstone> {
+        self.stones.last().map(|last| RefTombstone::mark(last.series))
+    }
 }
 
 impl Head {
@@ -72,14 +88,8 @@ impl Head {
             record::encode_mmap_markers(&mut record, named);
             records.push(record);
         }
-        records.push(deletion_record(&deletions.stones));
+        records.push(record_of(&deletions.stones));
         Ok(records)
-    }
-
-    /// Record of a deletion for the write-ahead log, once the write-behind log has it.
-    pub(crate) fn deletions_for_write_ahead(deletions: &Deletions) -> Vec<u8> {
-        let mark = deletions.stones.last().map(|last| RefTombstone::mark(last.series));
-        deletion_record(&deletions.stones.iter().copied().chain(mark).collect::<Vec<_>>())
     }
 
     /// Applies a deletion to late samples, once it is in the write-behind log, if there is one.
@@ -122,24 +132,38 @@ impl Head {
         self.counters.chunks_removed.fetch_add(gone as u64, Ordering::Relaxed);
     }
 
-    /// Applies a deletion of the write-behind log to what it came after: samples in memory, chunks that markers
-    /// have named, and those that this replay has made, which are behind `loaded`.
-    pub(crate) fn replay_late_deletion(&self, stone: &RefTombstone, loaded: HeadChunkRef) {
+    /// Applies a deletion of the write-behind log to what it came after: samples in memory, and chunks that markers
+    /// have named.
+    pub(crate) fn replay_late_deletion(&self, stone: &RefTombstone) {
         let Some(series) = self.index.get(stone.series) else { return };
         let unnamed = series.lock().ooo().map(|ooo| ooo.unnamed.clone()).unwrap_or_default();
-        self.delete_late(&series, stone.mint, stone.maxt, |at| at > loaded || !unnamed.contains(&at));
+        self.delete_late(&series, stone.mint, stone.maxt, |at| !unnamed.contains(&at));
     }
 
-    /// Applies a deletion of the write-ahead log to all late samples: the write-behind log does not know it.
-    pub(crate) fn replay_foreign_deletion(&self, stone: &RefTombstone) {
-        if let Some(series) = self.index.get(stone.series) {
-            self.delete_late(&series, stone.mint, stone.maxt, |_| true);
-        }
+    /// Ends the replay of late samples of a series with deletions: chunks that no marker names repeat what the
+    /// write-behind log has, and may be of Prometheus, which passes over the deletions there.
+    pub(crate) fn drop_unnamed(&self, series: &MemSeries) {
+        let mut state = series.lock();
+        let Some(ooo) = state.ooo_if_any() else { return };
+        let unnamed = std::mem::take(&mut ooo.unnamed);
+        let gone = ooo.retain(|at| !unnamed.contains(&at));
+        state.drop_rare();
+        self.counters.chunks_removed.fetch_add(gone as u64, Ordering::Relaxed);
+    }
+
+    /// Deletions of the write-ahead log that the write-behind log does not know, and that have touched in-order
+    /// samples only: they are of all late samples that there are.
+    pub(crate) fn foreign_deletions(&self, stones: Vec<RefTombstone>) -> Deletions {
+        let overlapping = |stone: &RefTombstone| {
+            let series = self.index.get(stone.series)?;
+            let late = series.lock().ooo().is_some_and(|ooo| ooo.overlaps(stone.mint, stone.maxt));
+            late.then_some((series, stone.mint, stone.maxt))
+        };
+        Deletions { late: stones.iter().filter_map(overlapping).collect(), stones }
     }
 }
 
-/// Record of deletions for either log.
-pub(crate) fn deletion_record(stones: &[RefTombstone]) -> Vec<u8> {
+fn record_of(stones: &[RefTombstone]) -> Vec<u8> {
     let mut record = Vec::new();
     record::encode_tombstones(&mut record, stones);
     record

@@ -52,7 +52,7 @@ use crate::labels::Labels;
 use crate::metadata::MetadataStore;
 use crate::sample::{SeriesRef, TimestampMs};
 
-pub(crate) use delete::deletion_record;
+pub(crate) use delete::Deletions;
 pub(crate) use index::Index;
 pub use memory::HeadMemory;
 pub(crate) use ooo_compact::{COMPACTED, OooCompaction};

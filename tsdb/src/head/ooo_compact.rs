@@ -1,9 +1,9 @@
 //! Moves out-of-order samples to blocks: what there is, slot by slot, and what may go afterwards.
 //!
 //! # Protocol
-//! 1. A new segment of the write-behind log begins.
-//! 2. [`Head::begin_ooo_compaction`] moves open out-of-order chunks to disk and remembers, for each series, how
-//!    far it saw.
+//! 1. [`Head::write_late_samples`] moves open out-of-order chunks to disk.
+//! 2. Between two commits, a new segment of the write-behind log begins, and [`Head::begin_ooo_compaction`] moves what
+//!    came since to disk and remembers, for each series, how far it saw: that, and no more, is in earlier segments.
 //! 3. A block is written for each of [`OooCompaction::slots`] from [`OooCompaction::cut`], and loaded; the chunks on
 //!    disk are synced.
 //! 4. [`Head::compacted_markers`] go to the write-behind log: chunks whose file is still there are not to be
@@ -75,6 +75,21 @@ impl OooCompaction {
 }
 
 impl Head {
+    /// Moves late samples to chunks on disk, so that [`Head::begin_ooo_compaction`] has less to do.
+    ///
+    /// # Errors
+    /// If they cannot be written; those that were are.
+    pub(crate) fn write_late_samples(&self) -> Result<()> {
+        let mut result = Ok(());
+        self.index.for_each(|series| {
+            let mut state = series.lock();
+            if result.is_ok() && state.ooo().is_some() {
+                result = self.write_ooo(series.series, &mut state);
+            }
+        });
+        result
+    }
+
     /// Takes what is to be compacted; `None` if there are no out-of-order samples.
     ///
     /// # Errors

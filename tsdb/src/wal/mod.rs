@@ -42,7 +42,7 @@ pub use record::{
     RecordKind, RefExemplar, RefHistogramSample, RefMetadata, RefMmapMarker, RefSample, RefSeries,
     RefTombstone,
 };
-pub use writer::{Compression, Writer, WriterStats};
+pub use writer::{Compression, Synced, Unsynced, Writer, WriterStats};
 
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 32 * 1024;

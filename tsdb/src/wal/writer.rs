@@ -89,6 +89,13 @@ pub struct Synced {
     time: Duration,
 }
 
+impl Synced {
+    /// Whether it worked.
+    pub fn is_ok(&self) -> bool {
+        self.result.is_ok()
+    }
+}
+
 /// What the log can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Health {
@@ -217,12 +224,25 @@ impl Writer {
         })
     }
 
-    /// Makes everything logged survive a power cut.
+    /// Makes everything logged survive a power cut; does nothing if that is so already.
     ///
     /// # Errors
     /// As [`Writer::log`].
     pub fn sync(&mut self) -> Result<()> {
-        self.attempt(Self::sync_file)
+        if self.is_synced() { Ok(()) } else { self.attempt(Self::sync_file) }
+    }
+
+    /// Whether everything logged survives a power cut.
+    fn is_synced(&self) -> bool {
+        self.health == Health::Good && self.synced_bytes == self.stats.bytes
+    }
+
+    /// Whether [`Writer::log`] of `records` may sync what was logged before: it ends the segment, or takes back what a
+    /// failed call left. Errs on the safe side.
+    pub fn may_sync(&self, records: &[&[u8]]) -> bool {
+        let bytes: usize = records.iter().map(|r| r.len() + 2 * HEADER_BYTES).sum();
+        let in_pages = bytes + (bytes / PAGE_BYTES + 1) * 2 * HEADER_BYTES;
+        self.is_stuck() || self.position + in_pages >= self.segment_bytes
     }
 
     /// What there is to sync, so that the log need not wait meanwhile; `None` if that is nothing.
@@ -230,7 +250,7 @@ impl Writer {
     /// # Errors
     /// As [`Writer::log`].
     pub fn unsynced(&mut self) -> Result<Option<Unsynced>> {
-        if self.health == Health::Good && self.synced_bytes == self.stats.bytes {
+        if self.is_synced() {
             return Ok(None);
         }
         let mut unsynced = None;

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
-use promontory_tsdb::{AppendError, Db, DbOptions, Labels, SeriesRef};
+use promontory_tsdb::wal::Writer;
+use promontory_tsdb::wal::record::{self, RefTombstone};
+use promontory_tsdb::{AppendError, Db, DbOptions, Labels, Matcher, SeriesRef};
 
-use crate::support::{append, options, read, read_all};
+use crate::support::{append, copy_dir, options, read, read_all};
 
 const HOUR: i64 = 3_600_000;
 
@@ -126,4 +130,105 @@ fn damaged_chunks_of_late_samples_come_back_from_their_log() {
         assert_eq!(read_all(&*db), expected);
         std::mem::forget(db);
     }
+}
+
+/// Writes a deletion to the log of a directory that nobody uses, as Prometheus does: no late sample of the time, whenever
+/// it came, is there any more, and the write-behind log does not say so.
+fn delete_as_prometheus(dir: &Path, db: &Db, mint: i64, maxt: i64) {
+    let options = db.options();
+    let mut log = Writer::open(&dir.join("wal"), options.wal_segment_bytes, options.wal_compression).unwrap();
+    let mut record = Vec::new();
+    // The first series of the directory.
+    record::encode_tombstones(&mut record, &[RefTombstone { series: SeriesRef(1), mint, maxt }]);
+    log.log([record.as_slice()]).unwrap();
+}
+
+#[test]
+fn late_samples_that_prometheus_deleted_do_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wbl, copy) = (dir.path().join("wbl"), tempfile::tempdir().unwrap());
+    let db = Db::open(late(dir.path())).unwrap();
+    append(&db, &[(&series(0), 3 * HOUR, -1.0)]);
+    let mut model = BTreeMap::from([(3 * HOUR, (-1f64).to_bits())]);
+    for i in 0..70 {
+        if i == 64 {
+            copy_dir(&wbl, copy.path());
+        }
+        try_append(&db, 2 * HOUR + i * 1000, i as f64).unwrap();
+        if i < 64 {
+            model.insert(2 * HOUR + i * 1000, (i as f64).to_bits());
+        }
+    }
+    std::mem::forget(db);
+    // As if it had been killed when the second chunk was on disk, and the log did not name it yet.
+    std::fs::remove_dir_all(&wbl).unwrap();
+    copy_dir(copy.path(), &wbl);
+    let db = Db::open(late(dir.path())).unwrap();
+    assert_eq!(read_all(&*db)[&series(0)], model.clone().into_iter().collect::<Vec<_>>());
+    std::mem::forget(db);
+
+    let (mint, maxt) = (2 * HOUR + 10_000, 2 * HOUR + 50_000);
+    let db = Db::open(late(dir.path())).unwrap();
+    delete_as_prometheus(dir.path(), &db, mint, maxt);
+    std::mem::forget(db);
+    model.retain(|t, _| !(mint..=maxt).contains(t));
+    for round in 0..4 {
+        let db = Db::open(late(dir.path())).unwrap();
+        let expected = model.clone().into_iter().collect::<Vec<_>>();
+        assert_eq!(read_all(&*db)[&series(0)], expected, "start {round}");
+        assert_eq!(read_all(&*read_only(dir.path()))[&series(0)], expected, "start {round}, beside it");
+        // What comes after the deletion stays.
+        let t = mint + round * 1000;
+        try_append(&db, t, 0.5).unwrap();
+        model.insert(t, 0.5f64.to_bits());
+        std::mem::forget(db);
+    }
+}
+
+fn read_only(dir: &Path) -> Arc<Db> {
+    let mut options = late(dir);
+    options.read_only = true;
+    Db::open(options).unwrap()
+}
+
+/// Blocks are cut of late samples while others come: each of them is in a block or in the log, and not in both, so that
+/// deleting it from the block is the end of it.
+#[test]
+fn late_samples_that_come_during_a_cut_are_deleted_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(late(dir.path())).unwrap();
+    let stop = AtomicBool::new(false);
+    let newest = AtomicI64::new(10 * HOUR);
+    let in_order = Labels::from_pairs([("__name__", "in_order")]);
+    append(&db, &[(&in_order, 10 * HOUR, 0.0)]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // One of each series: a second one would say in the log where the first one is.
+            for i in 0.. {
+                if stop.load(Ordering::Acquire) {
+                    break;
+                }
+                // Before the head, once a block was cut from it; or it is too old still.
+                let t = newest.load(Ordering::Acquire) - 5 * HOUR / 2;
+                let mut appender = db.appender();
+                drop(appender.append(SeriesRef(0), &series(i), t, 1.0));
+                appender.commit().unwrap();
+                // Some hundreds of series are enough.
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        for round in 1..6 {
+            let t = 10 * HOUR + round * 2 * HOUR;
+            append(&db, &[(&in_order, t, 0.0)]);
+            newest.store(t, Ordering::Release);
+            db.maintain().unwrap();
+        }
+        stop.store(true, Ordering::Release);
+    });
+    let late_ones = [Matcher::eq("__name__", "m")];
+    let there = read(&*db, &late_ones, i64::MIN, i64::MAX).len();
+    assert_eq!(db.delete(&late_ones, i64::MIN, i64::MAX).unwrap(), there as u64);
+    std::mem::forget(db);
+    let db = Db::open(late(dir.path())).unwrap();
+    assert!(read(&*db, &late_ones, i64::MIN, i64::MAX).is_empty());
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use promontory_tsdb::exemplar::Exemplar;
-use promontory_tsdb::{Db, DbOptions, Labels, Matcher};
+use promontory_tsdb::{Db, DbOptions, Labels, Matcher, SeriesRef};
 
 use crate::peer::{Prometheus, assert_same, everything, installed, peer, without_stale};
-use crate::support::{HOUR, START, fill, read_all, small_segments};
+use crate::support::{HOUR, START, append, fill, read_all, small_segments};
 
 fn with_snapshots(dir: &Path) -> DbOptions {
     let mut options = small_segments(dir);
@@ -27,10 +27,15 @@ fn exemplar(t: i64) -> Exemplar {
 }
 
 fn add_exemplars(db: &Arc<Db>) -> Labels {
-    let series = read_all(&**db).into_keys().next().unwrap();
+    let (series, samples) = read_all(&**db).into_iter().next().unwrap();
+    let mut appender = db.appender();
+    // The newest sample once more changes nothing.
+    let (t, v) = *samples.last().unwrap();
+    let reference = appender.append(SeriesRef::default(), &series, t, f64::from_bits(v)).unwrap();
     for t in 0..5 {
-        db.exemplars().add(&series, exemplar(START + t)).unwrap();
+        appender.append_exemplar(reference, exemplar(START + t)).unwrap();
     }
+    appender.commit().unwrap();
     series
 }
 
@@ -113,9 +118,9 @@ fn without_the_option_no_snapshot_is_written_or_read() {
     assert_eq!(db.replay_stats().snapshot_chunks, 0);
 }
 
-/// Our snapshot is what Prometheus starts from, and its is what we start from.
+/// Our snapshot is what Prometheus starts from. Of its own, which leaves out what only the log has, nothing is lost.
 #[test]
-fn prometheus_and_we_start_from_each_others_snapshots() {
+fn prometheus_starts_from_our_snapshots_and_we_pass_over_its() {
     if !installed(&peer()) {
         return;
     }
@@ -134,8 +139,41 @@ fn prometheus_and_we_start_from_each_others_snapshots() {
     server.stop();
     let db = Db::open(with_snapshots(dir.path())).unwrap();
     let replayed = db.replay_stats();
-    assert!(replayed.snapshot_chunks > 0 && replayed.samples == 0, "{replayed:?}");
+    assert!(replayed.snapshot_series == 0 && replayed.samples > 0, "{replayed:?}");
+    assert_eq!(snapshots(dir.path()).iter().filter(|p| p.extension().unwrap() == "unused").count(), 1);
     assert_same(&everything(&*db), &ours);
     assert_eq!(exemplar_times(&db).len(), 5);
-    println!("{} chunks from a snapshot of Prometheus", replayed.snapshot_chunks);
+}
+
+/// Late samples and deletions of them: Prometheus puts our deletions in its snapshot, and does not say which late samples
+/// came after them.
+#[test]
+fn late_samples_and_deletions_survive_a_snapshot_of_prometheus() {
+    if !installed(&peer()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = with_snapshots(dir.path());
+    options.out_of_order_window_ms = 2 * HOUR;
+    let db = Db::open(options.clone()).unwrap();
+    fill(&db, START, START + HOUR);
+    let late = Labels::from_pairs([("__name__", "late")]);
+    append(&db, &[(&late, START + HOUR, 1.0)]);
+    let late_samples = |v: f64| (0..50).for_each(|i| append(&db, &[(&late, START + i * 1000, v)]));
+    late_samples(2.0);
+    db.delete(&[Matcher::eq("__name__", "late")], START, START + HOUR / 2).unwrap();
+    late_samples(3.0);
+    let ours = everything(&*db);
+    assert_eq!(ours[&late].len(), 51);
+    db.close().unwrap();
+    drop(db);
+    let flags = ["--enable-feature=memory-snapshot-on-shutdown"];
+    let config =
+        |_: u16| "scrape_configs: []\nstorage:\n  tsdb:\n    out_of_order_time_window: 2h\n".to_owned();
+    Prometheus::start_as(dir.path(), "2h", &flags, config).stop();
+    for _ in 0..3 {
+        let db = Db::open(options.clone()).unwrap();
+        assert_same(&everything(&*db), &ours);
+        db.close().unwrap();
+    }
 }

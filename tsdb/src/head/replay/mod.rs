@@ -17,7 +17,7 @@ use std::thread;
 
 use super::index::MAX_REF;
 use super::snapshot::{Snapshot, SnapshotSeries};
-use super::{AnySample, Head, MemSeries, NO_MAX, NO_MIN, Value};
+use super::{AnySample, Deletions, Head, MemSeries, NO_MAX, NO_MIN, Value};
 use crate::exemplar::{Exemplar, ExemplarError};
 use crate::head_chunks::HeadChunkRef;
 use crate::labels::Labels;
@@ -58,19 +58,14 @@ pub(crate) struct Replayed {
     pub(crate) stats: ReplayStats,
     /// References that stand for a series with another reference, and that.
     pub(crate) aliases: HashMap<u64, SeriesRef>,
-    /// Deletions that the write-behind log does not know.
-    pub(crate) foreign_deletions: Vec<RefTombstone>,
+    /// Deletions that the write-behind log does not know; to be applied to late samples yet.
+    pub(crate) foreign_deletions: Deletions,
 }
 
-/// Runs `read`, which hands records to the replayer, and waits until all are applied. Head chunks up to
-/// `loaded` were there before.
-pub(crate) fn replay<T>(
-    head: &Head,
-    loaded: HeadChunkRef,
-    read: impl FnOnce(&mut Replayer<'_>) -> T,
-) -> (T, Replayed) {
+/// Runs `read`, which hands records to the replayer, and waits until all are applied.
+pub(crate) fn replay<T>(head: &Head, read: impl FnOnce(&mut Replayer<'_>) -> T) -> (T, Replayed) {
     thread::scope(|scope| {
-        let mut replayer = Replayer::new(head, loaded, Workers::spawn(scope, head));
+        let mut replayer = Replayer::new(head, Workers::spawn(scope, head));
         let result = read(&mut replayer);
         (result, replayer.finish())
     })
@@ -88,20 +83,20 @@ pub(crate) struct Replayer<'a> {
     samples: Vec<RefSample>,
     /// Largest reference of a sample, whether it has a series or not: no other series must get it.
     last_ref: SeriesRef,
-    /// Newest head chunk that was there before.
-    loaded: HeadChunkRef,
     /// Deletions of the write-ahead log that the write-behind log does not know.
     deletions: Vec<RefTombstone>,
+    /// Series that the write-behind log has deletions of.
+    late_deletions: HashMap<SeriesRef, Arc<MemSeries>>,
 }
 
 impl<'a> Replayer<'a> {
-    fn new(head: &'a Head, loaded: HeadChunkRef, workers: Workers<'a>) -> Self {
+    fn new(head: &'a Head, workers: Workers<'a>) -> Self {
         Self {
             head,
             workers,
             last_ref: SeriesRef(0),
-            loaded,
             deletions: Vec::new(),
+            late_deletions: HashMap::new(),
             aliases: HashMap::new(),
             stats: ReplayStats::default(),
             series: Vec::new(),
@@ -177,12 +172,19 @@ impl<'a> Replayer<'a> {
             let series = of_series[0].series;
             let chunks: Vec<_> = of_series.iter().map(|m| HeadChunkRef(m.chunk)).collect();
             if series == SeriesRef(0) {
-                self.head.replay_compacted(&chunks, self.loaded);
+                self.head.replay_compacted(&chunks);
             } else if let Some(series) = self.late_series(series) {
-                self.head.replay_marker(&series, &chunks, self.loaded);
+                let deletions = self.late_deletions.contains_key(&series.series);
+                self.head.replay_marker(&series, &chunks, deletions);
             }
         }
         Ok(())
+    }
+
+    /// To be called when the write-behind log was replayed to its end, and nothing of it is damaged: what it has then is
+    /// all there is.
+    pub(crate) fn finish_out_of_order(&mut self) {
+        self.late_deletions.values().for_each(|series| self.head.drop_unnamed(series));
     }
 
     fn apply_late_tombstones(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -191,7 +193,8 @@ impl<'a> Replayer<'a> {
         for stone in tombstones {
             if let Some(series) = self.late_series(stone.series) {
                 let stone = RefTombstone { series: series.series, ..stone };
-                self.head.replay_late_deletion(&stone, self.loaded);
+                self.head.replay_late_deletion(&stone);
+                self.late_deletions.entry(series.series).or_insert(series);
             }
         }
         Ok(())
@@ -237,10 +240,8 @@ impl<'a> Replayer<'a> {
         self.head.counters.chunks_created.fetch_add(restored.len() as u64, Ordering::Relaxed);
         self.head.note_finished(restored);
         self.delete(snapshot.tombstones);
-        if snapshot.last_ref.is_some() {
-            // It is ours, and what it says of deletions is marked.
-            self.deletions.clear();
-        }
+        // The write-behind log knows them: it is our snapshot.
+        self.deletions.clear();
         self.take_exemplars(snapshot.exemplars);
     }
 
@@ -254,8 +255,8 @@ impl<'a> Replayer<'a> {
         self.head.index.reserve_ref(self.last_ref);
         self.stats.samples += done.samples;
         self.stats.unknown_series += done.unknown_series;
-        self.deletions.iter().for_each(|stone| self.head.replay_foreign_deletion(stone));
-        Replayed { stats: self.stats, aliases: self.aliases, foreign_deletions: self.deletions }
+        let foreign_deletions = self.head.foreign_deletions(self.deletions);
+        Replayed { stats: self.stats, aliases: self.aliases, foreign_deletions }
     }
 
     fn resolve(&self, series: SeriesRef) -> SeriesRef {

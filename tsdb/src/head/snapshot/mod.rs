@@ -7,15 +7,16 @@
 //!
 //! # Crash safety
 //! A snapshot is complete and synced before it has its name, and so are the finished chunks that it counts on. It
-//! repeats what the log has: one that is damaged, or does not fit the log, is passed over, and the log is
-//! replayed whole. A start that does not use a snapshot takes it away: what is appended then may count on series
+//! repeats what the log has: one that is damaged, does not fit the log or was written by Prometheus is passed over, and
+//! the log is replayed whole. A start that does not use a snapshot takes it away: what is appended then may count on series
 //! records, and on chunks of the head, that only the whole log brings back.
 //!
 //! # References
 //! Series that are gone are not in it, while the log before it may still know them: if another series got such a
 //! reference, a later start from the whole log would give it what was theirs. So a snapshot names the largest reference
-//! that was given out, by a [`RefTombstone::mark`]. One of Prometheus does not; what the
-//! log says is looked through then ([`references_before`]).
+//! that was given out, by a [`stamp`]. The stamp also names the snapshot's place in the log: Prometheus keeps it when it
+//! writes its own snapshot, which lacks other things that only the log has (references that stand for a series with
+//! another, which deletions the write-behind log knows).
 //!
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/head_wal.go>. As there, metadata is not in it.
@@ -32,9 +33,9 @@ use crate::encoding::{Cursor, DecodeError, put_be_f64, put_be64, put_prefixed, p
 use crate::error::{Error, Result};
 use crate::histogram::HistogramValue;
 use crate::labels::Labels;
-use crate::sample::SeriesRef;
-use crate::wal::record::{self, RecordKind, RefExemplar, RefTombstone};
-use crate::wal::{Compression, ReadError, Writer, read_records, segment};
+use crate::sample::{SeriesRef, TimestampMs};
+use crate::wal::record::{self, RefExemplar, RefTombstone};
+use crate::wal::{Compression, Writer, read_records, segment};
 
 const PREFIX: &str = "chunk_snapshot.";
 
@@ -47,6 +48,8 @@ const TOMBSTONES_VERSION: u8 = 1;
 /// Records are handed to the operating system in batches of about this many bytes.
 const BATCH_BYTES: usize = 1 << 20;
 const EXEMPLARS_PER_RECORD: usize = 10_000;
+/// Bits of a page's number in a [`stamp`]: segments are shorter than 32 TiB.
+const STAMP_PAGE_BITS: u32 = 30;
 /// Samples before the last one that early versions stored, 16 bytes each; zero since.
 const UNUSED_SAMPLES: usize = 3;
 
@@ -57,8 +60,8 @@ pub(crate) struct Snapshot {
     pub(crate) segment: u32,
     /// and offset in it, bytes.
     pub(crate) offset: u64,
-    /// Largest reference that was given out, if it says so.
-    pub(crate) last_ref: Option<SeriesRef>,
+    /// Largest reference that was given out.
+    pub(crate) last_ref: SeriesRef,
     pub(super) series: Vec<SnapshotSeries>,
     pub(super) tombstones: Vec<RefTombstone>,
     pub(super) exemplars: Vec<RefExemplar>,
@@ -125,37 +128,22 @@ fn read_from(path: &Path, (segment, offset): (u32, u64)) -> Result<Snapshot> {
     let mut snapshot = Snapshot { segment, offset, ..Snapshot::default() };
     read_records(path, 0..=u32::MAX, |record| snapshot.take(record).map_err(|e| e.to_string()))
         .map_err(|e| e.into_error(path))?;
+    let stamped = |t: &RefTombstone| *t == stamp(t.series, (segment, offset));
+    let Some(found) = snapshot.tombstones.iter().position(stamped) else {
+        return Err(Error::corrupt(path, 0, "it was written by another server"));
+    };
+    snapshot.last_ref = snapshot.tombstones.swap_remove(found).series;
     Ok(snapshot)
 }
 
-/// Largest reference that the log has series for, in its checkpoint and segments up to `last`. What is behind
-/// damage does not count: a start from the whole log would cut it off.
-///
-/// # Errors
-/// If they cannot be read for other reasons.
-pub(crate) fn references_before(wal_dir: &Path, last: u32) -> Result<SeriesRef> {
-    let (mut largest, mut series) = (SeriesRef(0), Vec::new());
-    let mut visit = |bytes: &[u8]| {
-        if RecordKind::of(bytes) == RecordKind::Series {
-            series.clear();
-            record::decode_series(bytes, &mut series).map_err(|e| e.to_string())?;
-            largest = series.iter().map(|s| s.series).fold(largest, SeriesRef::max);
-        }
-        Ok(())
-    };
-    let checkpoint = segment::last_checkpoint(wal_dir)?.map(|(path, _)| path);
-    if let Some(path) = &checkpoint {
-        intact(read_records(path, 0..=u32::MAX, &mut visit))?;
-    }
-    intact(read_records(wal_dir, 0..=last, &mut visit))?;
-    Ok(largest)
-}
-
-fn intact(read: std::result::Result<(), ReadError>) -> Result<()> {
-    match read {
-        Ok(()) | Err(ReadError::Corrupt(_)) => Ok(()),
-        Err(ReadError::Other(error)) => Err(error),
-    }
+/// A tombstone that deletes nothing, as no sample is of its time: it says that `last_ref` is the largest reference that
+/// was given out before the place `end` of the log.
+fn stamp(last_ref: SeriesRef, (segment, offset): (u32, u64)) -> RefTombstone {
+    let page = (offset / crate::wal::PAGE_BYTES as u64).min((1 << STAMP_PAGE_BITS) - 1);
+    // At most 2^62, so that the sum is far before any sample.
+    let place = (i64::from(segment) << STAMP_PAGE_BITS) + page as i64;
+    let t = TimestampMs::MIN + 1 + place;
+    RefTombstone { series: last_ref, mint: t, maxt: t }
 }
 
 /// Removes all snapshots of the data directory `dir`.
@@ -204,8 +192,6 @@ impl Snapshot {
             SERIES => self.series.push(decode_series(&mut cursor)?),
             TOMBSTONES => {
                 decode_tombstones(&mut cursor, &mut self.tombstones)?;
-                let marks = self.tombstones.extract_if(.., |t| t.is_mark());
-                self.last_ref = self.last_ref.max(marks.map(|mark| mark.series).max());
             }
             EXEMPLARS => record::decode_exemplars_body(cursor, &mut self.exemplars)?,
             _ => return Err(DecodeError { offset: 0, reason: "unsupported snapshot record type" }),
@@ -267,7 +253,7 @@ impl Head {
         }
         let target = path(dir, end);
         let tmp = target.with_added_extension("tmp");
-        let written = self.write_snapshot_to(&tmp, aliases, segment_bytes, compression);
+        let written = self.write_snapshot_to(&tmp, end, aliases, segment_bytes, compression);
         if let Err(error) = written {
             // What cannot be removed goes at the next start.
             drop(crate::fs::remove_dir_all(&tmp));
@@ -280,6 +266,7 @@ impl Head {
     fn write_snapshot_to(
         &self,
         tmp: &Path,
+        end: (u32, u64),
         aliases: &[(SeriesRef, SeriesRef)],
         segment_bytes: usize,
         compression: Compression,
@@ -313,14 +300,14 @@ impl Head {
                 out.put(record)?;
             }
         }
-        out.put(self.encode_tombstones())?;
+        out.put(self.encode_tombstones(end))?;
         self.put_exemplars(&mut out)?;
         out.flush()?;
         out.writer.close()?;
         crate::fs::sync_dir(tmp)
     }
 
-    fn encode_tombstones(&self) -> Vec<u8> {
+    fn encode_tombstones(&self, end: (u32, u64)) -> Vec<u8> {
         let mut list = vec![TOMBSTONES_VERSION];
         let mut put = |stone: RefTombstone| {
             put_uvarint(&mut list, stone.series.0);
@@ -330,7 +317,7 @@ impl Head {
         for (series, intervals) in self.tombstones.read().iter() {
             intervals.iter().for_each(|(mint, maxt)| put(RefTombstone { series, mint: *mint, maxt: *maxt }));
         }
-        put(RefTombstone::mark(self.index.last_ref()));
+        put(stamp(self.index.last_ref(), end));
         let mut record = vec![TOMBSTONES];
         put_prefixed(&mut record, list);
         record

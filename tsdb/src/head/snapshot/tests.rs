@@ -64,33 +64,34 @@ fn behind_a_chunk_of_histograms_is_the_last_one() {
     assert_eq!((found[0], &found[1..]), (2, &last[1..]));
 }
 
-#[test]
-fn the_largest_reference_is_named() {
+/// A head that gave out references up to 77, with a deletion.
+fn with_reference_77() -> Head {
     let head = Head::new(1000, i64::MIN);
     head.index.reserve_ref(SeriesRef(77));
     head.tombstones.write().add(SeriesRef(3), 5, 9);
-    let mut snapshot = Snapshot::default();
-    snapshot.take(&head.encode_tombstones()).unwrap();
-    assert_eq!(snapshot.last_ref, Some(SeriesRef(77)));
-    assert_eq!(snapshot.tombstones, [RefTombstone { series: SeriesRef(3), mint: 5, maxt: 9 }]);
+    head
 }
 
 #[test]
-fn references_are_looked_for_in_checkpoint_and_segments() {
+fn the_largest_reference_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Writer::open(dir.path(), 32 * 1024, Compression::Snappy).unwrap();
-    for i in [4, 9, 2, 12] {
-        let mut record = Vec::new();
-        record::begin_series(&mut record);
-        record::put_series(&mut record, SeriesRef(i), &Labels::from_pairs([("i", i.to_string())]));
-        log.log([record.as_slice()]).unwrap();
-        log.next_segment().unwrap();
+    let end = (5, 3 << 15);
+    with_reference_77().write_snapshot(dir.path(), end, &[], 1 << 15, Compression::None).unwrap();
+    let snapshot = read_from(&path(dir.path(), end), end).unwrap();
+    assert_eq!(snapshot.last_ref, SeriesRef(77));
+    assert_eq!(snapshot.tombstones, [RefTombstone { series: SeriesRef(3), mint: 5, maxt: 9 }]);
+}
+
+/// Prometheus keeps tombstones of a snapshot that it started from: what says that it is ours is then of another place.
+#[test]
+fn a_snapshot_that_repeats_ours_is_not_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    with_reference_77().write_snapshot(dir.path(), (5, 0), &[], 1 << 15, Compression::None).unwrap();
+    for end in [(5, 1 << 15), (6, 0), (4, 1 << 45), (u32::MAX, u64::MAX >> 15 << 15)] {
+        let error = read_from(&path(dir.path(), (5, 0)), end).unwrap_err().to_string();
+        assert!(error.contains("another server"), "{error}");
     }
-    assert_eq!(references_before(dir.path(), 0).unwrap(), SeriesRef(4));
-    assert_eq!(references_before(dir.path(), 2).unwrap(), SeriesRef(9));
-    crate::wal::checkpoint::write(dir.path(), 1, 32 * 1024, Compression::Snappy, 0, |_| true).unwrap();
-    assert_eq!(references_before(dir.path(), 2).unwrap(), SeriesRef(9));
-    assert_eq!(references_before(dir.path(), 3).unwrap(), SeriesRef(12));
+    assert!(stamp(SeriesRef(1), (u32::MAX, u64::MAX)).maxt < i64::MIN / 2 + 1);
 }
 
 #[test]

@@ -100,9 +100,7 @@ pub(crate) struct Moment {
     /// Steps that were done.
     pub(crate) steps: usize,
     /// What was acknowledged before this step is there.
-    in_order: usize,
-    /// The same of samples that came out of order.
-    late: usize,
+    horizon: usize,
 }
 
 /// What a check counted.
@@ -129,29 +127,26 @@ impl Verdict {
 impl Moment {
     /// The process was killed.
     pub(crate) fn killed(steps: usize) -> Self {
-        Self { steps, in_order: steps, late: steps }
+        Self { steps, horizon: steps }
     }
 
-    /// The power failed: what came before a sync of its log, or before a [`promontory_tsdb::Db::sync`], is there.
+    /// The power failed: what came before a sync of the write-ahead log, or before a [`promontory_tsdb::Db::sync`], is
+    /// there, late samples too.
     pub(crate) fn power_cut(steps: usize, journal: &[std::sync::Arc<Step>], history: &History) -> Self {
-        let synced = |dir: &str| {
-            let in_log = |path: &Path| path.parent() == Some(Path::new(dir));
-            journal[..steps].iter().rposition(|s| matches!(&**s, Step::SyncFile { path } if in_log(path)))
-        };
+        let in_log = |path: &Path| path.parent() == Some(Path::new("wal"));
+        let synced =
+            journal[..steps].iter().rposition(|s| matches!(&**s, Step::SyncFile { path } if in_log(path)));
         let asked =
             history.syncs.iter().filter(|s| s.end.is_some_and(|end| end <= steps)).map(|s| s.begin).max();
-        let in_order = asked.max(synced("wal")).unwrap_or(0);
-        // A late sample needs its series, which the write-ahead log has.
-        Self { steps, in_order, late: asked.max(synced("wbl")).unwrap_or(0).min(in_order) }
+        Self { steps, horizon: asked.max(synced).unwrap_or(0) }
     }
 
     fn begun(&self, span: Span) -> bool {
         span.begin <= self.steps
     }
 
-    fn kept(&self, span: Span, late: bool) -> bool {
-        let horizon = if late { self.late } else { self.in_order };
-        span.end.is_some_and(|end| end <= horizon)
+    fn kept(&self, span: Span) -> bool {
+        span.end.is_some_and(|end| end <= self.horizon)
     }
 }
 
@@ -218,7 +213,7 @@ impl History {
     pub(crate) fn contents(&self) -> Contents {
         let end = Moment::killed(usize::MAX);
         self.select(|labels, t, sample| {
-            end.kept(self.batches[sample.batch], sample.late) && !self.deleted(labels, t, sample, |_| true)
+            end.kept(self.batches[sample.batch]) && !self.deleted(labels, t, sample, |_| true)
         })
     }
 
@@ -242,12 +237,10 @@ impl History {
     /// Compares what a database holds with what it must and may hold.
     pub(crate) fn check(&self, at: Moment, found: &Found) -> Verdict {
         let must = self.select(|labels, t, sample| {
-            at.kept(self.batches[sample.batch], sample.late)
-                && !self.deleted(labels, t, sample, |d| at.begun(d))
+            at.kept(self.batches[sample.batch]) && !self.deleted(labels, t, sample, |d| at.begun(d))
         });
         let may = self.select(|labels, t, sample| {
-            at.begun(self.batches[sample.batch])
-                && !self.deleted(labels, t, sample, |d| at.kept(d, sample.late))
+            at.begun(self.batches[sample.batch]) && !self.deleted(labels, t, sample, |d| at.kept(d))
         });
         let mut verdict = Verdict { expected: must.values().map(Vec::len).sum(), ..Verdict::default() };
         verdict.lost = missing(&must, &found.samples);
@@ -293,7 +286,7 @@ impl History {
             self.exemplars.get(key).is_some_and(|batch| at.begun(self.batches[*batch]))
         };
         let must = self.exemplars.iter().filter(|((_, t, _), batch)| {
-            at.kept(self.batches[**batch], false) && found.head_from.is_some_and(|from| *t >= from)
+            at.kept(self.batches[**batch]) && found.head_from.is_some_and(|from| *t >= from)
         });
         let (there, lost): (Vec<_>, Vec<_>) = must.partition(|(key, _)| found.exemplars.contains(*key));
         let invented = found.exemplars.iter().filter(|key| !known(key)).count();
@@ -311,7 +304,7 @@ impl History {
             let samples = found.samples.get(labels).map_or(&[][..], Vec::as_slice);
             let in_head =
                 samples.last().is_some_and(|last| found.head_from.is_some_and(|from| last.0 >= from));
-            let last = numbers.iter().rfind(|(_, batch)| at.kept(self.batches[**batch], false));
+            let last = numbers.iter().rfind(|(_, batch)| at.kept(self.batches[**batch]));
             if let Some((last, _)) = last.filter(|_| in_head && !found.from_snapshot) {
                 expected += 1;
                 lost += usize::from(found.metadata.get(labels).is_none_or(|there| there < last));
@@ -342,7 +335,7 @@ impl History {
             .zip(&self.batches)
             .enumerate()
             .filter(|(i, ((present, all), batch))| {
-                let may_be = (Some(*i) == last || batch.end.is_none()) && !at.kept(**batch, false);
+                let may_be = (Some(*i) == last || batch.end.is_none()) && !at.kept(**batch);
                 *present != 0 && present != all && !may_be
             })
             .count();
