@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod discovery;
+mod exemplars_table;
 pub mod export;
 pub mod exposition;
 mod lenient_url;

@@ -39,6 +39,7 @@ use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::features::Features;
 use crate::cli::{ServerFlags, WalCompression, flags};
 use crate::config::{ConfigError, SqlConfig, SqlTlsConfig};
+use crate::exemplars_table::exemplars_table;
 use crate::lenient_url::LenientListener;
 use crate::metric_descriptions::FromTargets;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
@@ -273,7 +274,10 @@ impl Server {
         let mut engine = options.engine;
         engine.default_subquery_step_ms = config.global.evaluation_interval.as_millis() as i64;
         let engine = Arc::new(Engine::new(engine));
-        let catalog = sql_catalog(&storage, &scrapes, &engine, &options.clock)?;
+        let catalog = sql_catalog(&db, &scrapes, &engine, &options.clock)?;
+        catalog.keep_in(&options.storage.path);
+        catalog.mount(config.sql.external.clone());
+        let query_log = Arc::clone(catalog.query_log());
         let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
         let sql = SqlQueries::new(
             Arc::clone(&catalog),
@@ -304,6 +308,7 @@ impl Server {
             query_places: Arc::new(Semaphore::new(options.max_concurrency)),
             query_places_total: options.max_concurrency,
             queries: api::QueryMetrics::default(),
+            query_log,
             active_queries,
             http: Default::default(),
             cors,
@@ -502,13 +507,15 @@ async fn through(door: &OnceLock<Router>, lifecycle: &Lifecycle, request: Reques
 
 /// What SQL sees: metrics and storage, what is scraped, and PromQL as functions.
 fn sql_catalog(
-    storage: &Arc<dyn Queryable>,
+    db: &Arc<Db>,
     scrapes: &Arc<ScrapeManager>,
     engine: &Arc<Engine>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<SqlCatalog>, StartError> {
-    let functions = sql_functions::all(engine, storage, clock);
-    let catalog = SqlCatalog::with_functions(Arc::clone(storage), Arc::clone(clock), functions);
+    let storage = Arc::clone(db) as Arc<dyn Queryable>;
+    let functions = sql_functions::all(engine, &storage, clock);
+    let catalog = SqlCatalog::with_functions(storage, Arc::clone(clock), functions);
+    catalog.register_table(TSDB, "exemplars", exemplars_table(Arc::clone(db)))?;
     catalog.register_table(TSDB, "targets", targets_table(Arc::clone(scrapes)))?;
     catalog.describe(Arc::new(FromTargets(Arc::clone(scrapes))))?;
     Ok(catalog)

@@ -4,21 +4,28 @@
 //! push-down; [`SqlServer`] lets Postgres clients query them. Knows nothing of PromQL, scraping or
 //! configuration files: the server hands over a source, a clock and [`SqlOptions`].
 //!
-//! Everything is read only. What a table shows is fixed when its scan starts.
+//! Data is read only; views and tables over files can be named. What a table shows is fixed when its scan starts.
 
 pub mod catalog;
 mod error;
 mod execute;
 pub mod functions;
 mod histogram;
+mod notices;
 pub mod pgwire;
 mod query;
+mod query_log;
 
-pub use catalog::{MetricDescription, MetricDescriptions, SqlCatalog, labels_json};
+pub use catalog::{
+    ExternalFormat, ExternalOptions, ExternalTable, MetricDescription, MetricDescriptions, SqlCatalog,
+    labels_json,
+};
 pub use error::{FunctionError, SqlError};
 pub use functions::SqlFunctions;
 pub use histogram::{
     BucketsBuilder, HistogramBuilder, Histograms, buckets_type, histogram_type, is_histogram,
 };
+pub use notices::{Notices, Severity};
 pub use pgwire::{Access, STACK_BYTES, ScramVerifier, SqlOptions, SqlServer, SqlTls, SqlUser};
 pub use query::{QueryError, Rows, SqlQueries};
+pub use query_log::{NewQuery, QueryLog, RunningQuery};

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use crate::pgwire::{
     self as wire, Access, Prepared, SqlParser, SqlUser, copy, parameters, sqlstate, statement,
 };
-use crate::{SqlCatalog, execute};
+use crate::{NewQuery, RunningQuery, SqlCatalog, execute};
 
 /// What is wrong with a query, or went wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,11 +87,29 @@ impl SqlQueries {
         known.filter(|_| fits).map(|known| known.access.clone())
     }
 
-    /// Runs `text`, one query, with `parameters` for `$1`, `$2`, …, for someone with `access`.
+    /// Runs `text`, one query, with `parameters` for `$1`, `$2`, …, for `user` with `access`.
     ///
     /// # Errors
     /// With the SQLSTATE that fits.
     pub async fn run(
+        &self,
+        text: &str,
+        parameters: &[ScalarValue],
+        access: Access,
+        user: &str,
+    ) -> Result<Rows, QueryError> {
+        let query = NewQuery { language: "sql", query: text, user, pid: None };
+        let running = self.catalog.query_log().begin(&query);
+        match self.start(text, parameters, access).await {
+            Ok(rows) => Ok(Rows { batches: noted(rows.batches, running), ..rows }),
+            Err(error) => {
+                running.failed(&error.message);
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(
         &self,
         text: &str,
         parameters: &[ScalarValue],
@@ -145,6 +163,21 @@ impl Rows {
 
 fn error(sqlstate: &str, message: &str) -> QueryError {
     QueryError { sqlstate: sqlstate.to_owned(), message: message.to_owned() }
+}
+
+/// `batches`, and how they end.
+fn noted(batches: SendableRecordBatchStream, running: RunningQuery) -> SendableRecordBatchStream {
+    let schema = batches.schema();
+    let noted = stream::unfold((batches, Some(running)), |(mut batches, mut running)| async move {
+        let batch = batches.next().await;
+        match (&batch, running.take_if(|_| !matches!(batch, Some(Ok(_))))) {
+            (Some(Err(error)), Some(ended)) => ended.failed(error.to_string()),
+            (None, Some(ended)) => ended.done(),
+            _ => {}
+        }
+        batch.map(|batch| (batch, (batches, running)))
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, noted))
 }
 
 /// `batches` under the names of `columns`.

@@ -52,7 +52,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use parking_lot::Mutex;
 use promontory_promql::Engine;
-use promontory_sql::SqlQueries;
+use promontory_sql::{QueryLog, SqlQueries};
 use promontory_tsdb::{Clock, Db, ErrorKind, Queryable};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -85,6 +85,8 @@ pub(crate) struct ApiState {
     pub(crate) query_places_total: usize,
     pub(crate) queries: QueryMetrics,
     /// None where its file cannot be written.
+    /// Queries that run, and the last ones that did, SQL and PromQL.
+    pub(crate) query_log: Arc<QueryLog>,
     pub(crate) active_queries: Option<Arc<active_queries::ActiveQueries>>,
     pub(crate) http: HttpMetrics,
     pub(crate) cors: CorsOrigin,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use promontory_promql::value::QueryResult;
 use promontory_promql::{QueryError, QueryParams};
+use promontory_sql::NewQuery;
 use promontory_tsdb::ErrorKind;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
@@ -168,6 +169,7 @@ where
     let queued = started.elapsed();
     let running = Running::new(state);
     let now_s = state.clock.now_ms() / 1000;
+    let logged = state.query_log.begin(&NewQuery { language: "promql", query: expr, ..NewQuery::default() });
     let named = state.active_queries.as_ref().and_then(|queries| queries.insert(expr, now_s));
 
     // Place, gauge and name go with the work: it may outlive this future by the time that it takes to notice.
@@ -177,14 +179,19 @@ where
     });
     let outcome = timeout_at(deadline, work).await;
     state.queries.inner_eval.lock().observe(started.elapsed().saturating_sub(queued));
-    match outcome {
+    let outcome = match outcome {
         Err(_) => Err(timed_out("expression evaluation")),
         Ok(Err(panicked)) => {
             tracing::error!(query = expr, error = %panicked, "a query ended abnormally");
             Err(ApiError::new(ErrorKind::Internal, "unexpected error: the query ended abnormally"))
         }
         Ok(Ok(answer)) => answer.map(|result| (result, queued)).map_err(|e| ApiError::query(&e)),
+    };
+    match &outcome {
+        Ok(_) => logged.done(),
+        Err(error) => logged.failed(error.to_string()),
     }
+    outcome
 }
 
 /// A query that is counted as running.

@@ -54,11 +54,11 @@ struct Asked {
 
 /// Runs a query.
 pub(crate) async fn sql(State(state): State<Arc<ApiState>>, request: Request) -> Result<Response, Response> {
-    let access = who(&state, request.headers()).await?;
+    let (access, user) = who(&state, request.headers()).await?;
     let form = form(request.headers()).map_err(|error| with_status(StatusCode::NOT_ACCEPTABLE, error))?;
     let asked = read(request).await.map_err(IntoResponse::into_response)?;
     let params = asked.params.iter().map(parameter).collect::<Vec<_>>();
-    let rows = state.sql.run(&asked.query, &params, access).await.map_err(|error| failure(&error))?;
+    let rows = state.sql.run(&asked.query, &params, access, &user).await.map_err(|error| failure(&error))?;
     let body = match form {
         JSON => Body::from_stream(broken_off(json(rows).map_err(|error| failure(&error))?)),
         CSV => Body::from_stream(broken_off(rows.into_csv().map_err(|error| failure(&error))?)),
@@ -67,10 +67,10 @@ pub(crate) async fn sql(State(state): State<Arc<ApiState>>, request: Request) ->
     Ok((StatusCode::OK, [(CONTENT_TYPE, form)], body).into_response())
 }
 
-/// What the asker may read.
-async fn who(state: &Arc<ApiState>, headers: &HeaderMap) -> Result<Access, Response> {
+/// What the asker may read, and their name.
+async fn who(state: &Arc<ApiState>, headers: &HeaderMap) -> Result<(Access, String), Response> {
     if state.sql.is_open() {
-        return Ok(Access::default());
+        return Ok((Access::default(), String::new()));
     }
     let unknown = || {
         let error = ApiError::bad_data("SQL needs a user and a password");
@@ -85,7 +85,10 @@ async fn who(state: &Arc<ApiState>, headers: &HeaderMap) -> Result<Access, Respo
         .and_then(basic)
         .ok_or_else(unknown)?;
     let queries = Arc::clone(&state.sql);
-    let checked = state.query_runtime.spawn_blocking(move || queries.log_in(&user, &password)).await;
+    let checked = state
+        .query_runtime
+        .spawn_blocking(move || queries.log_in(&user, &password).map(|access| (access, user)))
+        .await;
     checked.ok().flatten().ok_or_else(unknown)
 }
 

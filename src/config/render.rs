@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use promontory_sql::ExternalFormat;
 use promontory_tsdb::chunkenc::Encoding;
 use promontory_tsdb::{Labels, Retention};
 use serde_yaml_ng::{Mapping, Value};
@@ -109,6 +110,7 @@ fn sql(root: &mut Map, config: &SqlConfig) {
             if let Some(schemas) = user.access.schemas() {
                 one.put("schemas", schemas.map(Value::from).collect::<Vec<_>>());
             }
+            one.flag("create", user.access.may_create());
             one.into()
         }),
     );
@@ -122,6 +124,24 @@ fn sql(root: &mut Map, config: &SqlConfig) {
     map.count("max_connections", config.max_connections.unwrap_or(0) as u64);
     if let Some(timeout) = config.statement_timeout {
         map.put("statement_timeout", format_duration(timeout));
+    }
+    map.list(
+        "external",
+        config.external.tables.iter().map(|table| {
+            let mut one = Map::default();
+            one.put("name", table.name.as_str());
+            one.put("path", table.path.display().to_string());
+            one.put("format", table.format.name());
+            if let ExternalFormat::Csv { header, delimiter } = table.format {
+                one.put("header", header);
+                one.put("delimiter", char::from(delimiter).to_string());
+            }
+            one.into()
+        }),
+    );
+    if !config.external.folders.is_empty() {
+        let folders = config.external.folders.iter().map(|folder| Value::from(folder.display().to_string()));
+        map.put("external_folders", folders.collect::<Vec<_>>());
     }
     if !map.0.is_empty() {
         root.put("sql", map);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use promontory_sql::{Access, ScramVerifier, SqlUser};
+use promontory_sql::{Access, ExternalFormat, ExternalOptions, ExternalTable, ScramVerifier, SqlUser};
 
 use super::join_directory;
 use super::reader::{Item, Notes, Result, Section};
@@ -19,6 +19,8 @@ pub struct SqlConfig {
     pub max_connections: Option<usize>,
     /// How long a statement may run unless its session says otherwise.
     pub statement_timeout: Option<Duration>,
+    /// Files as tables.
+    pub external: ExternalOptions,
 }
 
 /// `sql.tls`
@@ -43,6 +45,7 @@ impl PartialEq for SqlConfig {
             && self.tls == other.tls
             && self.max_connections == other.max_connections
             && self.statement_timeout == other.statement_timeout
+            && self.external == other.external
     }
 }
 
@@ -66,9 +69,62 @@ impl SqlConfig {
                 Some(most.ok_or_else(|| notes.error(&item.at, "there must be room for one connection"))?);
         }
         config.statement_timeout = section.duration(notes, "statement_timeout")?.filter(|t| !t.is_zero());
+        for item in section.list(notes, "external")? {
+            let at = item.at.clone();
+            let table = read_external(item, directory, notes)?;
+            if config.external.tables.iter().any(|known| known.name == table.name) {
+                return Err(notes.error(&at, format!("there are two tables called {:?}", table.name)));
+            }
+            config.external.tables.push(table);
+        }
+        let folders = section.strings(notes, "external_folders")?.unwrap_or_default();
+        config.external.folders =
+            folders.iter().map(|f| PathBuf::from(join_directory(directory, f))).collect();
         section.finish(notes)?;
         Ok(config)
     }
+}
+
+fn read_external(item: Item, directory: &Path, notes: &Notes) -> Result<ExternalTable> {
+    let mut section = item.section(notes)?;
+    let at = section.at.clone();
+    let mut needed = |key: &str| {
+        let text = section.string(notes, key)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| notes.error(&at, format!("{key} is missing")))
+    };
+    let (name, path) = (needed("name")?, needed("path")?);
+    if path.contains("://") {
+        return Err(notes.error(&at, "path is a file or a folder; object stores are not supported"));
+    }
+    let path = PathBuf::from(join_directory(directory, &path));
+    let mut format = match section.take("format") {
+        Some(item) => {
+            let name = item.string(notes)?;
+            let unknown =
+                || notes.error(&item.at, format!("the formats are parquet, csv and json, not {name:?}"));
+            ExternalFormat::by_name(&name).ok_or_else(unknown)?
+        }
+        None => ExternalFormat::of_path(&path)
+            .ok_or_else(|| notes.error(&at, "the format cannot be told from the path: say `format`"))?,
+    };
+    let (header, delimiter) = (section.bool(notes, "header")?, section.string(notes, "delimiter")?);
+    match &mut format {
+        ExternalFormat::Csv { header: has_header, delimiter: between } => {
+            *has_header = header.unwrap_or(true);
+            if let Some(text) = delimiter {
+                let [only] = text.as_bytes() else {
+                    return Err(notes.error(&at, "delimiter is one ASCII character"));
+                };
+                *between = *only;
+            }
+        }
+        _ if header.is_some() || delimiter.is_some() => {
+            return Err(notes.error(&at, "header and delimiter are for csv"));
+        }
+        _ => {}
+    }
+    section.finish(notes)?;
+    Ok(ExternalTable { name, path, format })
 }
 
 fn read_user(item: Item, notes: &Notes) -> Result<SqlUser> {
@@ -83,8 +139,9 @@ fn read_user(item: Item, notes: &Notes) -> Result<SqlUser> {
         .map_err(|error| notes.error(&verifier.at, error.to_string()))?;
     let access = match section.strings(notes, "schemas")? {
         Some(schemas) => Access::only(schemas),
-        None => Access::default(),
+        None => Access::reading(),
     };
+    let access = access.creating(section.bool(notes, "create")?.unwrap_or(false));
     section.finish(notes)?;
     Ok(SqlUser { name, verifier, access })
 }

@@ -22,7 +22,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Par
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use promontory_promql::value::{QueryValue, RangeSeries, SampleValue};
-use promontory_sql::{HistogramBuilder, labels_json};
+use promontory_sql::{HistogramBuilder, Notices, Severity, labels_json};
 use promontory_tsdb::{Labels, TimestampMs};
 use tokio_util::sync::CancellationToken;
 
@@ -142,6 +142,12 @@ impl ExecutionPlan for PromqlExec {
                 .await
                 .map_err(failed)?;
             *ran.lock() = Some(explained.physical);
+            if let Some(notices) = context.session_config().get_extension::<Notices>() {
+                let said =
+                    |severity, texts: &[String]| texts.iter().for_each(|t| notices.say(severity, t.as_str()));
+                said(Severity::Warning, &result.warnings);
+                said(Severity::Notice, &result.infos);
+            }
             let mut rows = Rows { points: points(result.value).take(limit), call, projection, schema };
             let batches = std::iter::from_fn(move || rows.next_batch(rows_per_batch).transpose());
             Ok::<_, DataFusionError>(stream::iter(batches))

@@ -1,8 +1,9 @@
 //! [`SqlCatalog`]: what SQL sees of a storage.
 //!
 //! One database, `promontory`, with these schemas:
-//! - `metrics`, the default one: a table per metric name that exists at that moment;
-//! - `tsdb`: the storage itself (`series`, `samples`, `labels`, `blocks`), and whatever the server
+//! - `metrics`, the default one: a table per metric name that exists at that moment, and [`views`];
+//! - [`external`]: files as tables;
+//! - `tsdb`: the storage itself (`series`, `samples`, `labels`, `blocks`, …), what is asked of it (`queries`), and whatever the server
 //!   registers with [`SqlCatalog::register_table`];
 //! - `information_schema` and `pg_catalog`, for tools.
 //!
@@ -11,19 +12,26 @@
 
 mod columns;
 mod comments;
+pub(crate) mod external;
+mod kept;
+mod lazy;
 mod listing;
 mod metrics;
 mod now;
 mod pg_catalog;
 mod scan;
 mod schema;
+mod storage_rows;
 mod tsdb;
 mod version;
+pub(crate) mod views;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, TableProvider};
+use datafusion::common::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
@@ -31,15 +39,19 @@ use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use promontory_tsdb::{Clock, Queryable};
 
-use crate::SqlError;
 use crate::functions::{self, SqlFunctions};
+use crate::query_log::{self, QueryLog};
+use crate::{Notices, QueryError, SqlError};
 pub use comments::{MetricDescription, MetricDescriptions};
+use external::External;
+pub use external::{ExternalFormat, ExternalOptions, ExternalTable};
 pub use listing::Listing;
 use metrics::MetricTables;
 pub(crate) use pg_catalog::{DATABASE_OID, INFORMATION_SCHEMA, OWNER_NAME, OWNER_OID, PG_CATALOG};
 use schema::Schema;
 use tsdb::StorageTables;
 pub(crate) use version::POSTGRES_VERSION;
+use views::Views;
 
 pub use columns::column_of_label_beside;
 pub use scan::decode::labels_json;
@@ -51,6 +63,9 @@ pub const METRICS: &str = "metrics";
 /// Schema with the tables about the storage.
 pub const TSDB: &str = "tsdb";
 
+/// Schema with tables over files.
+pub const EXTERNAL: &str = "external";
+
 /// Memory that sorts, joins and groups of all statements share, bytes. What needs more is spilled to the
 /// system's temporary directory, or refused with 53200 where it cannot be.
 const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
@@ -60,6 +75,9 @@ pub struct SqlCatalog {
     catalog: Arc<MemoryCatalogProvider>,
     for_tools: Arc<pg_catalog::PgCatalog>,
     comments: Arc<comments::Comments>,
+    query_log: Arc<QueryLog>,
+    views: Arc<Views>,
+    external: Arc<External>,
     /// What every session starts from: functions, catalogs, the shared runtime.
     template: SessionState,
 }
@@ -77,8 +95,12 @@ impl SqlCatalog {
         functions: SqlFunctions,
     ) -> Arc<Self> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
-        let schemas: [(&str, Arc<Schema>); 2] = [
-            (METRICS, Arc::new(Schema::new(MetricTables::new(Arc::clone(&source))))),
+        let views = Arc::new(Views::new());
+        let metrics = Schema::new(MetricTables::new(Arc::clone(&source))).with_views(Arc::clone(&views));
+        let external = Arc::new(External::new());
+        let schemas: [(&str, Arc<Schema>); 3] = [
+            (EXTERNAL, Arc::new(Schema::new(Arc::clone(&external)))),
+            (METRICS, Arc::new(metrics)),
             (TSDB, Arc::new(Schema::new(StorageTables::new(Arc::clone(&source))))),
         ];
         for (name, schema) in schemas {
@@ -105,10 +127,24 @@ impl SqlCatalog {
         let surroundings =
             pg_catalog::Surroundings { comments: Arc::clone(&comments), source, started_ms: clock.now_ms() };
         let for_tools = pg_catalog::install(&context, &catalog, surroundings, &docs);
+        let query_log = QueryLog::new(Arc::clone(&clock));
         context.register_udf(ScalarUDF::from(now::Now::new(clock)));
         context.register_udf(ScalarUDF::from(version::Version::new()));
         functions::register(&context, functions);
-        Arc::new(Self { catalog, for_tools, comments, template: context.state() })
+        let own = Arc::new(Self {
+            catalog,
+            for_tools,
+            comments,
+            query_log,
+            views,
+            external,
+            template: context.state(),
+        });
+        let queries = query_log::table(Arc::clone(&own.query_log));
+        own.register_table(TSDB, "queries", queries).expect("this schema takes tables");
+        own.views.plan_in(&own);
+        own.external.read_in(&own);
+        own
     }
 
     /// Asks `descriptions` for what there is to say about metrics; table `tsdb.metadata` shows them all.
@@ -121,9 +157,51 @@ impl SqlCatalog {
         Ok(())
     }
 
+    /// Keeps views and created tables in folder `sql` of `directory` from now on, and takes those that are in it. A
+    /// file that cannot be read is logged and left as it is; whoever names what may be in it is told.
+    pub fn keep_in(&self, directory: &Path) {
+        let folder = directory.join("sql");
+        let views = self.views.keep_in(folder.join("views.json"));
+        let tables = self.external.keep_in(folder.join("external_tables.json"));
+        for reason in views.into_iter().chain(tables) {
+            tracing::error!(reason, "SQL objects cannot be read, used, made or dropped until that is mended");
+        }
+    }
+
+    /// Shows files as tables of schema `external`, those and no others from now on.
+    pub fn mount(&self, options: ExternalOptions) {
+        self.external.configure(options);
+    }
+
+    /// Tables over files.
+    pub(crate) fn external(&self) -> &External {
+        &self.external
+    }
+
+    /// The views.
+    pub(crate) fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Whether there is a metric called `name`.
+    pub(crate) fn is_metric(&self, name: &str) -> bool {
+        let metrics = self.catalog.schema(METRICS);
+        metrics
+            .as_ref()
+            .and_then(|schema| schema.downcast_ref::<Schema>())
+            .is_some_and(|s| s.has_built_in(name))
+    }
+
+    /// Where queries are noted.
+    pub fn query_log(&self) -> &Arc<QueryLog> {
+        &self.query_log
+    }
+
     /// A session of its own: settings changed in it show nowhere else.
     pub fn session(&self) -> SessionContext {
+        let config = self.template.config().clone().with_extension(Arc::<Notices>::default());
         let state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_config(config)
             .with_session_id(format!("{:032x}", rand::random::<u128>()))
             .build();
         SessionContext::new_with_state(state)
@@ -159,6 +237,11 @@ impl SqlCatalog {
         tables.add(name, provider);
         Ok(())
     }
+}
+
+/// An error that has its SQLSTATE, on its way through DataFusion.
+fn external_error(error: pgwire::error::PgWireError) -> DataFusionError {
+    DataFusionError::External(Box::new(QueryError::from(error)))
 }
 
 impl fmt::Debug for SqlCatalog {

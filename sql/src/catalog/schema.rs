@@ -10,6 +10,8 @@ use datafusion::common::Result;
 use datafusion::logical_expr::TableType;
 use parking_lot::RwLock;
 
+use super::views::Views;
+
 /// Tables that exist because the storage says so.
 #[async_trait]
 pub(crate) trait BuiltIn: Debug + Send + Sync + 'static {
@@ -47,12 +49,29 @@ impl BuiltIn for NoTables {
 pub(crate) struct Schema {
     built_in: Box<dyn BuiltIn>,
     registered: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
+    /// They hide what has their names.
+    views: Option<Arc<Views>>,
 }
 
 impl Schema {
     /// A schema with these tables built in.
     pub(crate) fn new(built_in: impl BuiltIn) -> Self {
-        Self { built_in: Box::new(built_in), registered: RwLock::default() }
+        Self { built_in: Box::new(built_in), registered: RwLock::default(), views: None }
+    }
+
+    /// The same with `views`.
+    pub(crate) fn with_views(self, views: Arc<Views>) -> Self {
+        Self { views: Some(views), ..self }
+    }
+
+    /// Whether a built-in table is called `name`.
+    pub(crate) fn has_built_in(&self, name: &str) -> bool {
+        self.built_in.exists(name).unwrap_or(false)
+    }
+
+    /// The query of the view called `name`.
+    pub(crate) fn definition(&self, name: &str) -> Option<String> {
+        self.views.as_ref()?.definition(name)
     }
 
     /// All tables with their types. Opens none of them.
@@ -65,6 +84,8 @@ impl Schema {
         let mut all: BTreeMap<_, _> = names.into_iter().map(|name| (name, TableType::Base)).collect();
         let registered = self.registered.read();
         all.extend(registered.iter().map(|(name, table)| (name.clone(), table.table_type())));
+        let views = self.views.iter().flat_map(|views| views.names());
+        all.extend(views.map(|name| (name, TableType::View)));
         all
     }
 
@@ -81,13 +102,26 @@ impl SchemaProvider for Schema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if let Some(views) = &self.views
+            && let Some(view) = views.open(name).await?
+        {
+            return Ok(Some(view));
+        }
         if let Some(table) = self.registered.read().get(name) {
             return Ok(Some(Arc::clone(table)));
         }
-        self.built_in.open(name).await
+        let built_in = self.built_in.open(name).await?;
+        if let (None, Some(views)) = (&built_in, &self.views) {
+            // It may be one of those that cannot be read.
+            views.check_readable()?;
+        }
+        Ok(built_in)
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>> {
+        if self.definition(name).is_some() {
+            return Ok(Some(TableType::View));
+        }
         if let Some(table) = self.registered.read().get(name) {
             return Ok(Some(table.table_type()));
         }
@@ -95,6 +129,8 @@ impl SchemaProvider for Schema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.registered.read().contains_key(name) || self.built_in.exists(name).unwrap_or(false)
+        self.definition(name).is_some()
+            || self.registered.read().contains_key(name)
+            || self.built_in.exists(name).unwrap_or(false)
     }
 }

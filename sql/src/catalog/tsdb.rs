@@ -5,6 +5,8 @@
 //! | `series` | series | `metric`, `labels` (JSON text, without the metric name) |
 //! | `samples` | sample of any metric | `metric`, `labels`, `timestamp`, `value`, `histogram` |
 //! | `labels` | label value | `name`, `value` |
+//! | `label_values` | label value | `name`, `value`, `series` |
+//! | `chunks` | chunk | `block` (or `head`), `series_ref`, `metric`, `labels`, `min_time`, `max_time`, `encoding`, … |
 //! | `blocks` | block | `ulid`, `min_time`, `max_time` (excluded), `series`, `samples`, `chunks`, `level`, `bytes` |
 
 use std::sync::Arc;
@@ -17,9 +19,11 @@ use datafusion::common::Result;
 use promontory_tsdb::{BlockSummary, METRIC_NAME, Queryable};
 
 use crate::catalog::columns::{ColumnKind, Columns, HISTOGRAM, TIMESTAMP, VALUE, timestamp_type};
+use crate::catalog::lazy::LazyTable;
 use crate::catalog::scan::exec::storage_error;
 use crate::catalog::scan::{Rows, SeriesTable};
 use crate::catalog::schema::BuiltIn;
+use crate::catalog::storage_rows::{ChunkRows, LabelValueRows};
 use crate::catalog::{Listing, TSDB};
 
 /// The tables of schema `tsdb`.
@@ -58,6 +62,10 @@ impl StorageTables {
 pub(crate) fn comment(table: &str) -> Option<&'static str> {
     Some(match table {
         "blocks" => "blocks on disk",
+        "chunks" => "chunks of samples, in the head and in blocks",
+        "exemplars" => "the newest exemplars",
+        "label_values" => "values of labels, with how many series have them",
+        "queries" => "queries that run, and the last ones that did",
         "labels" => "values of labels",
         "metadata" => "what targets say of their metrics",
         "samples" => "samples of all metrics",
@@ -67,7 +75,7 @@ pub(crate) fn comment(table: &str) -> Option<&'static str> {
     })
 }
 
-const TABLES: [&str; 4] = ["blocks", "labels", "samples", "series"];
+const TABLES: [&str; 6] = ["blocks", "chunks", "label_values", "labels", "samples", "series"];
 
 #[async_trait]
 impl BuiltIn for StorageTables {
@@ -85,6 +93,8 @@ impl BuiltIn for StorageTables {
             "series" => Some(self.series_table(name, Rows::Series)),
             "samples" => Some(self.series_table(name, Rows::Samples)),
             "labels" => Some(Listing::table(labels_schema(), move || label_rows(source.as_ref()))),
+            "label_values" => Some(LazyTable::table(LabelValueRows::new(source))),
+            "chunks" => Some(LazyTable::table(ChunkRows::new(source))),
             "blocks" => Some(Listing::table(blocks_schema(), move || block_rows(&source.blocks()))),
             _ => None,
         })

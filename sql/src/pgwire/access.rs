@@ -13,19 +13,46 @@ use crate::catalog::METRICS;
 /// Schemas for tools, which everyone may ask what there is.
 const FOR_TOOLS: [&str; 2] = ["pg_catalog", "information_schema"];
 
-/// The schemas that a user may read; `None` is all of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Access(Option<BTreeSet<String>>);
+/// What a user may do. The default is everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The schemas that they may read; `None` is all of them.
+    schemas: Option<BTreeSet<String>>,
+    /// Whether they may make and drop views and tables over files.
+    create: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { schemas: None, create: true }
+    }
+}
 
 impl Access {
-    /// Only `schemas`, and those that are made for tools.
+    /// To read everything.
+    pub fn reading() -> Self {
+        Self { schemas: None, create: false }
+    }
+
+    /// To read only `schemas`, and those that are made for tools.
     pub fn only(schemas: impl IntoIterator<Item = String>) -> Self {
-        Self(Some(schemas.into_iter().collect()))
+        Self { schemas: Some(schemas.into_iter().collect()), create: false }
+    }
+
+    /// The same, with or without the right to make and drop views and tables over files.
+    #[must_use]
+    pub fn creating(self, create: bool) -> Self {
+        Self { create, ..self }
+    }
+
+    /// Whether they may make and drop views and tables over files.
+    pub fn may_create(&self) -> bool {
+        self.create
     }
 
     /// The schemas by name; `None` is all of them.
     pub fn schemas(&self) -> Option<impl Iterator<Item = &str>> {
-        self.0.as_ref().map(|schemas| schemas.iter().map(String::as_str))
+        self.schemas.as_ref().map(|schemas| schemas.iter().map(String::as_str))
     }
 
     /// Checks every table that `plan` reads, in subqueries as well.
@@ -33,7 +60,7 @@ impl Access {
     /// # Errors
     /// 42501 for the first that is not allowed.
     pub(crate) fn check(&self, plan: &LogicalPlan) -> PgWireResult<()> {
-        let Some(allowed) = &self.0 else { return Ok(()) };
+        let Some(allowed) = &self.schemas else { return Ok(()) };
         let mut refused = None;
         let visited = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node

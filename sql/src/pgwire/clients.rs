@@ -86,6 +86,11 @@ impl Client {
         self.doing.lock().in_transaction = in_transaction;
     }
 
+    /// Its user and its process id.
+    pub(super) fn who(&self) -> (String, i32) {
+        (self.user.clone(), self.pid)
+    }
+
     /// Whether a statement is running.
     pub(super) fn is_busy(&self) -> bool {
         self.doing.lock().running.is_some()

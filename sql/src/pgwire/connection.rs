@@ -35,6 +35,7 @@ use super::roles::OfSession;
 use super::settings::Settings;
 use super::statement::Prepared;
 use super::{Shared, sqlstate};
+use crate::NewQuery;
 
 /// One client.
 pub(super) struct Connection {
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     pub(super) settings: Arc<Mutex<Settings>>,
     /// Prepared statements by name, those of the protocol and those of PREPARE.
     pub(super) prepared: Mutex<HashMap<String, Prepared>>,
+    /// What the prepared statements of the protocol say.
+    pub(super) texts: Mutex<HashMap<String, Arc<str>>>,
     pub(super) cursors: Cursors,
     session: LazyLock<SessionContext, Box<dyn FnOnce() -> SessionContext + Send>>,
     login: Mutex<Login>,
@@ -83,6 +86,7 @@ impl Connection {
         Self {
             settings,
             prepared: Mutex::default(),
+            texts: Mutex::default(),
             cursors: Cursors::default(),
             session: LazyLock::new(Box::new(session)),
             login: Mutex::new(Login::Strange),
@@ -142,6 +146,27 @@ impl Connection {
         };
         client.end();
         done
+    }
+
+    /// Does `work`, which `query` asks for, and notes that and how it ends.
+    pub(super) async fn logged<T>(
+        &self,
+        query: &str,
+        work: impl Future<Output = PgWireResult<T>>,
+    ) -> PgWireResult<T> {
+        let (user, pid) = self.client().map(Client::who).unzip();
+        let (user, query) = (user.unwrap_or_default(), NewQuery { language: "sql", query, user: "", pid });
+        let running = self.shared.catalog.query_log().begin(&NewQuery { user: &user, ..query });
+        match work.await {
+            Ok(done) => {
+                running.done();
+                Ok(done)
+            }
+            Err(error) => {
+                running.failed(error.to_string());
+                Err(error)
+            }
+        }
     }
 
     async fn greet<C>(&self, client: &mut C) -> PgWireResult<()>

@@ -15,10 +15,11 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use regex::Regex;
 
+use super::postgres;
 use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 
 /// Tables of `pg_catalog` that `datafusion-pg-catalog` does not know.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "pg_available_extensions",
     "pg_group",
     "pg_indexes",
@@ -30,6 +31,7 @@ const OURS: [&str; 11] = [
     "pg_stat_activity",
     "pg_stat_database",
     "pg_user",
+    "pg_views",
 ];
 
 /// Makes their bare names full ones: in Postgres `pg_catalog` is searched before everything else. And leads from
@@ -65,6 +67,10 @@ pub(super) fn translate(statements: &mut Vec<Statement>) {
             .or_else(|| of_time(expr))
             .or_else(|| pattern_of_time(expr))
             .or_else(|| current_role(expr))
+            .or_else(|| postgres::make_interval(expr))
+            .or_else(|| postgres::mode(expr))
+            .or_else(|| postgres::expanded(expr))
+            .or_else(|| postgres::field(expr))
             .or_else(|| json_type(expr))
             .or_else(|| with_seconds(expr))
             .or_else(|| looked_up(expr))
@@ -454,7 +460,7 @@ fn without_function(expr: &Expr) -> Option<Expr> {
 }
 
 /// The arguments of a call of `name`, in `pg_catalog` or anywhere.
-fn arguments<'a>(expr: &'a Expr, name: &str) -> Option<Vec<&'a Expr>> {
+pub(super) fn arguments<'a>(expr: &'a Expr, name: &str) -> Option<Vec<&'a Expr>> {
     let Expr::Function(function) = expr else { return None };
     let FunctionArguments::List(list) = &function.args else { return None };
     let plain = list.args.iter().map(|arg| match arg {
@@ -464,7 +470,7 @@ fn arguments<'a>(expr: &'a Expr, name: &str) -> Option<Vec<&'a Expr>> {
     if is(&function.name, name) { plain.collect() } else { None }
 }
 
-fn is(called: &ObjectName, name: &str) -> bool {
+pub(super) fn is(called: &ObjectName, name: &str) -> bool {
     last_word(called).is_some_and(|last| last.eq_ignore_ascii_case(name))
 }
 
@@ -472,7 +478,7 @@ fn last_word(name: &ObjectName) -> Option<&str> {
     name.0.last().and_then(|part| part.as_ident()).map(|ident: &Ident| ident.value.as_str())
 }
 
-fn parsed(text: &str) -> Option<Expr> {
+pub(super) fn parsed(text: &str) -> Option<Expr> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(text).ok()?.parse_expr().ok()
 }
 

@@ -21,7 +21,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 
 use super::connection::Connection;
 use super::parameters::{bound, parameter_types};
-use super::run::{Answer, finish_command, send_copy};
+use super::run::{Answer, finish_command, send_copy, send_notices};
 use super::statement::Prepared;
 use super::{rows, sqlstate};
 
@@ -60,6 +60,7 @@ impl ExtendedQueryHandler for Connection {
             Some(prepared) => {
                 let types = message.type_oids.iter().map(|oid| Type::from_oid(*oid)).collect();
                 self.prepared.lock().insert(name.clone(), prepared.clone());
+                self.texts.lock().insert(name.clone(), message.query.as_str().into());
                 let statement = StoredStatement::new(name, prepared, types);
                 client.portal_store().put_statement(Arc::new(statement));
             }
@@ -83,7 +84,20 @@ impl ExtendedQueryHandler for Connection {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
         let limit = usize::try_from(message.max_rows).unwrap_or(0);
         match client.portal_store().get_portal(name) {
-            Some(Entry::Value(portal)) => self.guarded(self.go_on(client, &portal, limit)).await?,
+            Some(Entry::Value(portal)) => {
+                let fresh = matches!(*portal.state().lock().await, PortalExecutionState::Initial);
+                let text = self.texts.lock().get(&portal.statement.id).cloned().filter(|_| fresh);
+                let run = self.guarded(self.go_on(client, &portal, limit));
+                match text {
+                    Some(text) => {
+                        if let Some(known) = self.client() {
+                            known.says(&text);
+                        }
+                        self.logged(&text, run).await?;
+                    }
+                    None => run.await?,
+                }
+            }
             Some(Entry::Empty) => {
                 client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
             }
@@ -211,7 +225,7 @@ impl Connection {
         if send_partial_query_response(client, &mut rows, limit).await? {
             *state = PortalExecutionState::Suspended(rows);
         }
-        Ok(())
+        send_notices(self, client).await
     }
 
     fn describe<C: ClientInfo>(

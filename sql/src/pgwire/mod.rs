@@ -25,9 +25,11 @@ mod depth;
 mod dialect;
 mod explain;
 mod extended;
+mod external;
 mod names;
 pub(crate) mod parameters;
 mod parser;
+mod postgres;
 mod roles;
 mod rows;
 mod run;
@@ -37,6 +39,7 @@ pub(crate) mod sqlstate;
 pub(crate) mod statement;
 mod stop;
 mod tls;
+mod views;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -76,6 +79,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// 42601 if it cannot be parsed, 54001 if it is too complex.
 pub(crate) fn parse(parser: &SqlParser, text: &str) -> PgWireResult<Vec<Statement>> {
     depth::check(text)?;
+    if let Some(statement) = external::parse(text)? {
+        return Ok(vec![statement]);
+    }
     let whole = cursor::spelled_out(text);
     parser
         .parse(whole.as_deref().unwrap_or(text))

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, DataType, Expr, Ident, ObjectName, Query, SelectItem, SetExpr, TableFactor, TableWithJoins,
-    TimezoneInfo, TrimWhereField, Value,
+    AccessExpr, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    Query, SelectItem, SetExpr, TableFactor, TableWithJoins, TimezoneInfo, TrimWhereField, Value,
 };
 
 /// What an expression without a name is called.
@@ -180,7 +180,13 @@ fn own_name(expr: &Expr) -> Option<String> {
     let named = match expr {
         Expr::Identifier(ident) => return Some(folded(ident)),
         Expr::CompoundIdentifier(parts) => return parts.last().map(folded),
-        Expr::Function(function) => return last(&function.name),
+        Expr::Function(function) => {
+            return match last(&function.name).as_deref() {
+                Some("mode_of") => Some("mode".to_owned()),
+                Some("get_field") => field_of(function),
+                name => name.map(str::to_owned),
+            };
+        }
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => return own_name(inner),
         Expr::Cast { expr, .. } => return own_name(expr),
         Expr::Case { else_result, .. } => return else_result.as_deref().and_then(own_name),
@@ -210,6 +216,18 @@ fn own_name(expr: &Expr) -> Option<String> {
         _ => return None,
     };
     Some(named.to_owned())
+}
+
+/// The field that `get_field(struct, 'field')` gives.
+fn field_of(function: &Function) -> Option<String> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.last()? {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => match &value.value {
+            Value::SingleQuotedString(field) => Some(field.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// The name of the kind of `expr`, for want of a better one.

@@ -17,7 +17,7 @@ use datafusion_pg_catalog::sql::rules::{
     StripCollate,
 };
 
-use super::dialect;
+use super::{dialect, postgres};
 use crate::catalog::PG_CATALOG;
 
 /// Reads statements.
@@ -52,12 +52,28 @@ impl SqlParser {
     /// If it cannot be parsed.
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Statement>, ParserError> {
         let mut statements = match Parser::parse_sql(&PostgreSqlDialect {}, text) {
+            // A view is rewritten when it is used, and shown as it was written.
+            Ok(statements) if statements.iter().any(is_view) => {
+                let each = statements.into_iter().map(|statement| match is_view(&statement) {
+                    true => Ok(vec![statement]),
+                    false => self.parse(&statement.to_string()),
+                });
+                return Ok(each.collect::<Result<Vec<_>, _>>()?.concat());
+            }
             Ok(statements) if !statements.iter().any(|statement| self.is_for_tools(statement)) => {
                 let rewrite = |statement| self.rules.iter().fold(statement, |s, rule| rule.rewrite(s));
                 statements.into_iter().map(rewrite).collect()
             }
             // Also what only that parser knows, `ABORT` for one.
-            _ => self.for_tools.parse(text)?,
+            Ok(mut statements) => {
+                if postgres::without_tableoid(&mut statements) {
+                    let text = statements.iter().map(ToString::to_string).collect::<Vec<_>>().join(";");
+                    self.for_tools.parse(&text)?
+                } else {
+                    self.for_tools.parse(text)?
+                }
+            }
+            Err(_) => self.for_tools.parse(text)?,
         };
         dialect::translate(&mut statements);
         Ok(statements)
@@ -73,6 +89,10 @@ impl SqlParser {
         })
         .is_break()
     }
+}
+
+fn is_view(statement: &Statement) -> bool {
+    matches!(statement, Statement::CreateView(_))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use pgwire::api::query::send_execution_response;
 use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
 use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore};
-use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::response::TransactionStatus;
@@ -29,7 +29,7 @@ use super::cursor::{Cursor, rows_of_fetch};
 use super::parameters::fitting;
 use super::statement::{Command, Prepared, folded, prepare, text_columns};
 use super::{explain, rows, sqlstate};
-use crate::execute;
+use crate::{Notices, Severity, execute};
 
 /// What a statement gives.
 pub(super) enum Answer {
@@ -267,6 +267,35 @@ impl Connection {
                 tell(client, changed).await?;
                 Ok(done("DISCARD ALL"))
             }
+            Command::CreateView(view) => {
+                let (catalog, access, view) = (Arc::clone(&self.shared.catalog), self.access(), view.clone());
+                let create = async move {
+                    let is_metric = catalog.is_metric(&view.name);
+                    Ok(catalog.views().create(view, &access, is_metric).await)
+                };
+                execute::on(&self.shared.queries, create).await??;
+                Ok(done("CREATE VIEW"))
+            }
+            Command::CreateTable(table) => {
+                let (catalog, table) = (Arc::clone(&self.shared.catalog), table.clone());
+                let create = async move { Ok(catalog.external().create(table).await) };
+                execute::on(&self.shared.queries, create).await??;
+                Ok(done("CREATE TABLE"))
+            }
+            Command::DropTables { names, if_exists } => {
+                let (catalog, names, if_exists) =
+                    (Arc::clone(&self.shared.catalog), names.clone(), *if_exists);
+                let drop = async move { Ok(catalog.external().drop(&names, if_exists)) };
+                execute::on(&self.shared.queries, drop).await??;
+                Ok(done("DROP TABLE"))
+            }
+            Command::DropViews { names, if_exists } => {
+                let (catalog, names, if_exists) =
+                    (Arc::clone(&self.shared.catalog), names.clone(), *if_exists);
+                let drop = async move { Ok(catalog.views().drop(&names, if_exists)) };
+                execute::on(&self.shared.queries, drop).await??;
+                Ok(done("DROP VIEW"))
+            }
             Command::Nothing { tag } => Ok(done(tag)),
         }
     }
@@ -277,6 +306,10 @@ impl Connection {
         C::PortalStore: PortalStore,
     {
         let mut prepared = self.prepared.lock();
+        match name {
+            Some(name) => drop(self.texts.lock().remove(name)),
+            None => self.texts.lock().clear(),
+        }
         match name {
             Some(name) if prepared.remove(name).is_some() => client.portal_store().rm_statement(name),
             Some(name) => {
@@ -328,6 +361,24 @@ fn text_batch(columns: &[(&str, Vec<String>)]) -> PgWireResult<RecordBatch> {
 fn rows_of(batch: RecordBatch, fields: Arc<Vec<FieldInfo>>) -> QueryResponse {
     let schema = batch.schema();
     rows::response(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter([Ok(batch)]))), fields)
+}
+
+/// Tells the client what its statement had to say.
+pub(super) async fn send_notices<C>(connection: &Connection, client: &mut C) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let notices = connection.session().copied_config().get_extension::<Notices>();
+    for (severity, text) in notices.iter().flat_map(|notices| notices.take()) {
+        let (severity, code) = match severity {
+            Severity::Warning => ("WARNING", "01000"),
+            Severity::Notice => ("NOTICE", "00000"),
+        };
+        let info = ErrorInfo::new(severity.to_owned(), code.to_owned(), text);
+        client.feed(PgWireBackendMessage::NoticeResponse(info.into())).await?;
+    }
+    Ok(())
 }
 
 /// Reports settings that the client library wants to know of.

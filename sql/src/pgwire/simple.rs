@@ -15,7 +15,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::simplequery::Query;
 
 use super::connection::Connection;
-use super::run::{Answer, finish_command, send_copy};
+use super::run::{Answer, finish_command, send_copy, send_notices};
 use super::sqlstate;
 
 #[async_trait]
@@ -34,7 +34,7 @@ impl SimpleQueryHandler for Connection {
         if let Some(known) = self.client() {
             known.says(&query.query);
         }
-        self.guarded(self.answer_all(client, &query.query)).await?;
+        self.logged(&query.query, self.guarded(self.answer_all(client, &query.query))).await?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         send_ready_for_query(client, client.transaction_status()).await
     }
@@ -70,6 +70,7 @@ impl Connection {
                 Answer::Copy(copy) => send_copy(client, copy).await?,
                 Answer::Done(response) => finish_command(self, client, response).await?,
             }
+            send_notices(self, client).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use datafusion::common::{DataFusionError, SchemaError};
 use pgwire::error::{ErrorInfo, PgWireError};
 use promontory_tsdb::ErrorKind;
 
-use crate::FunctionError;
+use crate::{FunctionError, QueryError};
 
 /// SQLSTATE of an error that a layer below describes by its kind.
 pub(crate) fn of_kind(kind: ErrorKind) -> &'static str {
@@ -48,8 +48,22 @@ fn info(severity: &str, code: &str, message: String) -> PgWireError {
 
 /// An error of planning or running a query, as its client should hear it.
 pub(crate) fn from_datafusion(error: &DataFusionError) -> PgWireError {
+    if let Some(QueryError { sqlstate, message }) = described(error) {
+        return self::error(sqlstate, message.clone());
+    }
     let (code, message) = describe(error);
     self::error(code, message)
+}
+
+/// What already has its SQLSTATE.
+fn described(error: &DataFusionError) -> Option<&QueryError> {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => described(inner),
+        DataFusionError::Shared(inner) => described(inner),
+        DataFusionError::Collection(errors) => errors.first().and_then(described),
+        DataFusionError::External(inner) => inner.downcast_ref(),
+        _ => None,
+    }
 }
 
 fn describe(error: &DataFusionError) -> (&'static str, String) {

@@ -9,8 +9,8 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as AnyStatement;
 use datafusion::sql::sqlparser::ast::{
-    CloseCursor, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, Query, Reset,
-    SelectItem, Set, SetAssignment, SetExpr, Statement, Value,
+    CloseCursor, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectType, Query,
+    Reset, SelectItem, Set, SetAssignment, SetExpr, Statement, Value,
 };
 use pgwire::error::PgWireResult;
 
@@ -18,7 +18,9 @@ use super::access::Access;
 use super::copy::{self, Copy};
 use super::cursor::Cursor;
 use super::names::{Names, name_functions, tell_apart};
-use super::{explain, sqlstate};
+use super::{explain, external, sqlstate, views};
+use crate::catalog::external::NewTable;
+use crate::catalog::views::NewView;
 
 /// A statement, understood.
 #[derive(Debug, Clone)]
@@ -103,6 +105,14 @@ pub(crate) enum Command {
     Close { name: Option<String> },
     /// DISCARD ALL.
     DiscardAll,
+    /// CREATE VIEW.
+    CreateView(NewView),
+    /// CREATE EXTERNAL TABLE.
+    CreateTable(NewTable),
+    /// DROP TABLE, of tables over files.
+    DropTables { names: Vec<String>, if_exists: bool },
+    /// DROP VIEW.
+    DropViews { names: Vec<String>, if_exists: bool },
     /// Accepted, for there is nothing to do.
     Nothing { tag: &'static str },
 }
@@ -140,6 +150,18 @@ pub(crate) async fn prepare(
         return Ok(Prepared::Command(command));
     }
     match statement {
+        Statement::CreateView(view) => Ok(Prepared::Command(views::create(access, &view)?)),
+        Statement::Drop { object_type: ObjectType::View, if_exists, names, cascade, .. } => {
+            Ok(Prepared::Command(views::drop(access, &names, if_exists, cascade)?))
+        }
+        Statement::CreateTable(table) if table.external => {
+            Ok(Prepared::Command(external::create(access, &table)?))
+        }
+        Statement::Drop { object_type: ObjectType::Table, if_exists, names, .. }
+            if names.iter().any(external::is_external) =>
+        {
+            Ok(Prepared::Command(external::drop(access, &names, if_exists)?))
+        }
         Statement::Query(query) => {
             let (plan, columns) = plan_query(session, access, query).await?;
             Ok(Prepared::Query { plan, columns })
@@ -195,7 +217,7 @@ pub(crate) async fn prepare(
     }
 }
 
-async fn plan_query(
+pub(crate) async fn plan_query(
     session: &SessionContext,
     access: &Access,
     mut query: Box<Query>,

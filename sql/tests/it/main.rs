@@ -3,9 +3,12 @@
 mod catalog;
 mod data;
 mod driver;
+mod external;
 mod login;
 mod psql;
 mod stopping;
+mod storage;
+mod views;
 mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -330,3 +330,39 @@ async fn what_postgres_users_write_is_understood() {
         assert_eq!(got.trim_end(), expected, "{query}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rare_commands_of_psql_answer() {
+    let server = Server::start(SqlOptions::default()).await;
+    for command in ["\\dd", "\\dL", "\\dconfig", "\\dconfig *timeout*", "\\sf version", "\\dd up"] {
+        let Some(got) = psql(&server, command).await else { return };
+        assert!(!got.contains("ERROR"), "{command}: {got}");
+    }
+    let mut command = psql_command(&server, "tester");
+    command.args(["-c", "\\timing", "-c", "SELECT 1"]);
+    let Some(got) = run(command).await else { return };
+    assert!(got.contains("Timing is on.") && got.contains("Time: "), "{got}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_postgres_with_a_syntax_of_their_own() {
+    let server = Server::start(SqlOptions::default()).await;
+    for (query, expected) in [
+        (
+            "SELECT timestamp '2026-01-01 00:00:00' + make_interval(days => 2, hours => 3)",
+            "2026-01-03 03:00:00.000000\n",
+        ),
+        (
+            "SELECT timestamp '2026-01-01 00:00:00' + make_interval(1, 1, 1, 1, 1, 1, 1.5)",
+            "2027-02-09 01:01:01.500000\n",
+        ),
+        ("SELECT mode() WITHIN GROUP (ORDER BY job) FROM up", "node\n"),
+        (
+            "SELECT job, mode() WITHIN GROUP (ORDER BY value) FROM up GROUP BY job ORDER BY 1",
+            "api|1\nnode|1\n",
+        ),
+    ] {
+        let Some(got) = psql(&server, query).await else { return };
+        assert_eq!(got, expected, "{query}");
+    }
+}

@@ -87,7 +87,7 @@ const FUNCTIONS: &[(&str, Answer)] = &[
     ("pg_get_serial_sequence", Answer::NoText),
     ("pg_get_triggerdef", Answer::NoText),
     ("pg_get_userbyid", Answer::Owner),
-    ("pg_get_viewdef", Answer::NoText),
+    ("pg_get_viewdef", Answer::ViewDefinition),
     ("pg_indexes_size", Answer::NoNumber),
     ("pg_is_in_recovery", Answer::No),
     ("pg_is_other_temp_schema", Answer::No),
@@ -139,6 +139,8 @@ enum Answer {
     Comment,
     /// What there is to say about a column, by the identifier of its table and its position.
     ColumnComment,
+    /// The query of a view.
+    ViewDefinition,
     /// Part of the signature of a function.
     Routine(Part),
 }
@@ -251,6 +253,14 @@ impl ScalarUDFImpl for Function {
             Answer::Routine(part) => {
                 let oids = self.numbers(&args, 0)?;
                 let texts = oids.iter().map(|oid| self.known.routines.get(oid?, part));
+                ColumnarValue::Array(Arc::new(texts.collect::<StringArray>()))
+            }
+            Answer::ViewDefinition => {
+                let oids = self.numbers(&args, 0)?;
+                let texts = oids.iter().map(|oid| {
+                    let (schema, view) = self.known.relations.oids.table(oid?)?;
+                    self.known.relations.definition(&schema, &view)
+                });
                 ColumnarValue::Array(Arc::new(texts.collect::<StringArray>()))
             }
             Answer::Comment => ColumnarValue::Array(self.comments(&args)?),

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch};
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, Session, TableProvider};
@@ -70,7 +70,7 @@ impl Kind {
                 constant("table_catalog", DATABASE),
                 varies("table_schema", DataType::Utf8),
                 varies("table_name", DataType::Utf8),
-                no_text("view_definition"),
+                varies("view_definition", DataType::Utf8),
                 constant("check_option", "NONE"),
                 constant("is_updatable", "NO"),
                 constant("is_insertable_into", "NO"),
@@ -207,7 +207,12 @@ impl InformationTable {
                 rows(columns, vec![schemas, names, texts(types)])
             }
             Kind::Columns => self.columns_of(&all).await,
-            Kind::Schemata | Kind::Views => rows(columns, vec![schemas, names]),
+            Kind::Views => {
+                let definitions = all.iter().map(|r| self.relations.definition(&r.schema, &r.name));
+                let definitions: StringArray = definitions.collect();
+                rows(columns, vec![schemas, names, Arc::new(definitions)])
+            }
+            Kind::Schemata => rows(columns, vec![schemas, names]),
         }
     }
 

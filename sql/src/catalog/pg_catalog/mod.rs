@@ -8,6 +8,7 @@ mod functions;
 mod information_schema;
 mod json;
 mod lists;
+mod mode;
 mod oids;
 mod privileges;
 mod relations;
@@ -95,6 +96,7 @@ pub(super) fn install(
     functions::install(context, functions::Known { relations, routines, source, started_ms });
     json::install(context);
     lists::install(context);
+    mode::install(context);
     privileges::install(context);
     text::install(context);
     time::install(context);
@@ -140,6 +142,28 @@ fn empty_tables() -> Vec<(&'static str, Schema)> {
         (
             "pg_db_role_setting",
             columns(&[("setdatabase", DataType::Int32), ("setrole", DataType::Int32), ("setconfig", list)]),
+        ),
+        (
+            "pg_settings",
+            of_texts(&[
+                "name",
+                "setting",
+                "unit",
+                "category",
+                "short_desc",
+                "extra_desc",
+                "context",
+                "vartype",
+                "source",
+                "min_val",
+                "max_val",
+                "enumvals",
+                "boot_val",
+                "reset_val",
+                "sourcefile",
+                "sourceline",
+                "pending_restart",
+            ]),
         ),
         ("pg_group", of_texts(&["groname", "grosysid", "grolist"])),
         ("pg_rules", of_texts(&["schemaname", "tablename", "rulename", "definition"])),

@@ -89,7 +89,18 @@ impl Relations {
 
     pub(super) async fn columns(&self, schema: &str, name: &str) -> Result<Option<SchemaRef>> {
         let Some(provider) = self.catalog.schema(schema) else { return Ok(None) };
-        Ok(provider.table(name).await?.map(|table| table.schema()))
+        match provider.table(name).await {
+            Ok(table) => Ok(table.map(|table| table.schema())),
+            // A view that cannot be used has no columns, and must not keep others from being shown.
+            Err(_) if self.definition(schema, name).is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The query of a view, as Postgres shows it.
+    pub(super) fn definition(&self, schema: &str, name: &str) -> Option<String> {
+        let query = self.catalog.schema(schema)?.downcast_ref::<OwnSchema>()?.definition(name)?;
+        Some(format!(" {query};"))
     }
 }
 
@@ -109,16 +120,18 @@ pub(super) enum Kind {
     Class,
     Attribute,
     Tables,
+    Views,
     Description,
 }
 
 impl Kind {
-    pub(super) const ALL: [(&'static str, Self); 6] = [
+    pub(super) const ALL: [(&'static str, Self); 7] = [
         ("pg_database", Self::Database),
         ("pg_namespace", Self::Namespace),
         ("pg_class", Self::Class),
         ("pg_attribute", Self::Attribute),
         ("pg_tables", Self::Tables),
+        ("pg_views", Self::Views),
         ("pg_description", Self::Description),
     ];
 
@@ -128,7 +141,7 @@ impl Kind {
             Self::Class => Some("oid"),
             Self::Attribute => Some("attrelid"),
             Self::Description => Some("objoid"),
-            Self::Database | Self::Namespace | Self::Tables => None,
+            Self::Database | Self::Namespace | Self::Tables | Self::Views => None,
         }
     }
 
@@ -139,6 +152,7 @@ impl Kind {
             Self::Class => class_columns(),
             Self::Attribute => attribute_columns(),
             Self::Tables => tables_columns(),
+            Self::Views => views_columns(),
             Self::Description => description_columns(),
         };
         Schema::new(columns.into_iter().map(|(field, _)| field).collect::<Vec<_>>())
@@ -298,6 +312,15 @@ fn tables_columns() -> Columns {
     ]
 }
 
+fn views_columns() -> Columns {
+    vec![
+        varies("schemaname", DataType::Utf8),
+        varies("viewname", DataType::Utf8),
+        constant("viewowner", OWNER_NAME),
+        varies("definition", DataType::Utf8),
+    ]
+}
+
 fn description_columns() -> Columns {
     vec![
         (oid("objoid"), None),
@@ -367,6 +390,15 @@ impl Relations {
                 all.retain(|relation| relation.kind == "r");
                 let schemas = texts(all.iter().map(|r| r.schema.as_str()));
                 rows(tables_columns(), vec![schemas, texts(all.iter().map(|r| r.name.as_str()))])
+            }
+            Kind::Views => {
+                let mut all = self.all();
+                all.retain(|relation| relation.kind == "v");
+                let schemas = texts(all.iter().map(|r| r.schema.as_str()));
+                let definitions = all.iter().map(|r| self.definition(&r.schema, &r.name));
+                let definitions: StringArray = definitions.collect();
+                let names = texts(all.iter().map(|r| r.name.as_str()));
+                rows(views_columns(), vec![schemas, names, Arc::new(definitions)])
             }
             Kind::Description => self.descriptions(&self.some(wanted)).await,
         }
