@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 const SAMPLES: i64 = 120;
+const MANY: u64 = 1000;
 
 /// A gauge with few different values at exact 15 s.
 fn regular_gauge() -> Vec<Sample> {
@@ -20,8 +21,8 @@ fn regular_gauge() -> Vec<Sample> {
 }
 
 /// A counter that grows by a random whole number, scraped with a few ms of jitter.
-fn random_counter() -> Vec<Sample> {
-    let mut rng = StdRng::seed_from_u64(1);
+fn random_counter(seed: u64) -> Vec<Sample> {
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut v = 100_000.0;
     let mut next = |i: i64| {
         v += f64::from(rng.random_range(0..1000u32));
@@ -41,7 +42,7 @@ fn xor_chunks(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SAMPLES as u64));
     for (name, samples) in [
         ("regular_gauge", regular_gauge()),
-        ("random_counter", random_counter()),
+        ("random_counter", random_counter(1)),
         ("random_floats", random_floats()),
     ] {
         group.bench_function(format!("encode/{name}"), |b| {
@@ -62,6 +63,19 @@ fn xor_chunks(c: &mut Criterion) {
             });
         });
     }
+    // So many that no branch is learnt by heart: what a query meets.
+    let chunks: Vec<_> = (0..MANY).map(|seed| xor::encode(random_counter(seed))).collect();
+    group.throughput(Throughput::Elements(MANY * SAMPLES as u64));
+    group.bench_function("decode/1000_random_counters", |b| {
+        let (mut timestamps, mut values) = (Vec::new(), Vec::new());
+        b.iter(|| {
+            for chunk in &chunks {
+                timestamps.clear();
+                values.clear();
+                black_box(xor::decode_into(black_box(chunk), &mut timestamps, &mut values).is_ok());
+            }
+        });
+    });
     group.finish();
 }
 
@@ -70,7 +84,7 @@ fn xor2_chunks(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SAMPLES as u64));
     for (name, samples) in [
         ("regular_gauge", regular_gauge()),
-        ("random_counter", random_counter()),
+        ("random_counter", random_counter(1)),
         ("random_floats", random_floats()),
     ] {
         group.bench_function(format!("encode/{name}"), |b| {

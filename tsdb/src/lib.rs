@@ -30,6 +30,7 @@ pub mod meta;
 pub mod metadata;
 mod needed;
 pub mod postings;
+mod prefetch;
 pub mod query;
 pub mod sample;
 pub mod tombstones;

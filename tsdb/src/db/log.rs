@@ -25,7 +25,7 @@ pub(super) struct Log {
     /// could not be written.
     unwritten: Vec<Vec<u8>>,
     /// What is to go to the write-ahead log after that, and before anything else.
-    unwritten_mark: Option<Vec<u8>>,
+    unwritten_ahead: Option<Vec<u8>>,
     series_record: Vec<u8>,
     samples_record: Vec<u8>,
     /// Whether records have start timestamps.
@@ -84,7 +84,7 @@ impl Log {
             ahead,
             behind: None,
             unwritten: Vec::new(),
-            unwritten_mark: None,
+            unwritten_ahead: None,
             series_record: Vec::new(),
             samples_record: Vec::new(),
             start_timestamps,
@@ -199,19 +199,24 @@ impl Log {
     /// Applies deletions that Prometheus made to late samples of the head too, and tells the logs. If that cannot be
     /// written, nothing is taken until it can.
     ///
-    /// # Errors
-    /// If late samples have to go to disk for that, and cannot; then nothing changed.
-    pub(super) fn adopt_deletions(&mut self, head: &Head, foreign: &Deletions) -> Result<()> {
-        let Some(mark) = foreign.mark_for_write_ahead() else { return Ok(()) };
+    /// Where late samples cannot go to disk for that, the deletion alone is logged: chunks that no marker names yet are
+    /// then made again from the log.
+    pub(super) fn adopt_deletions(&mut self, head: &Head, foreign: &Deletions) {
+        if foreign.stones.is_empty() {
+            return;
+        }
         if self.behind.is_some() {
-            self.unwritten.extend(head.deletions_for_write_behind(foreign)?);
+            let records = head.deletions_for_write_behind(foreign).unwrap_or_else(|error| {
+                tracing::warn!(%error, "late samples could not be written to chunks_head/");
+                foreign.for_write_behind().into_iter().collect()
+            });
+            self.unwritten.extend(records);
         }
         head.apply_late_deletions(foreign);
-        self.unwritten_mark = Some(mark);
+        self.unwritten_ahead = Some(foreign.for_write_ahead());
         if let Err(error) = self.catch_up() {
             tracing::error!(%error, "the logs cannot be written; nothing is stored until they can");
         }
-        Ok(())
     }
 
     /// Begins a segment of the write-behind log, and gives its number; `None` without such a log.
@@ -256,10 +261,10 @@ impl Log {
             }
             _ => {}
         }
-        match self.unwritten_mark.take() {
-            Some(mark) => self.write_ahead(&[&mark]).inspect_err(|_| self.unwritten_mark = Some(mark)),
-            None => Ok(()),
-        }
+        let Some(record) = self.unwritten_ahead.take() else { return Ok(()) };
+        // Crash safety: it says that the write-behind log has deletions which may be synced in this log already.
+        let written = self.sync_behind().and_then(|()| self.write_ahead(&[&record]));
+        written.inspect_err(|_| self.unwritten_ahead = Some(record))
     }
 
     /// Syncs both logs.
@@ -311,6 +316,7 @@ impl Log {
     /// As [`Log::sync`].
     pub(super) fn close(&mut self) -> Result<()> {
         let caught_up = self.catch_up();
+        // The write-ahead log in any case: what it has is worth more than the order.
         let behind = self.behind.as_mut().map_or(Ok(()), Writer::close);
         caught_up.and(behind).and(self.ahead.close())
     }

@@ -92,7 +92,7 @@ pub(super) fn open(options: DbOptions) -> Result<Arc<Db>> {
     if options.out_of_order_window_ms > 0 || head.ooo_min_time().is_some() || has_behind {
         log.begin_behind(write_behind(&options)?);
     }
-    log.adopt_deletions(&head, &foreign_deletions)?;
+    log.adopt_deletions(&head, &foreign_deletions);
     let maxt = head.bounds().map_or(i64::MIN, |b| b.1);
     let alias = |(alias, of)| (alias, Expiry { segment: 0, maxt, alias_of: Some(of) });
     log.expiring.extend(aliases.into_iter().map(alias));
@@ -210,10 +210,7 @@ fn replay_wbl(
     counters: &Counters,
 ) -> Result<()> {
     match read_records(dir, 0..=u32::MAX, |record| replayer.apply_out_of_order(record)) {
-        Ok(()) => {
-            replayer.finish_out_of_order();
-            Ok(())
-        }
+        Ok(()) => Ok(()),
         Err(ReadError::Corrupt(damage)) => {
             counters.wal_corruptions.fetch_add(1, Ordering::Relaxed);
             repair::repair(dir, &damage, options.wal_segment_bytes, options.clock.now_ms())

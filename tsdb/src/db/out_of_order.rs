@@ -18,12 +18,14 @@ use crate::wal::{self, record, segment};
 
 /// Compacts what there is; called after the head was cut.
 pub(super) fn compact(db: &Db, done: &mut Maintenance) -> Result<()> {
-    // Most of them, while commits go on.
+    // Most of it while commits go on.
     db.head.write_late_samples()?;
-    let (first_needed, compaction) = {
+    db.sync_logs()?;
+    let (first_needed, mut compaction) = {
         let mut log = db.log()?;
         (log.next_behind()?, db.head.begin_ooo_compaction()?)
     };
+    compaction.iter_mut().for_each(OooCompaction::sort);
     if let Some(compaction) = &compaction {
         cut(db, compaction, done)?;
         // Crash safety: a replay takes samples for those of the blocks if it has the chunks that the log says they are in.
@@ -74,6 +76,11 @@ fn cut(db: &Db, compaction: &OooCompaction, done: &mut Maintenance) -> Result<()
 
 /// Deletes segments of the write-behind log before `first_needed`; all, if there is no writer.
 fn truncate_log(db: &Db, first_needed: Option<u32>) -> Result<()> {
+    let no_writer = if first_needed.is_none() { Some(db.log()?) } else { None };
+    if no_writer.as_ref().is_some_and(|log| log.has_behind()) {
+        // One was begun meanwhile; the next pass does it.
+        return Ok(());
+    }
     let dir = wal::wbl_dir(&db.options.path);
     let mut numbers = segment::list(&dir)?;
     numbers.retain(|number| first_needed.is_none_or(|first| *number < first));

@@ -404,8 +404,9 @@ impl Head {
     /// Applies a marker of the write-behind log: out-of-order samples of `series` so far are in the chunks `at`, or,
     /// where that is 0, in blocks; see also [`COMPACTED`].
     ///
-    /// Ours name all chunks so far. One of Prometheus may leave out some that it made while it replayed this log; as it
-    /// passes over deletions there, samples of a series with `deletions` are not what such chunks hold.
+    /// Ours name all chunks so far. One of Prometheus leaves out those that it made while it replayed this log, so that
+    /// only this log is known to have all samples then. It passes over deletions here: after such a one, of a series with
+    /// `deletions`, its chunks hold samples that are gone.
     pub(crate) fn replay_marker(&self, series: &MemSeries, at: &[HeadChunkRef], deletions: bool) {
         let mut state = series.lock();
         if self.chunks.is_none() || state.ooo().is_none() {
@@ -420,10 +421,11 @@ impl Head {
             gone += ooo.retain(|at| at > last);
         }
         let known = |at: &HeadChunkRef| *at == HeadChunkRef(0) || ooo.mapped.iter().any(|c| c.at == *at);
-        let left_out = |unnamed: &HeadChunkRef| at.iter().any(|at| unnamed < at) && !at.contains(unnamed);
-        let foreign = deletions && ooo.unnamed.iter().any(left_out);
+        let is_behind = |unnamed: &HeadChunkRef| at.iter().any(|at| *at == HeadChunkRef(0) || unnamed < at);
+        let left_out = |unnamed: &HeadChunkRef| is_behind(unnamed) && !at.contains(unnamed);
+        let stands = !deletions && !ooo.unnamed.iter().any(left_out);
         // A chunk that was lost with a damaged file is made again from the samples.
-        if !foreign && !at.is_empty() && at.iter().all(known) {
+        if stands && !at.is_empty() && at.iter().all(known) {
             gone += usize::from(!std::mem::take(&mut ooo.open).is_empty());
             ooo.unnamed.retain(|unnamed| !at.contains(unnamed));
         }

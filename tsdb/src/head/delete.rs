@@ -4,8 +4,8 @@
 //! In-order samples of a series are newer than any that was deleted before, so that one interval says which they
 //! are. A late sample may lie in an interval that was deleted before it came, and is then not deleted. So deletions
 //! are in the write-behind log too, among the samples that they touch and those that they do not: see
-//! [`Head::deletions_for_write_behind`]. The write-ahead log says so by a [`RefTombstone::mark`] behind each. One without a
-//! mark behind it is one that Prometheus made: a start applies it to all late samples, and marks it.
+//! [`Head::deletions_for_write_behind`]. The write-ahead log says so by naming each twice in a row. What is
+//! there once is what Prometheus made: a start applies it to all late samples, and names it twice behind.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,18 +28,23 @@ pub(crate) struct Deletions {
 }
 
 impl Deletions {
-    /// Record for the write-ahead log, once the write-behind log has its own.
+    /// Record for the write-behind log. It is of series that lose late samples, and no others: others keep the chunks
+    /// that they have.
+    pub(crate) fn for_write_behind(&self) -> Option<Vec<u8>> {
+        let stone = |(series, mint, maxt): &(Arc<MemSeries>, TimestampMs, TimestampMs)| RefTombstone {
+            series: series.series,
+            mint: *mint,
+            maxt: *maxt,
+        };
+        let stones: Vec<_> = self.late.iter().map(stone).collect();
+        (!stones.is_empty()).then(|| record_of(&stones))
+    }
+
+    /// Record for the write-ahead log, once the write-behind log has its own: each deletion twice.
+    ///
+    /// Compat: Prometheus takes it for one, and its checkpoints keep both.
     pub(crate) fn for_write_ahead(&self) -> Vec<u8> {
-        record_of(&self.stones.iter().copied().chain(self.mark()).collect::<Vec<_>>())
-    }
-
-    /// Record for the write-ahead log, once the write-behind log has its own, if it has the deletions already.
-    pub(crate) fn mark_for_write_ahead(&self) -> Option<Vec<u8>> {
-        self.mark().map(|mark| record_of(&[mark]))
-    }
-
-    fn mark(&self) -> Option<RefTombstone> {
-        self.stones.last().map(|last| RefTombstone::mark(last.series))
+        record_of(&self.stones.iter().flat_map(|stone| [*stone, *stone]).collect::<Vec<_>>())
     }
 }
 
@@ -88,7 +93,7 @@ impl Head {
             record::encode_mmap_markers(&mut record, named);
             records.push(record);
         }
-        records.push(record_of(&deletions.stones));
+        records.extend(deletions.for_write_behind());
         Ok(records)
     }
 
@@ -140,8 +145,8 @@ impl Head {
         self.delete_late(&series, stone.mint, stone.maxt, |at| !unnamed.contains(&at));
     }
 
-    /// Ends the replay of late samples of a series with deletions: chunks that no marker names repeat what the
-    /// write-behind log has, and may be of Prometheus, which passes over the deletions there.
+    /// Ends the replay of late samples of a series with deletions: chunks that were not named before the first of them
+    /// repeat what the write-behind log has, and may be of Prometheus, which passes over deletions there.
     pub(crate) fn drop_unnamed(&self, series: &MemSeries) {
         let mut state = series.lock();
         let Some(ooo) = state.ooo_if_any() else { return };

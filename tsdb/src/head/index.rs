@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::postings::{self, Postings as List, PostingsSource};
+use crate::prefetch::prefetch_all;
 use crate::sample::SeriesRef;
 
 /// Largest reference that a series of the log or a snapshot may have: nobody can have counted further.
@@ -77,6 +78,13 @@ impl Index {
 
     pub(crate) fn get(&self, series: SeriesRef) -> Option<Arc<MemSeries>> {
         self.ref_stripe(series.0).read().get(series.0).map(Arc::clone)
+    }
+
+    /// Starts to load the series from memory, so that [`Index::get`] has it soon.
+    pub(crate) fn prefetch(&self, series: SeriesRef) {
+        if let Some(found) = self.ref_stripe(series.0).read().get(series.0) {
+            prefetch_all(Arc::as_ptr(found));
+        }
     }
 
     /// The series with these labels.

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! The open chunk has at most [`CAP`] samples, ascending, one per timestamp, unless a full one could not be
-//! written. Chunks on disk are in the order of writing and may overlap anything.
+//! written, or a replay found more of them in the log than chunks. Chunks on disk are in the order of writing and may
+//! overlap anything.
 //!
 //! # Deletion
 //! Samples of the open chunk go at once, those on disk are noted per chunk. So what is deleted is what was there:

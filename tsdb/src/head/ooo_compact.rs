@@ -39,12 +39,17 @@ pub(crate) const COMPACTED: u64 = 1 << 63;
 /// Out-of-order samples of a head as they were at one instant.
 #[derive(Debug)]
 pub(crate) struct OooCompaction {
-    /// In label order, with the last chunk of each that is taken.
+    /// With the last chunk of each that is taken.
     series: Vec<(Arc<MemSeries>, HeadChunkRef)>,
     bounds: (TimestampMs, TimestampMs),
 }
 
 impl OooCompaction {
+    /// Puts series in label order; to be called before [`OooCompaction::cut`].
+    pub(crate) fn sort(&mut self) {
+        self.series.sort_unstable_by(|a, b| a.0.labels.cmp(&b.0.labels));
+    }
+
     /// The slots `[mint, maxt)` of `width_ms` that may have samples, ascending.
     pub(crate) fn slots(&self, width_ms: i64) -> impl Iterator<Item = (TimestampMs, TimestampMs)> + use<> {
         let (mint, maxt) = self.bounds;
@@ -113,7 +118,6 @@ impl Head {
             }
         });
         result?;
-        series.sort_unstable_by(|a, b| a.0.labels.cmp(&b.0.labels));
         Ok(bounds.map(|bounds| OooCompaction { series, bounds }))
     }
 

@@ -13,6 +13,7 @@ use super::series::ClosedChunk;
 use crate::chunkenc::histogram::{Appended, ChunkAppender, Coder, FloatCoder, IntegerCoder};
 use crate::chunkenc::{Encoding, xor, xor2};
 use crate::histogram::{HistogramValue, InvalidHistogram};
+use crate::prefetch::prefetch;
 use crate::sample::TimestampMs;
 
 /// Samples that a chunk of floats should hold.
@@ -132,6 +133,13 @@ impl OpenChunk {
             OpenAppender::Integer(a) => a.appender.encoding(),
             OpenAppender::Float(a) => a.appender.encoding(),
         }
+    }
+
+    /// Starts to load from memory what an append writes: the count of samples in front, and the end.
+    pub(super) fn prefetch(&self) {
+        let bytes = self.bytes().as_ptr_range();
+        prefetch(bytes.start);
+        prefetch(bytes.end);
     }
 
     /// The chunk so far.

@@ -127,6 +127,13 @@ pub(crate) enum Appended {
 }
 
 impl SeriesState {
+    /// Starts to load from memory what an append needs.
+    pub(crate) fn prefetch(&self) {
+        if let Some(open) = &self.open {
+            open.prefetch();
+        }
+    }
+
     /// Newest in-order timestamp.
     pub(crate) fn max_time(&self) -> Option<TimestampMs> {
         let closed = || self.closed().last().map(|c| c.maxt);

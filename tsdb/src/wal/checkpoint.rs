@@ -93,7 +93,6 @@ fn write_to(
         batch_bytes: 0,
         stats: CheckpointStats { last, ..CheckpointStats::default() },
         error: None,
-        unmarked: false,
         metadata: BTreeMap::new(),
     };
     let first = match segment::last_checkpoint(dir)? {
@@ -138,8 +137,6 @@ struct Filter<K> {
     batch_bytes: usize,
     stats: CheckpointStats,
     error: Option<Error>,
-    /// Whether a tombstone was kept since the last mark.
-    unmarked: bool,
     /// Latest of each series that is kept.
     metadata: BTreeMap<u64, Metadata>,
 }
@@ -230,12 +227,8 @@ impl<K: Fn(SeriesRef) -> bool> Filter<K> {
     fn filter_tombstones(&mut self, record: &[u8]) -> Result<(), DecodeError> {
         let (mut tombstones, mut out) = (Vec::new(), Vec::new());
         record::decode_tombstones(record, &mut tombstones)?;
-        let mark = tombstones.extract_if(.., |t| t.is_mark()).last();
         let keep = |t: &record::RefTombstone| (self.keep)(t.series) && t.maxt >= self.mint;
         retain(&mut tombstones, &mut self.stats.tombstones, keep);
-        self.unmarked |= !tombstones.is_empty();
-        // A mark is about the tombstones before it.
-        tombstones.extend(mark.filter(|_| std::mem::take(&mut self.unmarked)));
         if !tombstones.is_empty() {
             record::encode_tombstones(&mut out, &tombstones);
             self.put(out);

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use promontory_tsdb::wal::Writer;
-use promontory_tsdb::wal::record::{self, RefTombstone};
-use promontory_tsdb::{AppendError, Db, DbOptions, Labels, Matcher, SeriesRef};
+use promontory_tsdb::chunkenc::{Encoding, xor};
+use promontory_tsdb::head_chunks::{HeadChunkRef, HeadChunks, NewChunk};
+use promontory_tsdb::wal::record::{self, RefMmapMarker, RefTombstone};
+use promontory_tsdb::wal::{RefSample, Writer};
+use promontory_tsdb::{AppendError, Db, DbOptions, Labels, Matcher, Sample, SeriesRef};
 
 use crate::support::{append, copy_dir, options, read, read_all};
 
@@ -231,4 +233,148 @@ fn late_samples_that_come_during_a_cut_are_deleted_for_good() {
     std::mem::forget(db);
     let db = Db::open(late(dir.path())).unwrap();
     assert!(read(&*db, &late_ones, i64::MIN, i64::MAX).is_empty());
+}
+
+/// What Prometheus does to late samples in a directory of ours that nobody uses: it passes over our deletions.
+struct Foreign {
+    chunks: HeadChunks,
+    log: Writer,
+}
+
+impl Foreign {
+    fn open(dir: &Path) -> Self {
+        let options = late(dir);
+        let (chunks, _) = HeadChunks::open(&dir.join("chunks_head"), i64::MIN).unwrap();
+        let segment_bytes = options.wal_segment_bytes;
+        let log = Writer::open(&dir.join("wbl"), segment_bytes, options.wal_compression).unwrap();
+        Self { chunks, log }
+    }
+
+    /// Logs late samples of the first series.
+    fn samples(&mut self, samples: &[(i64, f64)]) {
+        let mut record = Vec::new();
+        let series = SeriesRef(1);
+        record::encode_samples(&mut record, samples.iter().map(|(t, v)| RefSample::new(series, *t, *v)));
+        self.log.log([record.as_slice()]).unwrap();
+    }
+
+    /// Writes a chunk, and gives what a marker says of it.
+    fn chunk(&self, samples: &[(i64, f64)]) -> u64 {
+        let data = xor::encode(samples.iter().map(|(t, v)| Sample { t: *t, v: *v }));
+        let chunk = NewChunk {
+            series: SeriesRef(1),
+            mint: samples[0].0,
+            maxt: samples.last().unwrap().0,
+            encoding: Encoding::Xor,
+            out_of_order: true,
+            data: &data,
+        };
+        self.chunks.write([chunk]).unwrap()[0].0
+    }
+
+    fn marker(&mut self, chunk: u64) {
+        let mut record = Vec::new();
+        record::encode_mmap_markers(&mut record, &[RefMmapMarker { series: SeriesRef(1), chunk }]);
+        self.log.log([record.as_slice()]).unwrap();
+    }
+}
+
+fn at(seconds: std::ops::Range<i64>) -> Vec<(i64, f64)> {
+    seconds.map(|s| (2 * HOUR + s * 1000, s as f64)).collect()
+}
+
+/// A directory with a series, and late samples of it.
+fn with_late(samples: &[(i64, f64)]) -> (tempfile::TempDir, Arc<Db>) {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(late(dir.path())).unwrap();
+    append(&db, &[(&series(0), 3 * HOUR, -1.0)]);
+    samples.iter().for_each(|(t, v)| try_append(&db, *t, *v).unwrap());
+    (dir, db)
+}
+
+/// Starts several times, with a kill and another late sample each time, and finds `expected` and those.
+fn holds(dir: &Path, expected: &[(i64, f64)]) {
+    let mut expected: BTreeMap<_, _> = expected.iter().map(|(t, v)| (*t, v.to_bits())).collect();
+    expected.insert(3 * HOUR, (-1f64).to_bits());
+    for start in 0..4 {
+        let db = Db::open(late(dir)).unwrap();
+        assert_eq!(
+            read_all(&*db)[&series(0)],
+            expected.clone().into_iter().collect::<Vec<_>>(),
+            "start {start}"
+        );
+        let t = 2 * HOUR - 1000 - start;
+        try_append(&db, t, 0.5).unwrap();
+        expected.insert(t, 0.5f64.to_bits());
+        std::mem::forget(db);
+    }
+}
+
+#[test]
+fn a_deleted_sample_in_a_chunk_that_prometheus_names_stays_deleted() {
+    let (dir, db) = with_late(&at(0..10));
+    db.delete(&[Matcher::eq("i", "0")], 2 * HOUR + 5000, 2 * HOUR + 5000).unwrap();
+    std::mem::forget(db);
+    let mut prometheus = Foreign::open(dir.path());
+    prometheus.samples(&at(10..32));
+    let chunk = prometheus.chunk(&at(0..32));
+    prometheus.marker(chunk);
+    prometheus.samples(&at(32..33));
+    drop(prometheus);
+    let mut expected = at(0..33);
+    expected.remove(5);
+    holds(dir.path(), &expected);
+}
+
+/// It fails to make a block of late samples, and says that they are in one.
+#[test]
+fn late_samples_of_which_prometheus_says_that_they_are_in_a_block_stay() {
+    for deletes in [false, true] {
+        let (dir, db) = with_late(&at(0..10));
+        let mut expected = at(0..11);
+        if deletes {
+            db.delete(&[Matcher::eq("i", "0")], 2 * HOUR + 5000, 2 * HOUR + 5000).unwrap();
+            expected.remove(5);
+        }
+        std::mem::forget(db);
+        let mut prometheus = Foreign::open(dir.path());
+        prometheus.chunk(&at(0..10));
+        prometheus.marker(0);
+        prometheus.samples(&at(10..11));
+        drop(prometheus);
+        holds(dir.path(), &expected);
+    }
+}
+
+/// A chunk that a marker names was lost when it was killed, it made others in its place without naming them, and samples
+/// that are not late are deleted.
+#[test]
+fn late_samples_in_chunks_that_nobody_names_survive_a_deletion_of_others() {
+    let (dir, db) = with_late(&at(0..10));
+    std::mem::forget(db);
+    let mut prometheus = Foreign::open(dir.path());
+    prometheus.samples(&at(10..33));
+    prometheus.marker(HeadChunkRef::new(7, 8).0);
+    prometheus.samples(&at(33..64));
+    prometheus.chunk(&at(0..32));
+    prometheus.samples(&at(64..65));
+    let named = prometheus.chunk(&at(32..64));
+    prometheus.marker(named);
+    prometheus.samples(&at(65..70));
+    drop(prometheus);
+    holds(dir.path(), &at(0..70));
+
+    let db = Db::open(late(dir.path())).unwrap();
+    let newest =
+        [(2 * HOUR - 1003, 0.5), (2 * HOUR - 1002, 0.5), (2 * HOUR - 1001, 0.5), (2 * HOUR - 1000, 0.5)];
+    db.delete(&[Matcher::eq("i", "0")], 3 * HOUR, 3 * HOUR).unwrap();
+    append(&db, &[(&series(0), 3 * HOUR + 1, -2.0)]);
+    std::mem::forget(db);
+    for _ in 0..3 {
+        let db = Db::open(late(dir.path())).unwrap();
+        let found = read_all(&*db)[&series(0)].clone();
+        let expected = newest.iter().copied().chain(at(0..70)).chain([(3 * HOUR + 1, -2.0)]);
+        assert_eq!(found, expected.map(|(t, v)| (t, v.to_bits())).collect::<Vec<_>>());
+        std::mem::forget(db);
+    }
 }

@@ -10,7 +10,7 @@
 
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -181,12 +181,6 @@ impl<'a> Replayer<'a> {
         Ok(())
     }
 
-    /// To be called when the write-behind log was replayed to its end, and nothing of it is damaged: what it has then is
-    /// all there is.
-    pub(crate) fn finish_out_of_order(&mut self) {
-        self.late_deletions.values().for_each(|series| self.head.drop_unnamed(series));
-    }
-
     fn apply_late_tombstones(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut tombstones = Vec::new();
         record::decode_tombstones(bytes, &mut tombstones).map_err(|e| format!("decode tombstones: {e}"))?;
@@ -239,7 +233,7 @@ impl<'a> Replayer<'a> {
         self.stats.snapshot_chunks = restored.len() as u64;
         self.head.counters.chunks_created.fetch_add(restored.len() as u64, Ordering::Relaxed);
         self.head.note_finished(restored);
-        self.delete(snapshot.tombstones);
+        self.delete(&snapshot.tombstones);
         // The write-behind log knows them: it is our snapshot.
         self.deletions.clear();
         self.take_exemplars(snapshot.exemplars);
@@ -255,6 +249,7 @@ impl<'a> Replayer<'a> {
         self.head.index.reserve_ref(self.last_ref);
         self.stats.samples += done.samples;
         self.stats.unknown_series += done.unknown_series;
+        self.late_deletions.values().for_each(|series| self.head.drop_unnamed(series));
         let foreign_deletions = self.head.foreign_deletions(self.deletions);
         Replayed { stats: self.stats, aliases: self.aliases, foreign_deletions }
     }
@@ -332,16 +327,16 @@ impl<'a> Replayer<'a> {
     fn apply_tombstones(&mut self, bytes: &[u8]) -> Result<(), String> {
         let mut tombstones = Vec::new();
         record::decode_tombstones(bytes, &mut tombstones).map_err(|e| format!("decode tombstones: {e}"))?;
-        self.delete(tombstones);
+        self.delete(&tombstones);
         Ok(())
     }
 
-    fn delete(&mut self, tombstones: Vec<RefTombstone>) {
-        for tombstone in tombstones {
-            if tombstone.is_mark() {
-                self.deletions.clear();
-                continue;
-            }
+    /// Applies tombstones of the write-ahead log to in-order samples. The write-behind log has those that are there twice
+    /// in a row; the others are for late samples too, unless they come again so.
+    fn delete(&mut self, tombstones: &[RefTombstone]) {
+        let mut known = HashSet::new();
+        for same in tombstones.chunk_by(|a, b| a == b) {
+            let tombstone = same[0];
             self.head.index.reserve_ref(tombstone.series);
             if tombstone.maxt < self.head.min_valid_time() {
                 continue;
@@ -360,8 +355,16 @@ impl<'a> Replayer<'a> {
                 self.head.metadata.write().remove(&removed);
             } else {
                 self.head.tombstones.write().add(series.series, tombstone.mint, tombstone.maxt);
-                self.deletions.push(RefTombstone { series: series.series, ..tombstone });
+                let deletion = RefTombstone { series: series.series, ..tombstone };
+                if same.len() > 1 {
+                    known.insert(deletion);
+                } else {
+                    self.deletions.push(deletion);
+                }
             }
+        }
+        if !known.is_empty() {
+            self.deletions.retain(|deletion| !known.contains(deletion));
         }
     }
 

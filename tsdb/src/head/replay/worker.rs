@@ -25,6 +25,9 @@ const HISTOGRAM_BATCH: usize = 256;
 /// series, so that a series is fetched from memory once for all of them. 16 MiB.
 const GROUP: usize = 512 * 1024;
 
+/// Series that are fetched from memory at the same time.
+const AHEAD: usize = 32;
+
 /// Batches that may wait for a worker.
 const QUEUE: usize = 16;
 
@@ -166,13 +169,26 @@ fn run(head: &Head, tasks: &Receiver<Task>, spare: &Mutex<Vec<Vec<RefSample>>>) 
 /// Appends samples series by series, those of a series in log order.
 fn append_group(head: &Head, group: &mut Vec<RefSample>, applied: &mut Applied) {
     group.sort_by_key(|sample| sample.series);
-    for samples in group.chunk_by(|a, b| a.series == b.series) {
-        let Some(series) = head.index.get(samples[0].series) else {
-            applied.unknown_series += samples.len() as u64;
-            continue;
-        };
-        for &RefSample { t, start_timestamp, v, .. } in samples {
-            applied.count(t, head.replay(&series, t, start_timestamp, v));
+    let mut runs = group.chunk_by(|a, b| a.series == b.series);
+    let (mut next, mut found) = (Vec::with_capacity(AHEAD), Vec::with_capacity(AHEAD));
+    loop {
+        next.extend(runs.by_ref().take(AHEAD));
+        if next.is_empty() {
+            break;
+        }
+        // Each step needs what the one before has asked for.
+        next.iter().for_each(|samples| head.index.prefetch(samples[0].series));
+        for samples in next.drain(..) {
+            match head.index.get(samples[0].series) {
+                Some(series) => found.push((series, samples)),
+                None => applied.unknown_series += samples.len() as u64,
+            }
+        }
+        found.iter().for_each(|(series, _)| series.lock().prefetch());
+        for (series, samples) in found.drain(..) {
+            for &RefSample { t, start_timestamp, v, .. } in samples {
+                applied.count(t, head.replay(&series, t, start_timestamp, v));
+            }
         }
     }
     group.clear();

@@ -15,7 +15,7 @@ pub struct RefSeries {
 }
 
 /// A deleted interval `[mint, maxt]` of a referenced series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RefTombstone {
     /// Which series.
     pub series: SeriesRef,
@@ -87,19 +87,6 @@ fn sort_labels(bytes: &[u8]) -> Result<Labels, DecodeError> {
         pairs.push((cursor.string()?, cursor.string()?));
     }
     Ok(Labels::from_pairs(pairs))
-}
-
-impl RefTombstone {
-    /// A tombstone that deletes nothing, as no sample is of its time: it says something about those before it, or about
-    /// the reference.
-    pub fn mark(series: SeriesRef) -> Self {
-        Self { series, mint: TimestampMs::MIN, maxt: TimestampMs::MIN }
-    }
-
-    /// Whether it is a [`RefTombstone::mark`].
-    pub fn is_mark(&self) -> bool {
-        self.maxt == TimestampMs::MIN
-    }
 }
 
 /// Writes a tombstones record to `out`, replacing what it held.
