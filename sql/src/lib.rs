@@ -15,6 +15,7 @@ mod notices;
 pub mod pgwire;
 mod query;
 mod query_log;
+mod text;
 
 pub use catalog::{
     ExternalFormat, ExternalOptions, ExternalTable, MetricDescription, MetricDescriptions, SqlCatalog,

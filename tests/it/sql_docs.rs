@@ -16,8 +16,7 @@ use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
 use promontory_tsdb::{Clock, ManualClock, Queryable};
 use tokio_util::sync::CancellationToken;
 
-#[path = "../../sql/tests/it/data.rs"]
-mod data;
+use super::data;
 
 fn page(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)

@@ -335,6 +335,112 @@ fn aggregates_give_what_promql_gives_to_the_bit() {
     compared.unwrap();
 }
 
+/// Where both have a value and these differ by more than rounding, or only one has.
+fn different(sql: &str, promql: &str, at_ms: i64, keys: &str) -> String {
+    format!(
+        "SELECT {keys}, a.v, p.value FROM ({sql}) AS a \
+         FULL JOIN promql_instant('{promql}', to_timestamp_millis({at_ms})) AS p USING ({keys}) \
+         WHERE (a.v IS DISTINCT FROM p.value) \
+         AND NOT coalesce(abs(a.v - p.value) <= 1e-9 * (abs(a.v) + abs(p.value)), false)"
+    )
+}
+
+/// What people write in SQL for what they write in PromQL: of groups of series, over the samples of a window.
+#[test]
+fn questions_about_groups_get_one_answer_in_both_languages() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
+    let finite = prop_oneof![8 => (0..50i32).prop_map(f64::from), 1 => (-40..0i32).prop_map(f64::from)];
+    let series = prop::collection::vec((1_000..40_000i64, finite), 1..40);
+    let inputs = (prop::collection::vec(series, 1..7), 0..400_000i64, 1_000..600_000i64);
+    let compared = TestRunner::new(config).run(&inputs, |(all, end, width)| {
+        let (storage, les) = (MemoryStorage::new(), ["0.1", "0.5", "1", "+Inf"]);
+        for (i, samples) in all.iter().enumerate() {
+            let (job, s) = (if i % 2 == 0 { "even" } else { "odd" }, i.to_string());
+            let (mut t, mut gauge, mut counts) = (NOW_MS - 600_000, 0.0, [0.0; 4]);
+            for (step, change) in samples {
+                t += step;
+                gauge += change;
+                let pairs = [("__name__", "m"), ("job", job), ("s", s.as_str())];
+                storage.append(&labels(&pairs), t, gauge).unwrap();
+                for (bucket, le) in les.iter().enumerate() {
+                    counts[bucket] += change.abs() * (bucket + 1) as f64;
+                    let pairs = [("__name__", "b"), ("job", job), ("le", le), ("s", s.as_str())];
+                    storage.append(&labels(&pairs), t, counts[bucket]).unwrap();
+                }
+            }
+        }
+        let session = session(storage);
+        let (end, start) = (NOW_MS - 600_000 + end, NOW_MS - 600_000 + end - width);
+        let window = format!(
+            "timestamp > to_timestamp_millis({start}) AND timestamp <= to_timestamp_millis({end})"
+        );
+        let bounds = format!("to_timestamp_millis({start}), to_timestamp_millis({end})");
+        let of_each = |call: &str| format!("SELECT s, {call} AS v FROM m WHERE {window} GROUP BY s");
+        let mut questions = vec![
+            (
+                format!(
+                    "SELECT job, sum(r) AS v FROM (SELECT job, s, rate(timestamp, value, {bounds}) AS r FROM m \
+                     WHERE {window} GROUP BY job, s) AS t WHERE r IS NOT NULL GROUP BY job"
+                ),
+                "sum by (job) (rate(m[W]))",
+                "job",
+            ),
+            (
+                format!(
+                    "SELECT job, max(i) AS v FROM (SELECT job, s, increase(timestamp, value, {bounds}) AS i FROM m \
+                     WHERE {window} GROUP BY job, s) AS t WHERE i IS NOT NULL GROUP BY job"
+                ),
+                "max by (job) (increase(m[W]))",
+                "job",
+            ),
+            (
+                format!(
+                    "SELECT job, percentile_cont(0.9) WITHIN GROUP (ORDER BY l) AS v FROM \
+                     (SELECT job, s, last(timestamp, value) AS l FROM m WHERE {window} GROUP BY job, s) AS t GROUP BY job"
+                ),
+                "quantile by (job) (0.9, last_over_time(m[W]))",
+                "job",
+            ),
+            (
+                format!(
+                    "SELECT job, count(*)::double AS v FROM (SELECT DISTINCT ON (s) s, job, value FROM m WHERE {window} \
+                     ORDER BY s, timestamp DESC) AS t WHERE value > 10 GROUP BY job"
+                ),
+                "count by (job) (last_over_time(m[W]) > 10)",
+                "job",
+            ),
+            (
+                format!(
+                    "SELECT job, histogram_quantile(0.9, le, r) AS v FROM (SELECT job, le, sum(r) AS r FROM (SELECT job, le, s, \
+                     rate(timestamp, value, {bounds}) AS r FROM b WHERE {window} GROUP BY job, le, s) AS t \
+                     WHERE r IS NOT NULL GROUP BY job, le) AS t GROUP BY job"
+                ),
+                "histogram_quantile(0.9, sum by (job, le) (rate(b[W])))",
+                "job",
+            ),
+        ];
+        for (call, promql) in [
+            ("avg(value)", "avg_over_time(m[W])"),
+            ("sum(value)", "sum_over_time(m[W])"),
+            ("min(value)", "min_over_time(m[W])"),
+            ("max(value)", "max_over_time(m[W])"),
+            ("count(*)::double", "count_over_time(m[W])"),
+            ("stddev_pop(value)", "stddev_over_time(m[W])"),
+            ("percentile_cont(0.25) WITHIN GROUP (ORDER BY value)", "quantile_over_time(0.25, m[W])"),
+        ] {
+            questions.push((of_each(call), promql, "s"));
+        }
+        for (sql, promql, keys) in questions {
+            let promql = promql.replace('W', &format!("{width}ms"));
+            let wrong = runtime.block_on(rows(&session, &different(&sql, &promql, end, keys)));
+            prop_assert!(wrong.is_empty(), "{sql} and {promql}: {wrong:?}");
+        }
+        Ok(())
+    });
+    compared.unwrap();
+}
+
 #[tokio::test]
 async fn buckets_of_time_group_and_gaps_are_filled() {
     let storage = MemoryStorage::new();

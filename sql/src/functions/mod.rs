@@ -2,7 +2,9 @@
 //!
 //! Functions that need PromQL are the server's, which registers them through [`SqlFunctions`].
 
+mod casts;
 pub mod doc;
+mod extremes;
 mod gapfill;
 mod planner;
 mod time_bucket;
@@ -11,9 +13,11 @@ use std::sync::Arc;
 
 use datafusion::catalog::TableFunctionImpl;
 use datafusion::execution::SessionStateBuilder;
+use datafusion::functions::math::signum;
 use datafusion::functions_aggregate::approx_percentile_cont::approx_percentile_cont_udaf;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionContext;
 
 use doc::{Family, FunctionDoc};
@@ -58,7 +62,9 @@ const APPROX_PERCENTILE: FunctionDoc = FunctionDoc {
 
 /// Adds what needs to be there when a session's state is made.
 pub(crate) fn prepare(builder: SessionStateBuilder) -> SessionStateBuilder {
-    gapfill::prepare(builder)
+    let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(casts::Instants));
+    gapfill::prepare(builder.with_analyzer_rules(rules)).with_analyzer_rule(Arc::new(casts::PostgresCasts))
 }
 
 /// Adds the functions of this crate, and `more`.
@@ -71,6 +77,8 @@ pub(crate) fn register(context: &SessionContext, more: SqlFunctions) {
     gapfill::functions().into_iter().chain(scalars).for_each(|function| context.register_udf(function));
     let percentile = approx_percentile_cont_udaf().as_ref().clone().with_aliases(["approx_percentile"]);
     context.register_udaf(percentile);
+    extremes::functions().into_iter().for_each(|function| context.register_udaf(function));
+    context.register_udf(signum().as_ref().clone().with_aliases(["sign"]));
     aggregates.into_iter().for_each(|function| context.register_udaf(function));
     for (name, function) in tables {
         context.register_udtf(&name, function);

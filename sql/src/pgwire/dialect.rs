@@ -3,13 +3,14 @@
 //! Done on the syntax tree, before planning; what tools ask of `pg_catalog` beyond that is rewritten by
 //! `datafusion-pg-catalog`.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-    LimitClause, ObjectName, ObjectNamePart, OrderByKind, Query, SelectItem, SetExpr, Statement, TableFactor,
-    Value, VisitMut, VisitorMut, visit_expressions_mut, visit_relations_mut,
+    LimitClause, ObjectName, ObjectNamePart, OrderBy, OrderByKind, Query, SelectItem, SetExpr, Statement,
+    TableFactor, Value, VisitMut, VisitorMut, visit_expressions_mut, visit_relations_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -106,6 +107,11 @@ impl VisitorMut for Queries {
                 Some(_) => {}
             }
         }
+        // A key that was there before decides nothing, and DISTINCT ON does not bear it.
+        if let Some(OrderBy { kind: OrderByKind::Expressions(keys), .. }) = &mut query.order_by {
+            let mut seen = HashSet::new();
+            keys.retain(|key| seen.insert(key.expr.to_string()));
+        }
         if let SetExpr::Select(select) = &mut *query.body {
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
@@ -177,9 +183,25 @@ fn with_seconds(expr: &mut Expr) -> Option<Expr> {
             seconds_of(low);
             seconds_of(high);
         }
+        Expr::InList { expr: inner, list, .. } if is_time(inner) => list.iter_mut().for_each(seconds_of),
+        Expr::Function(function) if takes_times(&function.name) => {
+            if let FunctionArguments::List(list) = &mut function.args {
+                for argument in &mut list.args {
+                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)) = argument {
+                        seconds_of(argument);
+                    }
+                }
+            }
+        }
         _ => {}
     }
     None
+}
+
+fn takes_times(function: &ObjectName) -> bool {
+    let name = function.0.last().and_then(|part| part.as_ident()).map(|name| name.value.to_lowercase());
+    let names = ["time_bucket", "time_bucket_gapfill", "date_bin", "date_trunc", "rate", "increase", "delta"];
+    name.is_some_and(|name| names.contains(&name.as_str()))
 }
 
 fn is_time_column(name: &str) -> bool {

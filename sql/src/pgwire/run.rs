@@ -200,13 +200,14 @@ impl Connection {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         match command {
-            Command::Set { name, value } => {
+            Command::Set { name, value, scope } => {
                 let changed = {
                     let mut settings = self.settings.lock();
                     match value {
                         Some(value) => Vec::from_iter(settings.set(
                             name,
                             value,
+                            *scope,
                             self.session(),
                             client.metadata_mut(),
                         )?),
@@ -217,10 +218,10 @@ impl Connection {
                 tell(client, changed).await?;
                 Ok(done("SET"))
             }
-            Command::SetConfig { name, value } => {
+            Command::SetConfig { name, value, scope } => {
                 // An empty path, which finds nothing, is what dump tools ask for; here one schema is always found.
                 let (session, metadata) = (self.session(), client.metadata_mut());
-                let changed = self.settings.lock().set(name, value, session, metadata)?;
+                let changed = self.settings.lock().set(name, value, *scope, session, metadata)?;
                 self.tell_name();
                 tell(client, Vec::from_iter(changed)).await?;
                 let schema = command.schema().unwrap_or_else(|| text_columns(&["set_config"]));
@@ -238,14 +239,19 @@ impl Connection {
                 Ok(done("RESET"))
             }
             Command::Show { name } => self.show(client, name.as_deref(), format),
-            Command::Begin { tag } => Ok(Answer::Done(Response::TransactionStart(Tag::new(tag)))),
-            Command::Commit => {
-                Ok(Answer::Done(Response::TransactionEnd(Tag::new(match client.transaction_status() {
-                    TransactionStatus::Error => "ROLLBACK",
-                    _ => "COMMIT",
-                }))))
+            Command::Begin { tag } => {
+                self.settings.lock().begin();
+                Ok(Answer::Done(Response::TransactionStart(Tag::new(tag))))
             }
-            Command::Rollback => Ok(Answer::Done(Response::TransactionEnd(Tag::new("ROLLBACK")))),
+            Command::Commit | Command::Rollback => {
+                let failed = client.transaction_status() == TransactionStatus::Error;
+                let commit = *command == Command::Commit && !failed;
+                let changed = self.settings.lock().end(commit, self.session(), client.metadata_mut())?;
+                self.tell_name();
+                tell(client, changed).await?;
+                let tag = if commit { "COMMIT" } else { "ROLLBACK" };
+                Ok(Answer::Done(Response::TransactionEnd(Tag::new(tag))))
+            }
             Command::RollbackTo => {
                 if client.transaction_status() == TransactionStatus::Error {
                     client.set_transaction_status(TransactionStatus::Transaction);
@@ -332,7 +338,7 @@ impl Connection {
             }
             None => {
                 let (names, values): (Vec<_>, Vec<_>) =
-                    settings.all().map(|(name, value)| (name.to_owned(), value.to_owned())).unzip();
+                    settings.all().map(|(name, value)| (name.to_owned(), value)).unzip();
                 let descriptions = vec![String::new(); names.len()];
                 text_batch(&[("name", names), ("setting", values), ("description", descriptions)])
             }

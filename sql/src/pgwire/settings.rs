@@ -83,6 +83,24 @@ const REPORTED: &[&str] = &[
 pub(super) struct Settings {
     /// By lower-case name.
     values: BTreeMap<String, Setting>,
+    transaction: Option<Transaction>,
+}
+
+/// What a transaction goes back to.
+#[derive(Debug)]
+struct Transaction {
+    /// Values when it began, for ROLLBACK.
+    before: BTreeMap<String, String>,
+    /// What SET LOCAL changed, with the values that COMMIT goes back to.
+    local: BTreeMap<String, String>,
+}
+
+/// How long a SET holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Session,
+    /// Until the transaction ends; outside of one, not at all.
+    Transaction,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +110,18 @@ struct Setting {
     /// What RESET goes back to.
     start: String,
     change: Change,
+}
+
+impl Setting {
+    /// The value as SHOW gives it: milliseconds in the largest unit that they are a multiple of.
+    fn shown(&self) -> String {
+        let ms = if self.name == "statement_timeout" { self.value.parse::<u64>().unwrap_or(0) } else { 0 };
+        let units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+        match units.iter().find(|(_, unit)| ms > 0 && ms % unit == 0) {
+            Some((name, unit)) => format!("{}{name}", ms / unit),
+            None => self.value.clone(),
+        }
+    }
 }
 
 impl Settings {
@@ -110,7 +140,7 @@ impl Settings {
                 (name.to_lowercase(), Setting { name, start: value.clone(), value, change })
             })
             .collect();
-        Self { values }
+        Self { values, transaction: None }
     }
 
     /// Takes over what the client asked for when it connected; gives what it is to be told.
@@ -124,7 +154,7 @@ impl Settings {
             if name == "user" {
                 self.put("session_authorization", value);
             } else if self.values.contains_key(&name) {
-                self.set(&name, &value, session, startup)?;
+                self.set(&name, &value, Scope::Session, session, startup)?;
             }
         }
         for setting in self.values.values_mut() {
@@ -141,12 +171,12 @@ impl Settings {
 
     /// Name as it should be shown, and value.
     pub(super) fn show(&self, name: &str) -> Option<(&'static str, String)> {
-        self.values.get(&name.to_lowercase()).map(|s| (s.name, s.value.clone()))
+        self.values.get(&name.to_lowercase()).map(|s| (s.name, s.shown()))
     }
 
     /// All settings by name.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.values.values().map(|s| (s.name, s.value.as_str()))
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.values.values().map(|s| (s.name, s.shown()))
     }
 
     /// How long a statement may run.
@@ -164,6 +194,7 @@ impl Settings {
         &mut self,
         name: &str,
         value: &str,
+        scope: Scope,
         session: &SessionContext,
         metadata: &mut HashMap<String, String>,
     ) -> PgWireResult<Option<(String, String)>> {
@@ -181,6 +212,14 @@ impl Settings {
             Fixed => return fixed(setting, value).map(|()| None),
             Effect => apply(&key, value, session)?,
         };
+        match (&mut self.transaction, scope) {
+            (None, Scope::Transaction) => return Ok(None),
+            (None, Scope::Session) => {}
+            (Some(transaction), Scope::Transaction) => {
+                transaction.local.entry(key.clone()).or_insert_with(|| setting.value.clone());
+            }
+            (Some(transaction), Scope::Session) => drop(transaction.local.remove(&key)),
+        }
         metadata.insert(key, value.clone());
         setting.value = value;
         let told = REPORTED.contains(&setting.name);
@@ -211,7 +250,38 @@ impl Settings {
         };
         let mut told = Vec::new();
         for (name, start) in starts {
-            told.extend(self.set(&name, &start, session, metadata)?);
+            told.extend(self.set(&name, &start, Scope::Session, session, metadata)?);
+        }
+        Ok(told)
+    }
+
+    /// A transaction begins, unless there is one.
+    pub(super) fn begin(&mut self) {
+        if self.transaction.is_none() {
+            let before = self.values.iter().map(|(name, setting)| (name.clone(), setting.value.clone()));
+            self.transaction = Some(Transaction { before: before.collect(), local: BTreeMap::new() });
+        }
+    }
+
+    /// The transaction ends: with `commit`, what SET LOCAL changed goes back, without, all that it changed. Gives what
+    /// the client library is to be told.
+    ///
+    /// # Errors
+    /// None, for these values were there before.
+    pub(super) fn end(
+        &mut self,
+        commit: bool,
+        session: &SessionContext,
+        metadata: &mut HashMap<String, String>,
+    ) -> PgWireResult<Vec<(String, String)>> {
+        let Some(transaction) = self.transaction.take() else { return Ok(Vec::new()) };
+        let back = if commit { transaction.local } else { transaction.before };
+        let mut told = Vec::new();
+        for (name, value) in back {
+            let changed = self.values.get(&name).is_some_and(|s| s.change != Fixed && s.value != value);
+            if changed {
+                told.extend(self.set(&name, &value, Scope::Session, session, metadata)?);
+            }
         }
         Ok(told)
     }
@@ -314,12 +384,12 @@ mod tests {
     fn reset_goes_back_to_what_the_session_started_with() {
         let (session, mut metadata) = (SessionContext::new(), HashMap::new());
         let mut settings = Settings::new(Some(Duration::from_secs(7)));
-        settings.set("statement_timeout", "1s", &session, &mut metadata).expect("sets");
+        settings.set("statement_timeout", "1s", Scope::Session, &session, &mut metadata).expect("sets");
         assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(1)));
         settings.reset(None, &session, &mut metadata).expect("resets");
         assert_eq!(settings.statement_timeout(), Some(Duration::from_secs(7)));
-        assert!(settings.set("no_such_thing", "1", &session, &mut metadata).is_err());
-        assert!(settings.set("server_version", "16", &session, &mut metadata).is_err());
-        assert!(settings.set("client_encoding", "utf-8", &session, &mut metadata).is_ok());
+        assert!(settings.set("no_such_thing", "1", Scope::Session, &session, &mut metadata).is_err());
+        assert!(settings.set("server_version", "16", Scope::Session, &session, &mut metadata).is_err());
+        assert!(settings.set("client_encoding", "utf-8", Scope::Session, &session, &mut metadata).is_ok());
     }
 }

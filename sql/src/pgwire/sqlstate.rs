@@ -74,9 +74,12 @@ fn describe(error: &DataFusionError) -> (&'static str, String) {
         DataFusionError::SQL(parser, _) => ("42601", parser_message(&parser.to_string())),
         DataFusionError::SchemaError(schema, _) => describe_schema(schema),
         DataFusionError::Plan(message) => describe_plan(message),
-        DataFusionError::NotImplemented(message) => ("0A000", message.clone()),
+        DataFusionError::NotImplemented(message) => describe_missing(message),
         DataFusionError::Configuration(message) => ("22023", message.clone()),
         DataFusionError::ResourcesExhausted(message) => ("53200", message.clone()),
+        DataFusionError::Execution(message) if message.contains("coercion failed with:") => {
+            describe_plan(message)
+        }
         DataFusionError::Execution(message) => (of_execution(message), message.clone()),
         DataFusionError::ArrowError(arrow, _) => describe_arrow(arrow),
         DataFusionError::External(inner) => match inner.downcast_ref::<promontory_tsdb::Error>() {
@@ -84,7 +87,7 @@ fn describe(error: &DataFusionError) -> (&'static str, String) {
             None => match (inner.downcast_ref::<DataFusionError>(), inner.downcast_ref::<FunctionError>()) {
                 (Some(inner), _) => describe(inner),
                 (None, Some(function)) => (of_kind(function.kind), function.message.clone()),
-                (None, None) => ("XX000", inner.to_string()),
+                (None, None) => describe_other(&inner.to_string()),
             },
         },
         other => ("XX000", other.strip_backtrace()),
@@ -94,6 +97,11 @@ fn describe(error: &DataFusionError) -> (&'static str, String) {
 fn describe_schema(error: &SchemaError) -> (&'static str, String) {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
+            if let Some(table) = &field.relation
+                && !valid_fields.iter().any(|known| known.relation.as_ref() == Some(table))
+            {
+                return ("42P01", format!("missing FROM-clause entry for table {:?}", table.table()));
+            }
             let known: Vec<_> = valid_fields.iter().map(|f| f.name.as_str()).collect();
             let mut message = format!("column {:?} does not exist", field.name);
             if !known.is_empty() {
@@ -103,9 +111,10 @@ fn describe_schema(error: &SchemaError) -> (&'static str, String) {
             ("42703", message)
         }
         SchemaError::AmbiguousReference { .. } => ("42702", error.to_string()),
-        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => {
-            ("42701", error.to_string())
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => {
+            ("42712", format!("table name {:?} specified more than once", qualifier.table()))
         }
+        SchemaError::DuplicateUnqualifiedField { .. } => ("42701", error.to_string()),
     }
 }
 
@@ -116,9 +125,23 @@ fn describe_plan(message: &str) -> (&'static str, String) {
         let table = table.strip_prefix("promontory.").unwrap_or(table);
         return ("42P01", format!("relation {table:?} does not exist"));
     }
-    let code = if message.starts_with("Invalid function") || message.contains("No function matches") {
+    if message.starts_with("LIMIT must be >= 0") {
+        return ("2201W", "LIMIT must not be negative".to_owned());
+    }
+    // What one of our functions says of its arguments comes wrapped up.
+    if let Some((_, said)) = message.split_once("coercion failed with: Error during planning: ") {
+        let end = said.find(". No function matches the given name").unwrap_or(said.len());
+        return ("42883", said[..end].to_owned());
+    }
+    let code = if message.starts_with("table function ")
+        || message.starts_with("Invalid function")
+        || message.contains("No function matches")
+    {
         "42883"
-    } else if message.contains("must appear in the GROUP BY") || message.contains("must be in GROUP BY") {
+    } else if message.contains("must appear in the GROUP BY")
+        || message.contains("must be in GROUP BY")
+        || message.starts_with("Aggregate functions are not allowed")
+    {
         "42803"
     } else if message.contains("Cannot infer common argument type") || message.contains("Cannot coerce") {
         "42804"
@@ -130,12 +153,41 @@ fn describe_plan(message: &str) -> (&'static str, String) {
     (code, message.to_owned())
 }
 
+/// What a library below says for itself.
+fn describe_other(message: &str) -> (&'static str, String) {
+    match message.strip_prefix("regex parse error:") {
+        Some(drawing) => {
+            let reason = drawing.rsplit_once("error: ").map_or(drawing, |(_, reason)| reason);
+            ("2201B", format!("invalid regular expression: {}", reason.trim()))
+        }
+        None => ("XX000", message.to_owned()),
+    }
+}
+
+/// What DataFusion says it has not implemented, much of which is an error of the query.
+fn describe_missing(message: &str) -> (&'static str, String) {
+    if let Some(name) = message.strip_prefix("Unsupported SQL type ") {
+        return ("42704", format!("type {name:?} does not exist"));
+    }
+    match message.strip_prefix("Physical plan does not support logical expression ") {
+        Some(expression) if expression.starts_with("WindowFunction") => {
+            ("42P20", "window functions are allowed in SELECT and ORDER BY only".to_owned())
+        }
+        Some(expression) if expression.starts_with("OuterReferenceColumn") => {
+            ("0A000", "a subquery of this form cannot refer to the query around it".to_owned())
+        }
+        _ => ("0A000", message.to_owned()),
+    }
+}
+
 /// What ends a statement that took too long.
 pub(crate) const TIMED_OUT: &str = "canceling statement due to statement timeout";
 
 fn of_execution(message: &str) -> &'static str {
     if message.contains("Error parsing timestamp") {
         "22007"
+    } else if message.starts_with("Scalar subquery returned more than one row") {
+        "21000"
     } else if message == TIMED_OUT {
         "57014"
     } else if message.starts_with("unrecognized configuration parameter") {
@@ -149,13 +201,15 @@ fn describe_arrow(error: &ArrowError) -> (&'static str, String) {
     let code = match error {
         ArrowError::DivideByZero => "22012",
         ArrowError::ArithmeticOverflow(_) => "22003",
+        ArrowError::ParseError(text) if text.contains("timestamp") => "22007",
+        ArrowError::CastError(text) if text.starts_with("Can't cast value") => "22003",
         ArrowError::CastError(_) | ArrowError::ParseError(_) => "22P02",
         ArrowError::InvalidArgumentError(_) => "22023",
         ArrowError::NotYetImplemented(_) => "0A000",
         ArrowError::ExternalError(inner) => {
             return match inner.downcast_ref::<DataFusionError>() {
                 Some(inner) => describe(inner),
-                None => ("XX000", inner.to_string()),
+                None => describe_other(&inner.to_string()),
             };
         }
         _ => "XX000",

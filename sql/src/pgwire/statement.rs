@@ -9,8 +9,8 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as AnyStatement;
 use datafusion::sql::sqlparser::ast::{
-    CloseCursor, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectType, Query,
-    Reset, SelectItem, Set, SetAssignment, SetExpr, Statement, Value,
+    CloseCursor, ContextModifier, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName,
+    ObjectType, Query, Reset, SelectItem, Set, SetAssignment, SetExpr, Statement, Value,
 };
 use pgwire::error::PgWireResult;
 
@@ -18,6 +18,7 @@ use super::access::Access;
 use super::copy::{self, Copy};
 use super::cursor::Cursor;
 use super::names::{Names, name_functions, tell_apart};
+use super::settings::Scope;
 use super::{explain, external, sqlstate, views};
 use crate::catalog::external::NewTable;
 use crate::catalog::views::NewView;
@@ -84,9 +85,9 @@ impl Prepared {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// SET; without a value, to the one at the start.
-    Set { name: String, value: Option<String> },
+    Set { name: String, value: Option<String>, scope: Scope },
     /// `SELECT set_config(…)`: SET that answers with a row.
-    SetConfig { name: String, value: String },
+    SetConfig { name: String, value: String, scope: Scope },
     /// SHOW; without a name, all.
     Show { name: Option<String> },
     /// RESET; without a name, all.
@@ -320,26 +321,37 @@ fn set_config(query: &Query) -> Option<Command> {
         _ => None,
     };
     match &list.args[..] {
-        [name, value, _is_local] => Some(Command::SetConfig { name: text(name)?, value: text(value)? }),
+        [name, value, is_local] => {
+            let is_local = is_local.to_string().eq_ignore_ascii_case("true");
+            let scope = if is_local { Scope::Transaction } else { Scope::Session };
+            Some(Command::SetConfig { name: text(name)?, value: text(value)?, scope })
+        }
         _ => None,
     }
 }
 
 fn set_command(set: &Set) -> PgWireResult<Command> {
-    let assign = |name: String, values: &[Expr]| {
+    let assign = |name: String, values: &[Expr], is_local: bool| {
         let values: Vec<_> = values.iter().map(value_text).collect();
         let default = matches!(values.as_slice(), [one] if one.eq_ignore_ascii_case("default"));
-        Command::Set { name, value: (!default).then(|| values.join(", ")) }
+        let scope = if is_local { Scope::Transaction } else { Scope::Session };
+        Command::Set { name, value: (!default).then(|| values.join(", ")), scope }
     };
+    let is_local = |scope: &Option<ContextModifier>| *scope == Some(ContextModifier::Local);
+    let encoding = |value| Command::Set { name: "client_encoding".to_owned(), value, scope: Scope::Session };
     Ok(match set {
-        Set::SingleAssignment { variable, values, .. } => assign(folded(variable), values),
-        Set::SetTimeZone { value, .. } => assign("TimeZone".to_owned(), std::slice::from_ref(value)),
-        Set::SetNames { charset_name, .. } => {
-            Command::Set { name: "client_encoding".to_owned(), value: Some(charset_name.value.clone()) }
+        Set::SingleAssignment { scope, variable, values, .. } => {
+            assign(folded(variable), values, is_local(scope))
         }
-        Set::SetNamesDefault {} => Command::Set { name: "client_encoding".to_owned(), value: None },
+        Set::SetTimeZone { local, value } => {
+            assign("TimeZone".to_owned(), std::slice::from_ref(value), *local)
+        }
+        Set::SetNames { charset_name, .. } => encoding(Some(charset_name.value.clone())),
+        Set::SetNamesDefault {} => encoding(None),
         Set::MultipleAssignments { assignments } => match assignments.as_slice() {
-            [SetAssignment { name, value, .. }] => assign(folded(name), std::slice::from_ref(value)),
+            [SetAssignment { scope, name, value }] => {
+                assign(folded(name), std::slice::from_ref(value), is_local(scope))
+            }
             _ => return Err(sqlstate::error("0A000", "SET takes one setting at a time")),
         },
         // All that is ever read is committed, and nobody writes.

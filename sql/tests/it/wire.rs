@@ -156,7 +156,7 @@ async fn current_setting_is_that_of_the_session() {
     client.simple_query("SET statement_timeout = '7s'").await.expect("sets");
     let query = "SELECT current_setting('Statement_Timeout'), current_setting('no.such', true)";
     let messages = client.simple_query(query).await.expect("asks");
-    assert_eq!(texts(&messages), [[Some("7000"), None]]);
+    assert_eq!(texts(&messages), [[Some("7s"), None]]);
     assert_eq!(sqlstate(client.simple_query("SELECT current_setting('no_such')").await), "42704");
 }
 
