@@ -41,13 +41,16 @@ mod stop;
 mod tls;
 mod views;
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::Statement;
 use pgwire::error::PgWireResult;
 use pgwire::tokio::process_socket;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -230,6 +233,24 @@ impl SqlServer {
     }
 }
 
+/// Another handle of `socket`, to watch it while others read and write.
+fn second_handle(socket: &TcpStream) -> Option<TcpStream> {
+    let handle = socket.as_fd().try_clone_to_owned().ok()?;
+    TcpStream::from_std(std::net::TcpStream::from(handle)).ok()
+}
+
+/// Ends once the client has closed the connection. What it sends is left to whoever reads.
+async fn hung_up(watched: Option<TcpStream>) {
+    let Some(watched) = watched else { return std::future::pending().await };
+    while let Ok(ready) = watched.ready(Interest::READABLE).await {
+        if ready.is_read_closed() {
+            return;
+        }
+        // Forgets what was seen, so that the next look waits for news.
+        let _ = watched.try_io(Interest::READABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+    }
+}
+
 /// One connection from its first byte to its last.
 async fn converse(
     socket: TcpStream,
@@ -237,11 +258,14 @@ async fn converse(
     shutdown: CancellationToken,
     _held: (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>),
 ) {
+    let hung_up = hung_up(second_handle(&socket));
     let tls = connection.shared.options.tls.as_ref().map(|tls| tls.acceptor.clone());
     let conversation = process_socket(socket, tls, connection::Handlers(Arc::clone(&connection)));
     tokio::pin!(conversation);
     let ended = tokio::select! {
         ended = &mut conversation => Some(ended),
+        // A statement reads nothing from its client; one without rows would never notice.
+        () = hung_up => Some(Ok(())),
         () = shutdown.cancelled() => None,
     };
     let ended = match ended {

@@ -70,6 +70,35 @@ async fn an_interrupt_of_psql_stops_what_gives_no_row() {
     until(|| queries.metrics().num_alive_tasks() == 0, "the statement's tasks end").await;
 }
 
+/// As when its process is killed: nothing is said, the socket closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_takes_its_query_with_it() {
+    let queries = query_threads();
+    let query_runtime = Some(queries.handle().clone());
+    let server = Server::start(SqlOptions { query_runtime, ..SqlOptions::default() }).await;
+    let config = format!("host=127.0.0.1 port={} user=tester dbname=promontory", server.address.port());
+    // One that waits for the first row, and one that has had rows and reads no more of them.
+    for query in [FRUITLESS[0], ENDLESS] {
+        for extended in [false, true] {
+            let (client, connection) = tokio_postgres::connect(&config, NoTls).await.expect("connects");
+            let connection = tokio::spawn(connection);
+            let asking = tokio::spawn(async move {
+                if extended {
+                    let no_parameters: [&str; 0] = [];
+                    let _rows = client.query_raw(query, no_parameters).await.expect("begins");
+                    std::future::pending::<()>().await;
+                } else {
+                    client.simple_query(query).await.expect("never ends");
+                }
+            });
+            until(|| queries.metrics().num_alive_tasks() > 0, "the statement runs").await;
+            asking.abort();
+            connection.abort();
+            until(|| queries.metrics().num_alive_tasks() == 0, "the statement's tasks end").await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_request_stops_a_running_query() {
     let server = Server::start(SqlOptions::default()).await;
