@@ -64,6 +64,8 @@ def said(query, end, engine):
         "postgres": r"date_bin('\1', timestamp, '2000-01-01')",
     }[engine]
     approx = "approx_quantile" if engine == "duckdb" else "approx_percentile"
+    if engine == "duckdb":
+        query = query.replace("::timestamptz", "::timestamptz::timestamp")
     return re.sub(r"\$bucket\((.*?)\)", bucket, query).replace("$approx", approx).replace("$end", end)
 
 
@@ -82,7 +84,8 @@ def open_duckdb(parquet):
     db = duckdb.connect()
     db.execute("SET TimeZone = 'UTC'")
     for metric in METRICS:
-        db.execute(f"CREATE VIEW {metric} AS SELECT * FROM read_parquet('{parquet}/{metric}.parquet')")
+        # Without the zone, which is UTC: for one, DuckDB wants another Python module.
+        db.execute(f"CREATE VIEW {metric} AS SELECT * REPLACE (timestamp::TIMESTAMP AS timestamp) FROM read_parquet('{parquet}/{metric}.parquet')")
     return db
 
 
@@ -158,7 +161,7 @@ class Postgres:
 def plain(value):
     """A value for comparison: floats to nine digits, times as seconds."""
     if isinstance(value, datetime.datetime):
-        return value.timestamp()
+        return (value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)).timestamp()
     if isinstance(value, float):
         return "nan" if math.isnan(value) else float(f"{value:.9g}")
     return value
