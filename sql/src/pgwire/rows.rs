@@ -37,12 +37,21 @@ pub(super) fn fields(
     Ok(Arc::new(fields.into_iter().map(|field| field.with_format_options(Arc::clone(&options))).collect()))
 }
 
+/// Rows that are encoded in one go. Then others get their turn: a client that reads as fast as rows come
+/// must not keep the thread from noticing that another one cancels.
+const ROWS_AT_ONCE: usize = 512;
+
 /// The rows of `batches`, encoded as they come.
 pub(super) fn response(batches: SendableRecordBatchStream, fields: Arc<Vec<FieldInfo>>) -> QueryResponse {
     let encoder_fields = Arc::clone(&fields);
     let rows = batches
-        .map(move |batch| {
-            let rows = batch
+        .flat_map(|batch| stream::iter(slices(batch)))
+        .then(|slice| async {
+            tokio::task::yield_now().await;
+            slice
+        })
+        .map(move |slice| {
+            let rows = slice
                 .and_then(client_batch)
                 .and_then(|batch| plain_texts(&batch, &encoder_fields))
                 .map(|batch| encode_recordbatch(Arc::clone(&encoder_fields), batch))
@@ -54,6 +63,21 @@ pub(super) fn response(batches: SendableRecordBatchStream, fields: Arc<Vec<Field
         })
         .flatten();
     QueryResponse::new(fields, rows)
+}
+
+/// `batch` in parts of [`ROWS_AT_ONCE`].
+fn slices(
+    batch: Result<RecordBatch, DataFusionError>,
+) -> impl Iterator<Item = Result<RecordBatch, DataFusionError>> {
+    let (batch, error) = match batch {
+        Ok(batch) => (Some(batch), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let slices = batch.into_iter().flat_map(|batch| {
+        let starts = (0..batch.num_rows()).step_by(ROWS_AT_ONCE);
+        starts.map(move |start| Ok(batch.slice(start, ROWS_AT_ONCE.min(batch.num_rows() - start))))
+    });
+    slices.chain(error)
 }
 
 /// Postgres has no unsigned integers, `row_number()` and the like are bigints there; and within lists and structs no

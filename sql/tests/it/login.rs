@@ -7,7 +7,7 @@ use promontory_sql::{Access, ScramVerifier, SqlCatalog, SqlError, SqlOptions, Sq
 use promontory_tsdb::SystemClock;
 
 use crate::psql::{psql_command, run};
-use crate::{ENDLESS, Server, data, sqlstate};
+use crate::{Server, data, endless, sqlstate};
 
 fn with_user(name: &str, password: &str) -> SqlOptions {
     let verifier = ScramVerifier::from_password(password);
@@ -70,7 +70,7 @@ async fn one_client_too_many_is_told_so() {
 async fn shutdown_ends_running_statements_and_returns() {
     let server = Server::start(SqlOptions::default()).await;
     let (busy, _idle) = (server.connect().await, server.connect().await);
-    let running = tokio::spawn(async move { sqlstate(busy.simple_query(ENDLESS).await) });
+    let running = tokio::spawn(async move { endless(&busy).await });
     tokio::task::yield_now().await;
     server.shutdown.cancel();
     server.serving.await.expect("returns");

@@ -14,6 +14,7 @@ mod wire;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
 use promontory_tsdb::ManualClock;
 use tokio::task::JoinHandle;
@@ -60,6 +61,28 @@ impl Server {
         let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
+    }
+}
+
+/// Asks for [`ENDLESS`]; the SQLSTATE that it ends with.
+async fn endless(client: &tokio_postgres::Client) -> String {
+    match client.simple_query_raw(ENDLESS).await {
+        Ok(rows) => end_of(rows).await,
+        Err(error) => sqlstate::<()>(Err(error)),
+    }
+}
+
+/// Forgets each row that comes; the SQLSTATE of the end.
+///
+/// `Client::simple_query` would keep the rows, which fills the memory if the end is late, and hold on to its
+/// thread for as long as they come.
+async fn end_of(rows: tokio_postgres::SimpleQueryStream) -> String {
+    let mut rows = std::pin::pin!(rows);
+    loop {
+        match rows.try_next().await {
+            Ok(Some(_)) => tokio::task::yield_now().await,
+            end => return sqlstate(end),
+        }
     }
 }
 
