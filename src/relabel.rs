@@ -10,7 +10,7 @@ use std::fmt;
 use md5::{Digest, Md5};
 use promontory_tsdb::LabelsBuilder;
 use promontory_tsdb::labels::{go_quote, is_legacy_label_name};
-use promontory_tsdb::matcher::compile_anchored;
+use promontory_tsdb::matcher::{compile_anchored, expand_template};
 use regex::Regex;
 
 const DEFAULT_SEPARATOR: &str = ";";
@@ -211,7 +211,7 @@ impl Rule {
                 for (name, value) in labels.iter() {
                     if let Some(captures) = self.regex.captures(name) {
                         let mut to = String::new();
-                        captures.expand(self.replacement(), &mut to);
+                        expand_template(&captures, self.replacement(), &mut to);
                         copies.push((to, value.to_owned()));
                     }
                 }
@@ -238,12 +238,12 @@ impl Rule {
         let source = self.source(labels);
         let Some(captures) = self.regex.captures(&source) else { return };
         let mut target = String::new();
-        captures.expand(&self.config.target_label, &mut target);
+        expand_template(&captures, &self.config.target_label, &mut target);
         if !self.validation.is_valid_label_name(&target) {
             return;
         }
         let mut value = String::new();
-        captures.expand(self.replacement(), &mut value);
+        expand_template(&captures, self.replacement(), &mut value);
         labels.set(&target, &value);
     }
 
@@ -404,6 +404,11 @@ mod tests {
         check_rule(with(rule(Replace), "", "d", "constant"), r#"{a="foo", b="bar", c="baz", d="constant"}"#);
         // `$1x` is a group named "1x", which there is not.
         check_rule(with(from_a(), "(.*)", "d", "$1x"), abc);
+        check_rule(with(from_a(), "(.*)", "d", "$1度"), abc);
+        check_rule(
+            with(from_a(), "(.*)", "d", "${a-b}${}"),
+            r#"{a="foo", b="bar", c="baz", d="${a-b}${}"}"#,
+        );
         check_rule(with(from_a(), "(.*)", "d", "$$1"), r#"{a="foo", b="bar", c="baz", d="$1"}"#);
     }
 

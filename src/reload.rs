@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::RwLock;
+use promontory_promql::Engine;
 use promontory_tsdb::{Clock, Db, Retention};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -114,6 +115,7 @@ pub(crate) struct Reloader {
     pub(crate) file: ConfigFile,
     pub(crate) http_addr: SocketAddr,
     pub(crate) scrapes: Arc<ScrapeManager>,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) db: Arc<Db>,
     pub(crate) storage_flags: StorageFlags,
     pub(crate) config_state: Arc<ConfigState>,
@@ -148,6 +150,7 @@ impl Reloader {
                 self.db.exemplars().resize(self.storage_flags.exemplars_max(&config));
                 let window_ms = config.storage.out_of_order_window_ms;
                 self.db.set_out_of_order_window_ms(window_ms).map_err(|e| e.to_string())?;
+                self.engine.set_default_subquery_step_ms(config.global.evaluation_interval.as_millis() as i64);
                 self.config_state.applied(&config, self.clock.now_ms());
                 Ok(())
             }

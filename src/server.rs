@@ -328,6 +328,7 @@ impl Server {
             file,
             http_addr,
             scrapes: Arc::clone(&scrapes),
+            engine: Arc::clone(&state.engine),
             db: Arc::clone(&db),
             storage_flags,
             config_state,

@@ -70,17 +70,19 @@ pub struct QueryParams {
     pub step: i64,
     /// How far an instant selector looks back, `(t - lookback, t]`; `None` takes the engine's.
     pub lookback: Option<i64>,
+    /// Step of a subquery that names none; `None` takes the engine's.
+    pub subquery_step: Option<i64>,
 }
 
 impl QueryParams {
     /// An instant query at `t`.
     pub fn instant(t: TimestampMs) -> Self {
-        Self { start: t, end: t, step: 0, lookback: None }
+        Self { start: t, end: t, step: 0, lookback: None, subquery_step: None }
     }
 
     /// A range query over `[start, end]`.
     pub fn range(start: TimestampMs, end: TimestampMs, step: i64) -> Self {
-        Self { start, end, step, lookback: None }
+        Self { start, end, step, lookback: None, subquery_step: None }
     }
 }
 
@@ -93,7 +95,8 @@ pub struct EngineOptions {
     pub max_samples: usize,
     /// Longest run of a query (`--query.timeout`).
     pub timeout: Duration,
-    /// Step of a subquery that names none, ms: `global.evaluation_interval`.
+    /// Step of a subquery that names none, ms: `global.evaluation_interval`. See
+    /// [`Engine::set_default_subquery_step_ms`](crate::Engine::set_default_subquery_step_ms).
     pub default_subquery_step_ms: i64,
     /// Steps per tile; 128 unless a test wants otherwise.
     pub tile_steps: usize,

@@ -1,6 +1,5 @@
 //! From tiles and raw samples to [`QueryValue`].
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,27 +18,6 @@ use crate::params::Grid;
 use crate::parser::RangeExtension;
 use crate::planner::RawSelector;
 use crate::value::{InstantSample, QueryValue, RangeSeries, SampleValue};
-
-/// Order of the elements of an instant vector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ResultOrder {
-    /// Label order.
-    Labels,
-    /// As the plan emits rows (`topk`).
-    AsComputed,
-    /// `sort`, `sort_desc`: NaN last.
-    ByValue {
-        /// Greatest first.
-        descending: bool,
-    },
-    /// `sort_by_label`, `sort_by_label_desc`: numbers within values count as numbers.
-    ByLabels {
-        /// Most important first.
-        labels: Vec<String>,
-        /// In reverse.
-        descending: bool,
-    },
-}
 
 /// Reads all of `stream`.
 pub(crate) async fn collect(
@@ -69,8 +47,8 @@ pub(crate) fn constant_matrix(value: f64, grid: &Grid) -> QueryValue {
     QueryValue::Matrix(vec![RangeSeries { floats, ..RangeSeries::default() }])
 }
 
-/// A vector on one step.
-pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<QueryValue, QueryError> {
+/// A vector on one step: in label order, unless rows are `ordered`.
+pub(crate) fn vector(held: &Held, grid: &Grid, ordered: bool) -> Result<QueryValue, QueryError> {
     let rows = held.rows().map_err(QueryError::from_datafusion)?;
     let mut elements: Vec<(Labels, SampleValue)> = rows
         .iter()
@@ -88,71 +66,11 @@ pub(crate) fn vector(held: &Held, grid: &Grid, order: &ResultOrder) -> Result<Qu
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(same_labelset());
     }
-    if *order != ResultOrder::AsComputed {
+    if !ordered {
         elements.sort_by(|a, b| a.0.cmp(&b.0));
-    }
-    match order {
-        ResultOrder::Labels | ResultOrder::AsComputed => {}
-        ResultOrder::ByValue { descending } => {
-            // Histograms have no place in an order of values.
-            elements.retain(|(_, value)| matches!(value, SampleValue::Float(_)));
-            elements.sort_by(|a, b| by_value(&a.1, &b.1, *descending));
-        }
-        ResultOrder::ByLabels { labels, descending } => {
-            elements.sort_by(|a, b| by_labels(&a.0, &b.0, labels));
-            if *descending {
-                elements.reverse();
-            }
-        }
     }
     let sample = |(labels, value)| InstantSample { labels, timestamp: grid.start, value };
     Ok(QueryValue::Vector(elements.into_iter().map(sample).collect()))
-}
-
-fn by_value(a: &SampleValue, b: &SampleValue, descending: bool) -> Ordering {
-    match (a, b) {
-        (SampleValue::Float(a), SampleValue::Float(b)) => by_float(*a, *b, descending),
-        _ => Ordering::Equal,
-    }
-}
-
-fn by_float(a: f64, b: f64, descending: bool) -> Ordering {
-    let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
-    a.is_nan().cmp(&b.is_nan()).then(if descending { order.reverse() } else { order })
-}
-
-fn by_labels(a: &Labels, b: &Labels, labels: &[String]) -> Ordering {
-    for label in labels {
-        let (x, y) = (a.get(label).unwrap_or_default(), b.get(label).unwrap_or_default());
-        if x != y {
-            return natural(x, y);
-        }
-    }
-    a.cmp(b)
-}
-
-/// Compares texts piece by piece, runs of digits as numbers.
-fn natural(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (a, b);
-    while !a.is_empty() && !b.is_empty() {
-        let (x, y) = (piece(&mut a), piece(&mut b));
-        let order = match (x.parse::<u128>(), y.parse::<u128>()) {
-            (Ok(m), Ok(n)) => m.cmp(&n).then_with(|| x.len().cmp(&y.len())),
-            _ => x.cmp(y),
-        };
-        if order != Ordering::Equal {
-            return order;
-        }
-    }
-    a.len().cmp(&b.len())
-}
-
-fn piece<'a>(text: &mut &'a str) -> &'a str {
-    let digit = text.starts_with(|c: char| c.is_ascii_digit());
-    let end = text.find(|c: char| c.is_ascii_digit() != digit).unwrap_or(text.len());
-    let (head, tail) = text.split_at(end);
-    *text = tail;
-    head
 }
 
 /// A vector over a range: series in label order.
@@ -267,23 +185,4 @@ pub(crate) async fn raw(
     }
     series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
     Ok(QueryValue::Matrix(series))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn natural_order_counts_numbers() {
-        let mut all = ["node10", "node9", "node1", "a"];
-        all.sort_by(|a, b| natural(a, b));
-        assert_eq!(all, ["a", "node1", "node9", "node10"]);
-    }
-
-    #[test]
-    fn sorting_by_value_puts_nan_last_in_both_directions() {
-        for descending in [false, true] {
-            assert_eq!(by_float(f64::NAN, 1.0, descending), Ordering::Greater);
-        }
-    }
 }

@@ -70,10 +70,11 @@ impl ApiError {
         Self::bad_data(format!("invalid parameter \"{name}\": {reason}"))
     }
 
-    /// A query error. Parse errors are about the parameter `query`, as upstream says.
+    /// A query error. What is wrong with the text is about the parameter `query`, as upstream says; times and
+    /// steps were looked at before there was a query.
     pub fn query(e: &QueryError) -> Self {
         match e {
-            QueryError::Parse(parse) => Self::parameter("query", parse),
+            QueryError::Parse(_) | QueryError::Invalid(_) => Self::parameter("query", e),
             other => Self::new(other.kind(), with_causes(other)),
         }
     }

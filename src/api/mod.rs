@@ -44,7 +44,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::ORIGIN;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
@@ -118,6 +118,9 @@ impl ApiState {
     }
 }
 
+/// Bytes that a form may have, as in Go's server.
+const MAX_FORM_BYTES: usize = 10 << 20;
+
 /// All routes.
 pub(crate) fn router(state: Arc<ApiState>) -> Router {
     let compression = CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest);
@@ -131,6 +134,7 @@ pub(crate) fn router(state: Arc<ApiState>) -> Router {
         .route("/-/reload", post(lifecycle::reload).put(lifecycle::reload))
         .route("/-/quit", post(lifecycle::quit).put(lifecycle::quit))
         .fallback(not_found)
+        .layer(DefaultBodyLimit::max(MAX_FORM_BYTES))
         .layer(compression)
         .layer(from_fn_with_state(Arc::clone(&state), around))
         .with_state(state)

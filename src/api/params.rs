@@ -146,7 +146,8 @@ fn parse_api_duration_ms(text: &str) -> Result<i64, String> {
         if seconds.is_nan() || seconds.abs() * 1e9 > i64::MAX as f64 {
             return Err(format!("cannot parse {} to a valid duration. It overflows int64", quoted()));
         }
-        return Ok((seconds * 1000.0) as i64);
+        // Compat: cut off to ns first, then to ms, so that `1.025` is 1,024 ms.
+        return Ok((seconds * 1e9) as i64 / 1_000_000);
     }
     text.parse::<PromDuration>()
         .map(PromDuration::as_ms)
@@ -210,6 +211,9 @@ mod tests {
         for (text, want) in [
             ("15", Ok(15_000)),
             ("0.5", Ok(500)),
+            ("1.025", Ok(1_024)),
+            ("-1.025", Ok(-1_024)),
+            ("0.0009", Ok(0)),
             ("1h30m", Ok(5_400_000)),
             ("-1", Ok(-1_000)),
             ("", Err("cannot parse \"\" to a valid duration".to_owned())),

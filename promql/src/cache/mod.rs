@@ -9,7 +9,7 @@
 //! that become one are an error also if they share no step. Neither are answers with histograms or annotations.
 //!
 //! # What is kept
-//! Per [`Shape`] (text, step, its phase, lookback) the steps of the newest answer, dense: eight bytes a step and
+//! Per [`Shape`] (text, step, its phase, lookback, step of subqueries) the steps of the newest answer, dense: eight bytes a step and
 //! series. The shapes that were not asked for longest go when all take more than the budget.
 //!
 //! # Concurrency
@@ -48,6 +48,7 @@ pub(crate) struct Shape {
     /// Remainder of the start by the step.
     phase: i64,
     lookback: Option<i64>,
+    subquery_step: Option<i64>,
 }
 
 impl Shape {
@@ -59,7 +60,8 @@ impl Shape {
             return None;
         }
         let phase = params.start.rem_euclid(params.step);
-        Some(Self { query: query.into(), step: params.step, phase, lookback: params.lookback })
+        let QueryParams { step, lookback, subquery_step, .. } = params;
+        Some(Self { query: query.into(), step, phase, lookback, subquery_step })
     }
 }
 

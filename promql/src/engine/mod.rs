@@ -11,6 +11,7 @@ mod kept;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -49,6 +50,8 @@ use crate::value::{QueryResult, QueryValue};
 #[derive(Debug)]
 pub struct Engine {
     options: EngineOptions,
+    /// In force for queries that begin now, ms.
+    subquery_step_ms: AtomicI64,
     planners: Planners,
     /// Results of range queries, if they are kept.
     cache: Option<StepCache>,
@@ -59,12 +62,24 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Self {
         let planners = Planners::new(options.partitions);
         let cache = (options.cache_bytes > 0).then(|| StepCache::new(options.cache_bytes));
-        Self { options, planners, cache }
+        let subquery_step_ms = AtomicI64::new(options.default_subquery_step_ms);
+        Self { options, subquery_step_ms, planners, cache }
     }
 
     /// The results that are kept, if any are.
     pub fn cache(&self) -> Option<&StepCache> {
         self.cache.as_ref()
+    }
+
+    /// Sets the step, ms, of subqueries that name none, for queries that begin from now on.
+    pub fn set_default_subquery_step_ms(&self, step_ms: i64) {
+        self.subquery_step_ms.store(step_ms, Ordering::Relaxed);
+    }
+
+    /// The parameters with what they take from the engine, fixed for the whole query.
+    fn with_defaults(&self, params: QueryParams) -> QueryParams {
+        let step_ms = || self.subquery_step_ms.load(Ordering::Relaxed);
+        QueryParams { subquery_step: Some(params.subquery_step.unwrap_or_else(step_ms)), ..params }
     }
 
     /// What the engine was made with.
@@ -100,6 +115,7 @@ impl Engine {
         cancel: CancellationToken,
     ) -> Result<QueryResult, QueryError> {
         check_range_type(parsed, params)?;
+        let params = self.with_defaults(params);
         match self.kept(&source, expr, parsed, params) {
             Some(kept) => kept.query(source, expr, parsed, params, cancel).await,
             None => self.compute(&source, expr, parsed, params, cancel).await,
@@ -165,6 +181,7 @@ impl Engine {
     ) -> Result<Explained, QueryError> {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
+        let params = self.with_defaults(params);
         let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
         let Some(logical) = plan.root.logical() else { return Ok(Explained::without_plan(&plan)) };
         let physical = self.planners.physical(logical, self.size(logical, plan.depth)?, plan.depth)?;
@@ -188,6 +205,7 @@ impl Engine {
     ) -> Result<(Explained, QueryResult), QueryError> {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
+        let params = self.with_defaults(params);
         let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
         let (depth, mut explained) = (plan.depth, Explained::without_plan(&plan));
         if let Some(logical) = plan.root.logical() {
@@ -251,7 +269,7 @@ impl Engine {
                 result::scalar(&self.execute(&logical, plan.depth, context, ran).await?, &grid)?
             }
             Root::Vector(logical, grid) if instant => {
-                result::vector(&self.execute(&logical, plan.depth, context, ran).await?, &grid, &plan.order)?
+                result::vector(&self.execute(&logical, plan.depth, context, ran).await?, &grid, plan.ordered)?
             }
             Root::Scalar(logical, grid) | Root::Vector(logical, grid) | Root::Matrix(logical, grid) => {
                 result::matrix(&self.execute(&logical, plan.depth, context, ran).await?, &grid)?

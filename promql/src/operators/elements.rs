@@ -80,8 +80,10 @@ fn sum(op: BinaryOp, a: &FloatHistogram, b: &FloatHistogram, notes: &Notes<'_>) 
         notes.incompatible_layout(op.symbol());
         return None;
     };
+    // Compat: upstream takes the warning for an error, and drops the sample and the other note with it.
     if added.collision {
         notes.reset_collision(operation);
+        return None;
     }
     if added.reconciled {
         notes.mismatched_bounds(operation);

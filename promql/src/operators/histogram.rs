@@ -169,6 +169,8 @@ impl Buckets {
         let outputs = self.outputs();
         let mut buckets = Vec::new();
         let mut values = vec![0.0; width];
+        // What is wrong with the buckets of a step is told once, not for each quantile.
+        let mut told = 0u128;
         for (label, argument) in outputs {
             let argument = argument.resolve(scope.scalars);
             for lane in lanes(any) {
@@ -186,7 +188,8 @@ impl Buckets {
                     }
                     _ => {
                         let (value, fix) = quantile(argument.at(step), &mut buckets);
-                        if let Some(fix) = fix {
+                        if let Some(fix) = fix.filter(|_| told >> lane & 1 == 0) {
+                            told |= 1 << lane;
                             let name = if self.delayed_names { for_metric(key) } else { String::new() };
                             fixed.add(name, scope.grid.at(step), fix);
                         }
@@ -504,7 +507,9 @@ fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64 {
         rank = bucket.count;
         bound = bucket.upper;
     }
-    let (lower_rank, upper_rank) = (lower_rank.unwrap_or(count), upper_rank.unwrap_or(count));
+    // Counts that shrink may lead beyond the total.
+    let capped = |rank: Option<f64>| rank.map_or(count, |r| if r > count { count } else { r });
+    let (lower_rank, upper_rank) = (capped(lower_rank), capped(upper_rank));
     (upper_rank - lower_rank) / count
 }
 
@@ -535,5 +540,8 @@ mod tests {
         let all = [(1.0, 1.0), (2.0, 3.0), (f64::INFINITY, 4.0)];
         assert_eq!(fraction(0.0, 2.0, &mut buckets(&all)), 0.75);
         assert_eq!(fraction(0.5, 1.0, &mut buckets(&all)), 0.125);
+        let shrinking = [(1.0, 6.0), (2.0, 3.0), (f64::INFINITY, 4.0)];
+        assert_eq!(fraction(0.0, 1.0, &mut buckets(&shrinking)), 1.0, "no more than all");
+        assert!(fraction(0.0, 1.0, &mut buckets(&[(1.0, f64::NAN), (f64::INFINITY, 4.0)])).is_nan());
     }
 }

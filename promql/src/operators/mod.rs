@@ -29,6 +29,7 @@ pub(crate) mod rows;
 mod scalar;
 mod scalar_of;
 mod set_operator;
+mod sort;
 mod spread_mark;
 mod totals;
 mod vector_binary;
@@ -61,6 +62,7 @@ pub use repeat::Repeat;
 pub use scalar::{Float, ScalarArg};
 pub use scalar_of::ScalarOf;
 pub use set_operator::SetOperator;
+pub use sort::{Sort, SortBy};
 pub use spread_mark::SpreadMark;
 pub use totals::{FloatsOnly, Totals};
 pub use vector_binary::VectorBinary;
@@ -167,6 +169,8 @@ operators! {
     ScalarOf(ScalarOf),
     /// `and`, `or`, `unless`.
     SetOperator(SetOperator),
+    /// The order of a vector on one step.
+    Sort(Sort),
     /// Groups agree on whether their name is dropped in the end.
     SpreadMark(SpreadMark),
     /// Sums of histograms become histograms.

@@ -1,6 +1,6 @@
 //! `Rank`: `topk`, `bottomk`, `limitk`, `limit_ratio`: operators that keep some series of each group.
 //!
-//! Series are looked at in label order, with upstream's heap, so that ties are broken as upstream does.
+//! Series are looked at in label order, or in that of a `sort` below, with upstream's heap, so that ties are broken as upstream does.
 //! On one step (an instant query) rows leave in upstream's order; the engine keeps it.
 
 use std::fmt;
@@ -30,6 +30,8 @@ pub struct Rank {
     pub position: String,
     /// ` (line:col)` of the whole aggregation.
     pub whole: String,
+    /// Rows come in an order that counts; otherwise they are looked at in label order.
+    pub ordered_input: bool,
 }
 
 /// Which samples a [`Rank`] keeps.
@@ -67,7 +69,9 @@ impl Evaluate for Rank {
             return Ok(());
         }
         let mut rows: Vec<&Row<'_>> = vectors[0].iter().collect();
-        rows.sort_by(|a, b| a.tile.cmp(&b.tile).then_with(|| compare_keys(a.key, b.key)));
+        if !self.ordered_input {
+            rows.sort_by(|a, b| a.tile.cmp(&b.tile).then_with(|| compare_keys(a.key, b.key)));
+        }
         let mut start = 0;
         while start < rows.len() {
             let end = start + rows[start..].partition_point(|row| row.tile == rows[start].tile);
@@ -121,7 +125,7 @@ impl Rank {
         Ok(true)
     }
 
-    /// Chooses among the rows of one tile, which come in label order.
+    /// Chooses among the rows of one tile, which come in the order in which they are looked at.
     fn tile(
         &self,
         rows: &[&Row<'_>],
@@ -146,7 +150,9 @@ impl Rank {
             let param = param.at(tile * out.width() + lane);
             let mut heaps = vec![Heap::new(self.kind); ids.len()];
             for (i, row) in rows.iter().enumerate().filter(|(_, row)| offered(row) >> lane & 1 == 1) {
-                heaps[groups[i] as usize].offer(param, row.values[lane], i, row.key);
+                // A histogram has its place as if it were 0.
+                let v = if row.mask >> lane & 1 == 1 { row.values[lane] } else { 0.0 };
+                heaps[groups[i] as usize].offer(param, v, i, row.key);
             }
             for i in heaps.into_iter().flat_map(Heap::into_order) {
                 masks[i] |= 1 << lane;
@@ -196,7 +202,7 @@ impl Heap {
     fn offer(&mut self, param: f64, v: f64, row: usize, key: &[u8]) {
         if self.kind == RankKind::Ratio {
             if in_ratio(param.clamp(-1.0, 1.0), key) {
-                self.items.push((v, row));
+                self.push(v, row);
             }
             return;
         }
@@ -205,10 +211,7 @@ impl Heap {
         }
         let k = param as usize;
         if self.items.len() < k {
-            self.items.push((v, row));
-            if self.kind != RankKind::Limit {
-                self.up(self.items.len() - 1);
-            }
+            self.push(v, row);
             return;
         }
         let worst = self.items[0].0;
@@ -221,6 +224,11 @@ impl Heap {
             self.items[0] = (v, row);
             self.down(0);
         }
+    }
+
+    fn push(&mut self, v: f64, row: usize) {
+        self.items.push((v, row));
+        self.up(self.items.len() - 1);
     }
 
     fn up(&mut self, mut j: usize) {

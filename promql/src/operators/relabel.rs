@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use promontory_tsdb::Matcher;
 use promontory_tsdb::labels::{METRIC_NAME, put_pair};
-use promontory_tsdb::matcher::compile_anchored;
+use promontory_tsdb::matcher::{compile_anchored, expand_template};
 
 use super::key::{NAME_DROPPED, PerKey, labels, unmarked};
 use super::rows::{Merger, Row, TileWriter, same_labelset};
@@ -98,7 +98,7 @@ impl Relabel {
                     return key.to_vec();
                 };
                 let mut value = String::new();
-                found.expand(template, &mut value);
+                expand_template(&found, template, &mut value);
                 value
             }
             (RelabelRule::Join { separator, sources }, _) => sources

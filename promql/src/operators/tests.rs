@@ -28,6 +28,7 @@ fn all() -> Vec<Operator> {
             fill_right: None,
             delayed_names: false,
             position: String::new(),
+            ordered: false,
         }
         .into(),
         Rank {
@@ -36,6 +37,7 @@ fn all() -> Vec<Operator> {
             param: one,
             position: String::new(),
             whole: String::new(),
+            ordered_input: false,
         }
         .into(),
         Buckets {

@@ -47,6 +47,8 @@ pub struct VectorBinary {
     pub delayed_names: bool,
     /// ` (line:col)` of the expression, for annotations.
     pub position: String,
+    /// The result, on one step, is in the order of the "many" side; else in any order.
+    pub ordered: bool,
 }
 
 impl fmt::Display for VectorBinary {
@@ -103,14 +105,14 @@ impl<'a, 'b> Side<'a, 'b> {
         Ok(Self { rows, order, any, typed })
     }
 
-    /// Takes the rows of the group `(tile, signature)`, which is not behind the cursor.
-    fn group(&self, cursor: &mut usize, group: (u32, u32)) -> Vec<&'b Row<'a>> {
+    /// Takes the rows of the group `(tile, signature)`, which is not behind the cursor, with their places.
+    fn group(&self, cursor: &mut usize, group: (u32, u32)) -> Vec<(u32, &'b Row<'a>)> {
         let mut found = Vec::new();
         while let Some((tile, signature, i)) = self.order.get(*cursor) {
             if (*tile, *signature) != group {
                 break;
             }
-            found.push(&self.rows[*i as usize]);
+            found.push((*i, &self.rows[*i as usize]));
             *cursor += 1;
         }
         found
@@ -176,6 +178,9 @@ impl Evaluate for VectorBinary {
             values: vec![0.0; out.width()],
             // Keys of different groups can only meet where the signature holds what the result drops.
             merger: (listed || many.typed || one.typed).then(|| Merger::new(out.width())),
+            pending: self.ordered.then(Vec::new),
+            owners: vec![0; out.width()],
+            one_behind: many.rows.len() as u32,
             out,
         };
         let (mut m, mut o) = (0, 0);
@@ -209,6 +214,12 @@ struct Matcher<'a, 'w> {
     pace: Pace<'a>,
     values: Vec<f64>,
     merger: Option<Merger>,
+    /// Rows of all groups of the only tile, if their order counts.
+    pending: Option<Vec<GroupRow>>,
+    /// Which of the "one" rows of a group has a sample, by lane.
+    owners: Vec<u32>,
+    /// Behind the places of all "many" rows.
+    one_behind: u32,
     out: &'a mut TileWriter<'w>,
 }
 
@@ -216,6 +227,8 @@ struct Matcher<'a, 'w> {
 #[derive(Debug)]
 struct GroupRow {
     key: Vec<u8>,
+    /// Where it belongs in an ordered result.
+    place: u32,
     /// Presence before the comparison.
     inserted: u128,
     /// Presence of floats.
@@ -262,7 +275,11 @@ impl Matcher<'_, '_> {
         }
     }
 
-    fn finish(self) -> Result<(), QueryError> {
+    fn finish(mut self) -> Result<(), QueryError> {
+        if let Some(mut rows) = self.pending.take() {
+            rows.sort_by_key(|row| row.place);
+            rows.into_iter().try_for_each(|row| self.emit(0, row))?;
+        }
         match self.merger {
             Some(merger) => merger.write(self.out),
             None => Ok(()),
@@ -274,63 +291,80 @@ impl Matcher<'_, '_> {
         &mut self,
         tile: u32,
         steps: u128,
-        many: &[&Row<'_>],
-        one: &[&Row<'_>],
+        many: &[(u32, &Row<'_>)],
+        one: &[(u32, &Row<'_>)],
     ) -> Result<(), DataFusionError> {
         let duplicates = self.one_side(steps, one);
-        let present = one.iter().fold(0, |mask, row| mask | row.any());
+        let present = one.iter().fold(0, |mask, (_, row)| mask | row.any());
         let mut made = GroupRows::default();
         let mut matched = 0;
-        for left in many {
-            for right in one {
+        if one.len() > 1 {
+            for (i, (_, row)) in one.iter().enumerate() {
                 self.pace.step(1)?;
-                let both = left.any() & right.any() & steps & !duplicates;
-                self.pair(both, left, right, &mut matched, &mut made);
+                lanes(row.any()).for_each(|lane| self.owners[lane] = i as u32);
+            }
+        }
+        for (place, left) in many {
+            let mut open = left.any() & present & steps & !duplicates;
+            while open != 0 {
+                self.pace.step(1)?;
+                // At each step one of them has a sample.
+                let owner = if one.len() > 1 { self.owners[open.trailing_zeros() as usize] } else { 0 };
+                let (_, right) = one[owner as usize];
+                let both = open & right.any();
+                open &= !both;
+                self.pair(both, *place, left, right, &mut matched, &mut made);
             }
             // After the swap, upstream's `RHS` fill still stands in for the "one" side.
             if let Some(fill) = self.operator.fill_right {
                 let alone = left.any() & !present & steps;
                 let key = self.operator.signature.of(left.key);
                 let filled = vec![fill.0; left.values.len()];
-                self.pair(alone, left, &stand_in(&key, tile, &filled), &mut matched, &mut made);
+                self.pair(alone, *place, left, &stand_in(&key, tile, &filled), &mut matched, &mut made);
             }
         }
         if let Some(fill) = self.operator.fill_left {
-            for right in one {
+            for (place, right) in one {
                 self.pace.step(1)?;
                 let alone = right.any() & steps & !matched;
                 let key = self.operator.signature.of(right.key);
                 let filled = vec![fill.0; right.values.len()];
-                self.pair(alone, &stand_in(&key, tile, &filled), right, &mut matched, &mut made);
+                let (place, left) = (self.one_behind + place, stand_in(&key, tile, &filled));
+                self.pair(alone, place, &left, right, &mut matched, &mut made);
             }
         }
-        for GroupRow { key, present, values, histograms, .. } in made.rows {
-            match &mut self.merger {
-                None => self.out.push_mixed(&key, tile, present, &values, &histograms)?,
-                Some(merger) => {
-                    let both = merger.add(&key, tile, present, &values);
-                    let owned = histograms.iter().map(|(lane, h)| (lane, Arc::clone(h)));
-                    if both != 0 || (!histograms.is_empty() && merger.add_histograms(&key, tile, owned) != 0)
-                    {
-                        return Err(same_labelset().into());
-                    }
-                }
-            }
+        match &mut self.pending {
+            Some(pending) => pending.extend(made.rows),
+            None => made.rows.into_iter().try_for_each(|row| self.emit(tile, row))?,
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, tile: u32, row: GroupRow) -> Result<(), QueryError> {
+        let GroupRow { key, present, values, histograms, .. } = row;
+        let Some(merger) = &mut self.merger else {
+            return self.out.push_mixed(&key, tile, present, &values, &histograms);
+        };
+        let both = merger.add(&key, tile, present, &values);
+        let owned = histograms.iter().map(|(lane, h)| (lane, Arc::clone(h)));
+        if both != 0 || (!histograms.is_empty() && merger.add_histograms(&key, tile, owned) != 0) {
+            return Err(same_labelset());
         }
         Ok(())
     }
 
     /// Looks for steps at which the "one" side has more than one sample; gives those steps.
-    fn one_side(&mut self, steps: u128, one: &[&Row<'_>]) -> u128 {
+    fn one_side(&mut self, steps: u128, one: &[(u32, &Row<'_>)]) -> u128 {
         let (mut seen, mut twice) = (0, 0);
-        for row in one {
+        for (_, row) in one {
             twice |= seen & row.any();
             seen |= row.any();
         }
         let duplicates = twice & steps;
         let (operator, swapped) = (self.operator, self.swapped);
         self.error.offer(duplicates, 0, |lane| {
-            let mut found: Vec<_> = one.iter().filter(|row| row.any() >> lane & 1 == 1).map(|row| row.key).collect();
+            let mut found: Vec<_> = 
+                one.iter().filter(|(_, row)| row.any() >> lane & 1 == 1).map(|(_, row)| row.key).collect();
             found.sort_by(|a, b| super::compare(a, b));
             let mut texts = [labels(found[0]).to_string(), labels(found[1]).to_string()];
             texts.sort();
@@ -348,7 +382,15 @@ impl Matcher<'_, '_> {
     }
 
     /// Combines two rows at the steps `both`.
-    fn pair(&mut self, both: u128, many: &Row<'_>, one: &Row<'_>, matched: &mut u128, made: &mut GroupRows) {
+    fn pair(
+        &mut self,
+        both: u128,
+        place: u32,
+        many: &Row<'_>,
+        one: &Row<'_>,
+        matched: &mut u128,
+        made: &mut GroupRows,
+    ) {
         if both == 0 {
             return;
         }
@@ -377,7 +419,7 @@ impl Matcher<'_, '_> {
         match made.find(&key) {
             None => {
                 let values = self.values.clone();
-                made.push(GroupRow { key, inserted: both, present: mask, values, histograms });
+                made.push(GroupRow { key, place, inserted: both, present: mask, values, histograms });
             }
             Some(at) => {
                 let row = &mut made.rows[at];

@@ -97,20 +97,6 @@ pub(super) fn format_float(v: f64) -> String {
     format!("{v}")
 }
 
-/// Writes a number as Go's `%v`: the shortest digits, with an exponent if it is below −4 or above 20.
-pub(super) fn format_float_short(v: f64) -> String {
-    if v == 0.0 || !v.is_finite() || (1e-4..1e21).contains(&v.abs()) {
-        return format_float(v);
-    }
-    let text = format!("{v:e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, exponent) = match exponent.strip_prefix('-') {
-        Some(e) => ('-', e),
-        None => ('+', exponent),
-    };
-    format!("{digits}e{sign}{exponent:0>2}")
-}
-
 /// Takes the quotes off a string literal and resolves its escapes.
 ///
 /// Escapes may make bytes that are not UTF-8; the replacement character stands in for those.

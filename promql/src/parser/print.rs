@@ -13,7 +13,8 @@ use super::ast::{
     ExprKind, MatrixSelector, NumberLiteral, RangeExtension, SubqueryExpr, TimeShift, UnaryOp,
     VectorMatching, VectorSelector,
 };
-use super::literal::{format_duration, format_float, format_float_short, quote, quote_exact};
+use super::literal::{format_duration, format_float, quote, quote_exact};
+use crate::operators::format::go_g;
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -109,11 +110,11 @@ fn write_matching(out: &mut String, matching: &VectorMatching) -> fmt::Result {
         write!(out, " {group} ({})", label_list(&matching.include))?;
     }
     match (matching.fill_left, matching.fill_right) {
-        (Some(l), Some(r)) if l == r => write!(out, " fill ({})", format_float_short(l))?,
+        (Some(l), Some(r)) if l == r => write!(out, " fill ({})", go_g(l))?,
         (left, right) => {
             for (word, value) in [("fill_left", left), ("fill_right", right)] {
                 if let Some(value) = value {
-                    write!(out, " {word} ({})", format_float_short(value))?;
+                    write!(out, " {word} ({})", go_g(value))?;
                 }
             }
         }

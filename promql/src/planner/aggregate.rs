@@ -55,7 +55,7 @@ impl Planner<'_> {
                 // floats, or neither.
                 let subject = self.subject(&aggregate.expr);
                 let plan = aggregate_plan(input.plan, grid, op, grouping, param, &subject)?;
-                return Ok(VectorPlan { plan, names, notices: input.notices });
+                return Ok(VectorPlan { plan, names, notices: input.notices, ordered: false });
             }
         };
         let param = param(aggregate)?;
@@ -64,8 +64,8 @@ impl Planner<'_> {
         let (args, mut inputs) = scalar_args(vec![k]);
         inputs.insert(0, input.plan);
         let (position, whole) = (self.position(unwrap_parens(param).span), self.position(expr.span));
-        let rank = Rank { kind, grouping, param: args[0], position, whole };
-        Ok(VectorPlan::new(operator_plan(rank, grid, inputs), input.names))
+        let rank = Rank { kind, grouping, param: args[0], position, whole, ordered_input: input.ordered };
+        Ok(VectorPlan::new(operator_plan(rank, grid, inputs), input.names).ordered(grid.steps == 1))
     }
 
     fn subject(&self, expr: &Expr) -> Subject {

@@ -87,10 +87,20 @@ impl Planner<'_> {
                 (_, names, _) => names,
             };
             let operator = SetOperator { op: binary.op, signature };
-            return Ok(VectorPlan::new(operator_plan(operator, grid, vec![lhs.plan, rhs.plan]), names));
+            let is_or = binary.op == BinaryOp::Or;
+            let ordered = lhs.ordered || is_or && rhs.ordered;
+            let (lhs, rhs) =
+                if is_or && ordered { (lhs.in_order(grid), rhs.in_order(grid)) } else { (lhs, rhs) };
+            let plan = operator_plan(operator, grid, vec![lhs.plan, rhs.plan]);
+            return Ok(VectorPlan::new(plan, names).ordered(ordered));
         }
-        let many = if matching.cardinality == Cardinality::OneToMany { rhs.names } else { lhs.names };
-        let names = result_names(binary, matching, many, self.options.delayed_name_removal);
+        let (many, one) =
+            if matching.cardinality == Cardinality::OneToMany { (&rhs, &lhs) } else { (&lhs, &rhs) };
+        let names = result_names(binary, matching, many.names, self.options.delayed_name_removal);
+        // What stands on the "one" side alone comes last.
+        let fills = matching.fill_left.is_some();
+        let ordered = many.ordered || fills && one.ordered;
+        let (lhs, rhs) = if ordered && fills { (lhs.in_order(grid), rhs.in_order(grid)) } else { (lhs, rhs) };
         let operator = VectorBinary {
             op: binary.op,
             return_bool: binary.return_bool,
@@ -101,8 +111,10 @@ impl Planner<'_> {
             fill_right: matching.fill_right.map(Float),
             delayed_names: self.options.delayed_name_removal,
             position,
+            ordered,
         };
-        Ok(VectorPlan::new(operator_plan(operator, grid, vec![lhs.plan, rhs.plan]), names))
+        let plan = operator_plan(operator, grid, vec![lhs.plan, rhs.plan]);
+        Ok(VectorPlan::new(plan, names).ordered(ordered))
     }
 }
 

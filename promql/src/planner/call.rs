@@ -1,15 +1,14 @@
-//! Function calls, and the order of the result that `sort` and `topk` ask for.
+//! Function calls.
 
 use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, scalar_args, unwrap_parens};
 use crate::error::QueryError;
 use crate::logical::spec::{RangeFunction, SampleRead};
 use crate::operators::{
     Absent, BucketFunction, Buckets, Constant, ConstantValue, DateFunction, FloatsOnly, HistogramFunction,
-    MapFunction, MathFunction, Relabel, RelabelRule, ScalarOf, go_max, go_min, operator_plan,
+    MapFunction, MathFunction, Relabel, RelabelRule, ScalarOf, Sort, SortBy, go_max, go_min, operator_plan,
 };
 use crate::params::Grid;
-use crate::parser::{AggregateOp, Call, Expr, ExprKind};
-use crate::result::ResultOrder;
+use crate::parser::{Call, Expr, ExprKind};
 
 impl Planner<'_> {
     pub(super) fn call(&mut self, expr: &Expr, call: &Call, grid: Grid) -> Result<Planned, QueryError> {
@@ -114,17 +113,32 @@ impl Planner<'_> {
                         "sort is ineffective for range queries since results are always ordered by labels";
                     self.warnings.push(format!("{text}{}", self.position(expr.span)));
                 }
-                let mut vector = self.vector(&call.args[0], grid)?;
-                if matches!(name, "sort" | "sort_desc") {
-                    vector = vector.finish(grid);
-                    let floats = FloatsOnly { aggregation: None, position: String::new() };
-                    vector.plan = operator_plan(floats, grid, vec![vector.plan]);
-                }
-                Ok(vector)
+                self.sort(call, grid)
             }
             "histogram_quantile" | "histogram_fraction" | "histogram_quantiles" => self.buckets(call, grid),
             _ => Err(QueryError::Unsupported(format!("function {name}()"))),
         }
+    }
+
+    fn sort(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
+        let mut vector = self.vector(&call.args[0], grid)?;
+        let name = call.function.name;
+        let descending = name.ends_with("_desc");
+        let by = if matches!(name, "sort" | "sort_desc") {
+            vector = vector.finish(grid);
+            let floats = FloatsOnly { aggregation: None, position: String::new() };
+            vector.plan = operator_plan(floats, grid, vec![vector.plan]);
+            SortBy::Value { descending }
+        } else {
+            let labels = call.args[1..].iter().map(|arg| self.text(arg)).collect::<Result<_, _>>()?;
+            SortBy::LabelValues { labels, descending }
+        };
+        if grid.steps > 1 {
+            return Ok(vector);
+        }
+        let vector = vector.finish(grid);
+        let sort = Sort { by, ordered_input: vector.ordered };
+        Ok(VectorPlan { plan: operator_plan(sort, grid, vec![vector.plan]), ordered: true, ..vector })
     }
 
     fn date(&mut self, call: &Call, function: DateFunction, grid: Grid) -> Result<VectorPlan, QueryError> {
@@ -211,7 +225,7 @@ impl Planner<'_> {
         let names =
             if destination == promontory_tsdb::labels::METRIC_NAME { Names::Various } else { input.names };
         let plan = operator_plan(Relabel { destination, rule }, grid, vec![input.plan]);
-        Ok(VectorPlan::new(plan, names))
+        Ok(VectorPlan::new(plan, names).ordered(input.ordered))
     }
 
     fn buckets(&mut self, call: &Call, grid: Grid) -> Result<VectorPlan, QueryError> {
@@ -244,27 +258,6 @@ impl Planner<'_> {
         inputs.extend(scalar_inputs);
         let plan = operator_plan(Buckets { function, position, delayed_names }, grid, inputs);
         Ok(VectorPlan::new(plan, names))
-    }
-
-    /// The order of an instant vector.
-    pub(super) fn order(&mut self, expr: &Expr) -> Result<ResultOrder, QueryError> {
-        Ok(match &unwrap_parens(expr).kind {
-            ExprKind::Aggregate(aggregate)
-                if matches!(aggregate.op, AggregateOp::TopK | AggregateOp::BottomK) =>
-            {
-                ResultOrder::AsComputed
-            }
-            ExprKind::Call(call) => match call.function.name {
-                "sort" => ResultOrder::ByValue { descending: false },
-                "sort_desc" => ResultOrder::ByValue { descending: true },
-                name @ ("sort_by_label" | "sort_by_label_desc") => {
-                    let labels = call.args[1..].iter().map(|arg| self.text(arg)).collect::<Result<_, _>>()?;
-                    ResultOrder::ByLabels { labels, descending: name == "sort_by_label_desc" }
-                }
-                _ => ResultOrder::Labels,
-            },
-            _ => ResultOrder::Labels,
-        })
     }
 }
 

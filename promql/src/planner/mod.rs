@@ -25,11 +25,10 @@ use crate::error::QueryError;
 use crate::logical::spec::SampleRead;
 use crate::operators::{
     Constant, ConstantValue, Float, KeyChange, Map, MapFunction, MergeDisjoint, Notice, NoticeKind, Repeat,
-    ScalarArg, operator_plan,
+    ScalarArg, Sort, SortBy, operator_plan,
 };
 use crate::params::{EngineOptions, Grid, QueryParams};
 use crate::parser::{Expr, ExprKind, Span, UnaryOp, quote_exact, stray_bytes_shown};
-use crate::result::ResultOrder;
 use crate::stack::deeper;
 
 pub(crate) use selector::{RawSelector, metric_name};
@@ -45,8 +44,8 @@ const MAX_SELECTORS: usize = 2_000;
 pub(crate) struct QueryPlan {
     /// What is to be run.
     pub(crate) root: Root,
-    /// Order of an instant vector.
-    pub(crate) order: ResultOrder,
+    /// Rows of an instant vector come in the order of the result.
+    pub(crate) ordered: bool,
     /// Warnings that are certain without looking at data, with positions.
     pub(crate) warnings: Vec<String>,
     /// How deep operators are nested.
@@ -103,6 +102,8 @@ struct VectorPlan {
     /// To be told once the vector has a sample; put into the plan above the next aggregation, so
     /// that leaf and aggregation stay neighbours.
     notices: Vec<Notice>,
+    /// Rows come on one partition in an order that counts: that of a `sort` or `topk` below. On one step only.
+    ordered: bool,
 }
 
 /// What is known of the metric names of a vector.
@@ -167,9 +168,8 @@ impl<'a> Planner<'a> {
         } else {
             planner.grid(params.start, params.end, params.step)?
         };
-        let root = planner.root(expr, grid)?;
-        let order = if grid.steps == 1 { planner.order(expr)? } else { ResultOrder::Labels };
-        Ok(QueryPlan { root, order, warnings: planner.warnings, depth })
+        let (root, ordered) = planner.root(expr, grid)?;
+        Ok(QueryPlan { root, ordered, warnings: planner.warnings, depth })
     }
 
     /// A grid over `[start, end]`, unless the query as a whole has more steps than it may hold
@@ -184,25 +184,33 @@ impl<'a> Planner<'a> {
         Ok(Grid::new(start, end, step, self.options.tile_steps))
     }
 
-    fn root(&mut self, expr: &Expr, grid: Grid) -> Result<Root, QueryError> {
+    /// The root, and whether its rows come in the order of the result.
+    fn root(&mut self, expr: &Expr, grid: Grid) -> Result<(Root, bool), QueryError> {
         if self.params.step == 0 {
             match &unwrap_parens(expr).kind {
-                ExprKind::MatrixSelector(matrix) => return Ok(Root::Raw(self.raw_selector(matrix, grid)?)),
+                ExprKind::MatrixSelector(matrix) => {
+                    return Ok((Root::Raw(self.raw_selector(matrix, grid)?), false));
+                }
                 ExprKind::Subquery(subquery) => {
                     let Some((plan, inner)) = self.subquery_input(subquery, grid)? else {
-                        return Ok(Root::Vector(empty(&grid), grid));
+                        return Ok((Root::Matrix(empty(&grid), grid), false));
                     };
-                    return Ok(Root::Matrix(plan.finish(inner).plan, inner));
+                    return Ok((Root::Matrix(plan.finish(inner).plan, inner), false));
                 }
                 _ => {}
             }
         }
-        Ok(match self.plan(expr, grid)? {
+        let mut ordered = false;
+        let root = match self.plan(expr, grid)? {
             Planned::Text(text) => Root::Text(text),
             Planned::Scalar(ScalarPlan::Constant(v)) => Root::Constant(v, grid),
             Planned::Scalar(ScalarPlan::Relation(plan)) => Root::Scalar(plan, grid),
-            Planned::Vector(vector) => Root::Vector(vector.finish(grid).plan, grid),
-        })
+            Planned::Vector(vector) => {
+                ordered = vector.ordered;
+                Root::Vector(vector.finish(grid).plan, grid)
+            }
+        };
+        Ok((root, ordered))
     }
 
     /// Whether selectors here may leave buckets out of histograms.
@@ -218,7 +226,7 @@ impl<'a> Planner<'a> {
                 Planned::Vector(vector) => {
                     let vector = vector.finish(once);
                     let plan = operator_plan(Repeat, grid, vec![vector.plan]);
-                    Planned::Vector(VectorPlan { plan, ..vector })
+                    Planned::Vector(VectorPlan { plan, ordered: false, ..vector })
                 }
                 Planned::Scalar(ScalarPlan::Relation(plan)) => {
                     Planned::Scalar(ScalarPlan::Relation(operator_plan(Repeat, grid, vec![plan])))
@@ -303,6 +311,7 @@ impl<'a> Planner<'a> {
             plan,
             names: if key == KeyChange::DropName { Names::Absent } else { vector.names },
             notices: Vec::new(),
+            ordered: vector.ordered,
         }
     }
 
@@ -359,16 +368,30 @@ impl<'a> Planner<'a> {
 
 impl VectorPlan {
     fn new(plan: LogicalPlan, names: Names) -> Self {
-        Self { plan, names, notices: Vec::new() }
+        Self { plan, names, notices: Vec::new(), ordered: false }
+    }
+
+    /// Says whether rows come in an order that counts.
+    fn ordered(self, ordered: bool) -> Self {
+        Self { ordered, ..self }
+    }
+
+    /// In label order, unless it is in an order that counts.
+    fn in_order(self, grid: Grid) -> Self {
+        if self.ordered {
+            return self;
+        }
+        let sort = Sort { by: SortBy::Labels, ordered_input: false };
+        Self { plan: operator_plan(sort, grid, vec![self.plan]), ordered: true, ..self }
     }
 
     /// Puts the notices into the plan.
     fn finish(self, grid: Grid) -> Self {
-        let Self { mut plan, names, notices } = self;
+        let Self { mut plan, names, notices, ordered } = self;
         for notice in notices {
             plan = operator_plan(notice, grid, vec![plan]);
         }
-        Self { plan, names, notices: Vec::new() }
+        Self { plan, names, notices: Vec::new(), ordered }
     }
 }
 

@@ -276,7 +276,7 @@ impl Planner<'_> {
         let range_ms = self.duration(&subquery.range)?;
         let step = match &subquery.step {
             Some(step) => self.duration(step)?.max(1),
-            None => self.options.default_subquery_step_ms,
+            None => self.params.subquery_step.unwrap_or(self.options.default_subquery_step_ms).max(1),
         };
         let open = view.data_time(grid.start).saturating_sub(range_ms);
         let start = (open.div_euclid(step) + 1).saturating_mul(step);

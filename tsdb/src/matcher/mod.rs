@@ -5,6 +5,7 @@
 mod glob;
 mod pattern;
 mod re2;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +13,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use pattern::Pattern;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+pub use template::expand_template;
 
 use crate::labels::{Labels, go_quote};
+
+/// Memory that a compiled expression may take. RE2 in Go counts characters where the regex crate counts bytes of
+/// UTF-8, of which a class of letters needs hundreds; with the crate's own 10 MiB a few hundred repetitions of such a
+/// class were too many.
+const MAX_REGEX_BYTES: usize = 64 << 20;
 
 /// How a [`Matcher`] compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -156,5 +163,8 @@ pub fn compile_anchored(pattern: &str) -> Result<Regex, RegexError> {
 }
 
 fn compile_translated(translated: &str) -> Result<Regex, RegexError> {
-    Regex::new(&format!("^(?s:{translated})$")).map_err(|e| RegexError(e.to_string()))
+    RegexBuilder::new(&format!("^(?s:{translated})$"))
+        .size_limit(MAX_REGEX_BYTES)
+        .build()
+        .map_err(|e| RegexError(e.to_string()))
 }

@@ -5,7 +5,7 @@ mod roundtrip;
 use promontory_tsdb::histogram::CounterResetHint;
 use promontory_tsdb::sample::is_stale;
 
-use super::literal::{format_float_short, parse_number};
+use super::literal::parse_number;
 use super::pretty::Pretty;
 use super::series::{SequenceValue, parse_metric, parse_series_description};
 use super::*;
@@ -453,15 +453,18 @@ fn durations_are_read_and_written() {
 
 #[test]
 fn numbers_are_written_as_go_does() {
-    for (v, text) in [
-        (0.1, "0.1"),
-        (1e20, "100000000000000000000"),
-        (1e21, "1e+21"),
-        (1e-5, "1e-05"),
-        (-2.5e-7, "-2.5e-07"),
+    for (written, printed) in [
+        ("0.1", "0.1"),
+        ("100000", "100000"),
+        ("1000000", "1e+06"),
+        ("123456789", "1.23456789e+08"),
+        ("0.00001", "1e-05"),
+        ("-2.5e-7", "-2.5e-07"),
+        ("Inf", "+Inf"),
     ] {
-        assert_eq!(format_float_short(v), text);
+        prints(&format!("a + fill ({written}) b"), &format!("a + fill ({printed}) b"));
     }
+    prints("1000000 + 1e21", "1000000 + 1000000000000000000000");
     assert!(parse_number("1__0").is_err());
     assert!(parse_number("_1").is_err());
 }
