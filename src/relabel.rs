@@ -405,10 +405,7 @@ mod tests {
         // `$1x` is a group named "1x", which there is not.
         check_rule(with(from_a(), "(.*)", "d", "$1x"), abc);
         check_rule(with(from_a(), "(.*)", "d", "$1度"), abc);
-        check_rule(
-            with(from_a(), "(.*)", "d", "${a-b}${}"),
-            r#"{a="foo", b="bar", c="baz", d="${a-b}${}"}"#,
-        );
+        check_rule(with(from_a(), "(.*)", "d", "${a-b}${}"), r#"{a="foo", b="bar", c="baz", d="${a-b}${}"}"#);
         check_rule(with(from_a(), "(.*)", "d", "$$1"), r#"{a="foo", b="bar", c="baz", d="$1"}"#);
     }
 

@@ -150,7 +150,8 @@ impl Reloader {
                 self.db.exemplars().resize(self.storage_flags.exemplars_max(&config));
                 let window_ms = config.storage.out_of_order_window_ms;
                 self.db.set_out_of_order_window_ms(window_ms).map_err(|e| e.to_string())?;
-                self.engine.set_default_subquery_step_ms(config.global.evaluation_interval.as_millis() as i64);
+                self.engine
+                    .set_default_subquery_step_ms(config.global.evaluation_interval.as_millis() as i64);
                 self.config_state.applied(&config, self.clock.now_ms());
                 Ok(())
             }

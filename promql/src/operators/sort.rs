@@ -155,11 +155,20 @@ fn natural(a: &[u8], b: &[u8]) -> Ordering {
             return order;
         }
     }
-    rest_a.is_empty().cmp(&rest_b.is_empty()).reverse().then_with(|| a.len().cmp(&b.len())).then_with(|| a.cmp(b))
+    rest_a
+        .is_empty()
+        .cmp(&rest_b.is_empty())
+        .reverse()
+        .then_with(|| a.len().cmp(&b.len()))
+        .then_with(|| a.cmp(b))
 }
 
 fn number(piece: &[u8]) -> Option<i64> {
-    std::str::from_utf8(piece).ok().filter(|text| text.starts_with(|c: char| c.is_ascii_digit()))?.parse().ok()
+    std::str::from_utf8(piece)
+        .ok()
+        .filter(|text| text.starts_with(|c: char| c.is_ascii_digit()))?
+        .parse()
+        .ok()
 }
 
 fn piece<'a>(text: &mut &'a [u8]) -> &'a [u8] {

@@ -363,7 +363,7 @@ impl Matcher<'_, '_> {
         let duplicates = twice & steps;
         let (operator, swapped) = (self.operator, self.swapped);
         self.error.offer(duplicates, 0, |lane| {
-            let mut found: Vec<_> = 
+            let mut found: Vec<_> =
                 one.iter().filter(|(_, row)| row.any() >> lane & 1 == 1).map(|(_, row)| row.key).collect();
             found.sort_by(|a, b| super::compare(a, b));
             let mut texts = [labels(found[0]).to_string(), labels(found[1]).to_string()];
