@@ -40,6 +40,7 @@ use crate::cli::features::Features;
 use crate::cli::{ServerFlags, WalCompression, flags};
 use crate::config::{ConfigError, SqlConfig, SqlTlsConfig};
 use crate::exemplars_table::exemplars_table;
+use crate::flight::{FlightOptions, FlightServer};
 use crate::lenient_url::LenientListener;
 use crate::metric_descriptions::FromTargets;
 use crate::reload::{ConfigFile, ConfigState, Reloader, StorageFlags};
@@ -63,6 +64,8 @@ pub struct ServerOptions {
     pub web_listen: Vec<String>,
     /// Address for Postgres clients.
     pub sql_listen: Option<String>,
+    /// Address for Flight SQL clients.
+    pub flight_listen: Option<String>,
     /// The data directory, and how it is kept.
     pub storage: DbOptions,
     /// Whether exemplars are kept; how many, says the configuration.
@@ -92,6 +95,7 @@ impl ServerOptions {
             config_file: None,
             web_listen: vec!["127.0.0.1:0".to_owned()],
             sql_listen: Some("127.0.0.1:0".to_owned()),
+            flight_listen: None,
             storage: DbOptions::new(data_dir),
             exemplars: false,
             metadata_records: false,
@@ -140,6 +144,7 @@ impl ServerOptions {
             config_file: flags.config_file.clone(),
             web_listen: flags.web_listen_address.clone(),
             sql_listen: Some(flags.sql_listen_address.clone()).filter(|a| !a.is_empty()),
+            flight_listen: Some(flags.sql_flight_listen_address.clone()).filter(|a| !a.is_empty()),
             storage,
             exemplars: features.exemplar_storage,
             metadata_records: features.metadata_records,
@@ -197,6 +202,14 @@ pub enum StartError {
         /// The cause.
         reason: String,
     },
+    /// Flight SQL.
+    #[error("listen on {address} for Flight SQL: {reason}")]
+    FlightListen {
+        /// As given.
+        address: String,
+        /// The cause.
+        reason: String,
+    },
     /// What SQL sees.
     #[error("make the SQL catalog")]
     Catalog(#[from] SqlError),
@@ -224,6 +237,7 @@ pub struct Server;
 pub struct Running {
     http_addr: SocketAddr,
     sql_addr: Option<SocketAddr>,
+    flight_addr: Option<SocketAddr>,
     state: Arc<ApiState>,
     scrapes: Arc<ScrapeManager>,
     quit: CancellationToken,
@@ -279,15 +293,21 @@ impl Server {
         catalog.mount(config.sql.external.clone());
         let query_log = Arc::clone(catalog.query_log());
         let query_runtime = QueryRuntime::new().map_err(StartError::Threads)?;
-        let sql = SqlQueries::new(
+        let sql = Arc::new(SqlQueries::new(
             Arc::clone(&catalog),
             query_runtime.handle(),
             config.sql.users.clone(),
             config.sql.statement_timeout,
-        );
+        ));
         let sql_addr = match &options.sql_listen {
             Some(address) => {
                 Some(serve_sql(&serving, address, &config.sql, catalog, query_runtime.handle()).await?)
+            }
+            None => None,
+        };
+        let flight_addr = match &options.flight_listen {
+            Some(address) => {
+                Some(serve_flight(&serving, address, &config.sql, &sql, query_runtime.handle()).await?)
             }
             None => None,
         };
@@ -299,7 +319,7 @@ impl Server {
             storage,
             db: Arc::clone(&db),
             engine,
-            sql: Arc::new(sql),
+            sql,
             scrapes: Arc::clone(&scrapes),
             config: Arc::clone(&config_state),
             clock: Arc::clone(&options.clock),
@@ -340,6 +360,7 @@ impl Server {
         Ok(Running {
             http_addr,
             sql_addr,
+            flight_addr,
             state,
             scrapes,
             quit,
@@ -359,6 +380,11 @@ impl Running {
     /// Where Postgres clients are served.
     pub fn sql_addr(&self) -> Option<SocketAddr> {
         self.sql_addr
+    }
+
+    /// Where Flight SQL clients are served.
+    pub fn flight_addr(&self) -> Option<SocketAddr> {
+        self.flight_addr
     }
 
     /// The storage, for tests that write or look behind the API.
@@ -530,11 +556,7 @@ async fn serve_sql(
     query_runtime: Handle,
 ) -> Result<SocketAddr, StartError> {
     let failed = |reason: String| StartError::SqlListen { address: address.to_owned(), reason };
-    let listen = tokio::net::lookup_host(address)
-        .await
-        .map_err(|e| failed(e.to_string()))?
-        .next()
-        .ok_or_else(|| failed("the name has no address".to_owned()))?;
+    let listen = address_of(address).await.map_err(failed)?;
     let default = SqlOptions::default();
     let sql_options = SqlOptions {
         listen,
@@ -549,6 +571,33 @@ async fn serve_sql(
     let addr = server.local_addr();
     tasks.spawn("sql", |token| server.serve(token));
     Ok(addr)
+}
+
+async fn serve_flight(
+    tasks: &Tasks,
+    address: &str,
+    config: &SqlConfig,
+    queries: &Arc<SqlQueries>,
+    query_runtime: Handle,
+) -> Result<SocketAddr, StartError> {
+    let failed = |reason: String| StartError::FlightListen { address: address.to_owned(), reason };
+    let mut options = FlightOptions::local(query_runtime);
+    options.listen = address_of(address).await.map_err(failed)?;
+    options.tls = config.tls.as_ref().map(sql_tls).transpose().map_err(failed)?;
+    options.max_connections = config.max_connections.unwrap_or(options.max_connections);
+    let server = FlightServer::bind(Arc::clone(queries), options).await;
+    let server = server.map_err(|e| failed(api::error::with_causes(&e)))?;
+    let addr = server.local_addr();
+    tracing::info!(address = %reachable(addr), "listening for Flight SQL");
+    tasks.spawn("flight sql", |token| server.serve(token));
+    Ok(addr)
+}
+
+/// # Errors
+/// Why `address`, a host and a port, is none.
+async fn address_of(address: &str) -> Result<SocketAddr, String> {
+    let mut found = tokio::net::lookup_host(address).await.map_err(|error| error.to_string())?;
+    found.next().ok_or_else(|| "the name has no address".to_owned())
 }
 
 /// # Errors

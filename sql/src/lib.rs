@@ -28,5 +28,5 @@ pub use histogram::{
 };
 pub use notices::{Notices, Severity};
 pub use pgwire::{Access, STACK_BYTES, ScramVerifier, SqlOptions, SqlServer, SqlTls, SqlUser};
-pub use query::{QueryError, Rows, SqlQueries};
+pub use query::{Described, QueryError, Rows, SqlQueries};
 pub use query_log::{NewQuery, QueryLog, RunningQuery};

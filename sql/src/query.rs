@@ -6,15 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionContext;
 use futures::{Stream, StreamExt, stream};
 use pgwire::error::{ErrorInfo, PgWireError};
 use tokio::runtime::Handle;
 
+use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::pgwire::{
     self as wire, Access, Prepared, SqlParser, SqlUser, copy, parameters, sqlstate, statement,
 };
@@ -45,6 +49,15 @@ pub struct SqlQueries {
     queries: Handle,
     users: Vec<SqlUser>,
     timeout: Option<Duration>,
+}
+
+/// What a query would answer with, and needs.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// The columns, with the names that a Postgres client would see.
+    pub schema: SchemaRef,
+    /// Types of `$1`, `$2`, …; `None` where the query does not say.
+    pub parameters: Vec<Option<DataType>>,
 }
 
 /// The answer to a query.
@@ -109,12 +122,84 @@ impl SqlQueries {
         }
     }
 
+    /// What `user` may read, whoever vouches for them; `None` if there is no such user.
+    pub fn access_of(&self, user: &str) -> Option<Access> {
+        if self.is_open() {
+            return Some(Access::default());
+        }
+        self.users.iter().find(|known| known.name == user).map(|known| known.access.clone())
+    }
+
+    /// Whether someone with `access` may read tables of `schema`; what is made for tools, everyone may.
+    pub fn may_read(access: &Access, schema: &str) -> bool {
+        matches!(schema, PG_CATALOG | INFORMATION_SCHEMA)
+            || access.schemas().is_none_or(|mut allowed| allowed.any(|name| name == schema))
+    }
+
+    /// What `text`, one query, would answer with and needs, for `user` with `access`. Nothing is run. With
+    /// `parameters`, columns are of the types that they have with these.
+    ///
+    /// # Errors
+    /// With the SQLSTATE that fits. They are noted in the query log, as those of [`SqlQueries::run`].
+    pub async fn describe(
+        &self,
+        text: &str,
+        parameters: &[ScalarValue],
+        access: Access,
+        user: &str,
+    ) -> Result<Described, QueryError> {
+        let described = self.look_at(text, parameters, access).await;
+        if let Err(error) = &described {
+            let query = NewQuery { language: "sql", query: text, user, pid: None };
+            self.catalog.query_log().begin(&query).failed(&error.message);
+        }
+        described
+    }
+
+    async fn look_at(
+        &self,
+        text: &str,
+        parameters: &[ScalarValue],
+        access: Access,
+    ) -> Result<Described, QueryError> {
+        let (session, Understood { prepared, plan, columns }) = self.understand(text, access).await?;
+        let needed = parameters::parameter_types(&prepared)?;
+        if !needed.is_empty() && parameters.is_empty() {
+            return Ok(Described { schema: columns, parameters: needed });
+        }
+        let values = parameters::fitting(&prepared, parameters.to_vec(), "the query")?;
+        // Types are settled by the optimizer only: those of both sides of a UNION, for one.
+        let settled = execute::on(&self.queries, async move {
+            let plan = Arc::unwrap_or_clone(plan);
+            let plan = match values.is_empty() {
+                true => plan,
+                false => plan.replace_params_with_values(&ParamValues::from(values))?,
+            };
+            session.state().optimize(&plan)
+        });
+        let schema = named(settled.await?.schema().inner(), &columns);
+        Ok(Described { schema, parameters: needed })
+    }
+
     async fn start(
         &self,
         text: &str,
         parameters: &[ScalarValue],
         access: Access,
     ) -> Result<Rows, QueryError> {
+        let (session, Understood { prepared, plan, columns }) = self.understand(text, access).await?;
+        let values = parameters::fitting(&prepared, parameters.to_vec(), "the query")?;
+        let values = (!parameters.is_empty()).then(|| ParamValues::from(values));
+        let batches = execute::start(&session, &plan, values, &self.queries).await?;
+        let batches = renamed(batches, &columns);
+        Ok(Rows { schema: columns, batches: within(batches, self.timeout) })
+    }
+
+    async fn understand(
+        &self,
+        text: &str,
+        access: Access,
+    ) -> Result<(SessionContext, Understood), QueryError> {
         let mut statements = wire::parse(&self.parser, text)?;
         let statement = match (statements.pop(), statements.is_empty()) {
             (Some(statement), true) => statement,
@@ -130,16 +215,19 @@ impl SqlQueries {
             );
         let prepared = prepared.await??;
         let (plan, columns) = match &prepared {
-            Prepared::Query { plan, columns } => (plan, columns),
-            Prepared::Explain(plan) => (plan, plan.schema().inner()),
+            Prepared::Query { plan, columns } => (Arc::clone(plan), Arc::clone(columns)),
+            Prepared::Explain(plan) => (Arc::clone(plan), Arc::clone(plan.schema().inner())),
             _ => return Err(error("0A000", "only queries and EXPLAIN are taken here")),
         };
-        let values = parameters::fitting(&prepared, parameters.to_vec(), "the query")?;
-        let values = (!parameters.is_empty()).then(|| ParamValues::from(values));
-        let batches = execute::start(&session, plan, values, &self.queries).await?;
-        let batches = renamed(batches, columns);
-        Ok(Rows { schema: Arc::clone(columns), batches: within(batches, self.timeout) })
+        Ok((session, Understood { prepared, plan, columns }))
     }
+}
+
+/// A query that was planned.
+struct Understood {
+    prepared: Prepared,
+    plan: Arc<LogicalPlan>,
+    columns: SchemaRef,
 }
 
 impl From<&DataFusionError> for QueryError {
@@ -185,14 +273,22 @@ fn renamed(batches: SendableRecordBatchStream, columns: &SchemaRef) -> SendableR
     if batches.schema() == *columns {
         return batches;
     }
-    // Names may differ, and what a plan promises of NULLs; types are the plan's.
-    let actual = batches.schema();
+    let schema = named(&batches.schema(), columns);
+    let renamed = Arc::clone(&schema);
+    let batches = batches.map(move |batch| {
+        // Not by `with_schema`, which takes no other names.
+        let (_, columns, rows) = batch?.into_parts();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&renamed), columns, &options)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+}
+
+/// `actual` under the names of `columns`. Names may differ, and what a plan promises of NULLs; types are the plan's.
+fn named(actual: &SchemaRef, columns: &SchemaRef) -> SchemaRef {
     let fields = columns.fields().iter().zip(actual.fields());
     let fields = fields.map(|(named, actual)| actual.as_ref().clone().with_name(named.name()));
-    let schema: SchemaRef = Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()));
-    let named = Arc::clone(&schema);
-    let batches = batches.map(move |batch| Ok(batch?.with_schema(Arc::clone(&named))?));
-    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// `batches`, which end with an error `timeout` from now.

@@ -24,8 +24,6 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use futures::{Stream, StreamExt, stream};
@@ -37,6 +35,7 @@ use super::ApiState;
 use super::error::ApiError;
 use super::params::Params;
 use super::sql_json::JsonRows;
+use crate::sql_login::Login;
 
 /// More than any query that a person or a tool writes.
 const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -79,25 +78,12 @@ async fn who(state: &Arc<ApiState>, headers: &HeaderMap) -> Result<(Access, Stri
         response.headers_mut().insert(WWW_AUTHENTICATE, ask);
         response
     };
-    let (user, password) = headers
+    let login = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
-        .and_then(basic)
+        .and_then(Login::from_basic)
         .ok_or_else(unknown)?;
-    let queries = Arc::clone(&state.sql);
-    let checked = state
-        .query_runtime
-        .spawn_blocking(move || queries.log_in(&user, &password).map(|access| (access, user)))
-        .await;
-    checked.ok().flatten().ok_or_else(unknown)
-}
-
-/// User and password of a basic authentication.
-fn basic(value: &str) -> Option<(String, String)> {
-    let (scheme, encoded) = value.split_once(' ')?;
-    let decoded = BASE64.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-    let text = String::from_utf8(decoded).ok()?;
-    text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
+    login.check(&state.sql, &state.query_runtime).await.ok_or_else(unknown)
 }
 
 /// The first form that is accepted, in the order of the header; weights are not looked at.

@@ -132,6 +132,7 @@ pub fn values(flags: &ServerFlags) -> BTreeMap<String, String> {
         ("query.max-concurrency", flags.query_max_concurrency.to_string()),
         ("query.max-samples", flags.query_max_samples.to_string()),
         ("query.timeout", flags.query_timeout.to_string()),
+        ("sql.flight-listen-address", flags.sql_flight_listen_address.clone()),
         ("sql.listen-address", flags.sql_listen_address.clone()),
         (
             "storage.tsdb.max-block-duration",

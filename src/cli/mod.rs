@@ -76,6 +76,10 @@ pub struct ServerFlags {
     #[arg(long = "sql.listen-address", value_name = "HOST:PORT", default_value = "127.0.0.1:5433")]
     pub sql_listen_address: String,
 
+    /// Address for Flight SQL clients (ADBC, JDBC); empty serves none
+    #[arg(long = "sql.flight-listen-address", value_name = "HOST:PORT", default_value = "")]
+    pub sql_flight_listen_address: String,
+
     /// Data directory
     #[arg(long = "storage.tsdb.path", value_name = "DIR", default_value = "data/")]
     pub storage_tsdb_path: PathBuf,

@@ -1,3 +1,4 @@
+use promontory_sql::ExternalFormat;
 use promontory_tsdb::Retention;
 use promontory_tsdb::chunkenc::Encoding;
 
@@ -357,4 +358,81 @@ fn embedded_default_scrapes_itself() {
         assert_eq!(job.static_configs[0].targets, [target]);
         assert_eq!(good(&config.to_yaml()), config);
     }
+}
+
+/// What [`promontory_sql::ScramVerifier`] could have made of a password.
+const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+#[test]
+fn files_as_tables_are_read_relative_to_the_configuration() {
+    let text = "sql:\n  external:\n  - {name: owners, path: owners.CSV}\n  - {name: lines, path: /data/lines.tsv, header: false, delimiter: \"\\t\"}\n\
+                \x20 - {name: archive, path: archive, format: parquet}\n  - {name: events, path: /data/e.ndjson}\n  external_folders: [exports, /data]\n";
+    let (config, warnings) = Config::parse(text, Path::new("/etc/promontory/prometheus.yml")).unwrap();
+    assert_eq!(warnings, []);
+    let csv = |header, delimiter| ExternalFormat::Csv { header, delimiter };
+    let tables: Vec<_> = config
+        .sql
+        .external
+        .tables
+        .iter()
+        .map(|t| (t.name.as_str(), t.path.to_str().unwrap(), t.format))
+        .collect();
+    assert_eq!(
+        tables,
+        [
+            ("owners", "/etc/promontory/owners.CSV", csv(true, b',')),
+            ("lines", "/data/lines.tsv", csv(false, b'\t')),
+            ("archive", "/etc/promontory/archive", ExternalFormat::Parquet),
+            ("events", "/data/e.ndjson", ExternalFormat::Json),
+        ]
+    );
+    let folders: Vec<_> = config.sql.external.folders.iter().map(|folder| folder.to_str().unwrap()).collect();
+    assert_eq!(folders, ["/etc/promontory/exports", "/data"]);
+    assert_eq!(good(&config.to_yaml()), config, "what is shown loads again");
+}
+
+#[test]
+fn what_is_no_table_over_files_is_refused_by_its_key() {
+    let one = |table: &str| format!("sql:\n  external:\n  - {table}\n");
+    for (table, want) in [
+        ("{path: a.csv}", "sql.external[0]: name is missing"),
+        ("{name: a}", "sql.external[0]: path is missing"),
+        ("{name: a, path: ''}", "sql.external[0]: path is missing"),
+        ("{name: a, path: folder}", "sql.external[0]: the format cannot be told from the path: say `format`"),
+        (
+            "{name: a, path: a.csv, format: xml}",
+            "sql.external[0].format: the formats are parquet, csv and json, not \"xml\"",
+        ),
+        ("{name: a, path: a.json, header: true}", "sql.external[0]: header and delimiter are for csv"),
+        ("{name: a, path: a.csv, delimiter: ';;'}", "sql.external[0]: delimiter is one ASCII character"),
+        ("{name: a, path: a.csv, columns: 3}", "sql.external[0].columns: unknown key"),
+        (
+            "{name: a, path: 'gs://bucket/a.csv'}",
+            "sql.external[0]: path is a file or a folder; object stores are not supported",
+        ),
+    ] {
+        bad(&one(table), &format!("prometheus.yml:3: {want}"));
+    }
+    bad(
+        &one("{name: a, path: a.csv}\n  - {name: a, path: b.csv}"),
+        "prometheus.yml:4: sql.external[1]: there are two tables called \"a\"",
+    );
+}
+
+#[test]
+fn a_user_makes_views_only_where_that_is_said() {
+    let config = good(&format!(
+        "sql:\n  users:\n  - {{name: maker, verifier: {VERIFIER}, create: true}}\n\
+         \x20 - {{name: reader, verifier: {VERIFIER}, schemas: [metrics]}}\n  - {{name: other, verifier: {VERIFIER}, create: false}}\n"
+    ));
+    let may: Vec<_> =
+        config.sql.users.iter().map(|user| (user.name.as_str(), user.access.may_create())).collect();
+    assert_eq!(may, [("maker", true), ("reader", false), ("other", false)]);
+    let schemas = config.sql.users[1].access.schemas().map(|schemas| schemas.collect::<Vec<_>>());
+    assert_eq!(schemas.as_deref(), Some(&["metrics"][..]));
+    let yaml = config.to_yaml();
+    assert!(yaml.contains("create: true") && !yaml.contains("SCRAM"), "{yaml}");
+    let error = parse(&format!("sql:\n  users:\n  - {{name: a, verifier: {VERIFIER}, create: perhaps}}\n"))
+        .unwrap_err();
+    assert!(error.contains("sql.users[0].create"), "{error}");
 }

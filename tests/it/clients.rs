@@ -2,19 +2,32 @@
 
 use std::process::Command;
 
+use promontory::server::{ServerOptions, reachable};
+use promontory_sql::ScramVerifier;
+
 use super::support::TestServer;
 
 const T0: i64 = 1_795_219_200_000;
 
-/// Runs `script`, which fails with a message; skipped where `module` is not installed.
-async fn run(script: &str, modules: &[&str]) {
+/// Whether all of `modules` are installed; says so where not.
+fn python_has(modules: &[&str]) -> bool {
     let imports = format!("import {}", modules.join(", "));
     let installed = Command::new("python3").args(["-c", &imports]).output();
-    if !installed.is_ok_and(|output| output.status.success()) {
+    let installed = installed.is_ok_and(|output| output.status.success());
+    if !installed {
         eprintln!("skipped: python3 cannot import {}", modules.join(", "));
-        return;
     }
-    let server = TestServer::idle().await;
+    installed
+}
+
+/// Runs `script`, which fails with a message; skipped where one of `modules` is not installed.
+async fn run(script: &str, modules: &[&str]) {
+    if python_has(modules) {
+        run_against(TestServer::idle().await, script, &[]).await;
+    }
+}
+
+async fn run_against(server: TestServer, script: &str, environment: &[(&str, &str)]) {
     for job in ["api", "node"] {
         let samples: Vec<_> = (0..10).map(|i| (T0 + i * 15_000, 1.0)).collect();
         server.append(&[("__name__", "up"), ("job", job)], &samples);
@@ -24,7 +37,12 @@ async fn run(script: &str, modules: &[&str]) {
     python
         .arg(format!("{}/tests/clients/{script}.py", env!("CARGO_MANIFEST_DIR")))
         .env("PROMONTORY_URL", format!("postgresql://me@{}:{}/promontory", sql.ip(), sql.port()))
-        .env("PROMONTORY_DSN", format!("host={} port={} user=me dbname=promontory", sql.ip(), sql.port()));
+        .env("PROMONTORY_DSN", format!("host={} port={} user=me dbname=promontory", sql.ip(), sql.port()))
+        .envs(environment.iter().copied());
+    if let Some(flight) = server.running.flight_addr().map(reachable) {
+        let scheme = if environment.is_empty() { "grpc" } else { "grpc+tls" };
+        python.env("PROMONTORY_FLIGHT", format!("{scheme}://{}:{}", flight.ip(), flight.port()));
+    }
     let output = tokio::task::spawn_blocking(move || python.output()).await.unwrap().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{script}: {said}");
@@ -49,6 +67,44 @@ async fn sqlalchemy_reflects_and_queries() {
 #[tokio::test(flavor = "multi_thread")]
 async fn adbc_reads_rows_as_arrow() {
     run("adbc_client", &["adbc_driver_postgresql", "pyarrow"]).await;
+}
+
+const FLIGHT_MODULES: [&str; 2] = ["adbc_driver_flightsql.dbapi", "pyarrow"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adbc_reads_rows_over_flight_sql() {
+    if python_has(&FLIGHT_MODULES) {
+        let flight = |options: &mut ServerOptions| options.flight_listen = Some("127.0.0.1:0".to_owned());
+        let server = TestServer::with_options("scrape_configs: []\n", flight).await;
+        run_against(server, "adbc_flight_client", &[]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adbc_logs_in_over_an_encrypted_connection() {
+    if !python_has(&FLIGHT_MODULES) {
+        return;
+    }
+    let files = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let certificate = super::support::write(&files.path().join("server.crt"), &made.cert.pem());
+    let key = super::support::write(&files.path().join("server.key"), &made.signing_key.serialize_pem());
+    let yaml = format!(
+        "sql:\n  users:\n    - name: viewer\n      verifier: {}\n      schemas: [metrics]\n\
+         \x20 tls: {{cert_file: {}, key_file: {}}}\n",
+        ScramVerifier::from_password("s3cret"),
+        certificate.display(),
+        key.display()
+    );
+    // Users and encryption: then any address may be listened on.
+    let flight = |options: &mut ServerOptions| options.flight_listen = Some("0.0.0.0:0".to_owned());
+    let server = TestServer::with_options(&yaml, flight).await;
+    let port = server.running.flight_addr().unwrap().port();
+    let plain = tonic::transport::Endpoint::new(format!("http://127.0.0.1:{port}")).unwrap().connect_lazy();
+    let mut plain = arrow_flight::sql::client::FlightSqlServiceClient::new(plain);
+    assert!(plain.handshake("viewer", "s3cret").await.is_err(), "nothing is served in the clear");
+    let ca = certificate.display().to_string();
+    run_against(server, "adbc_flight_client", &[("PROMONTORY_CA", &ca)]).await;
 }
 
 /// Plays back what `tool` asks: each statement answers, with the text that stands behind `-- expect:` above it.

@@ -88,6 +88,15 @@ async fn sql_over_http_gives_rows_in_each_form() {
     assert_eq!(status, 200);
     let reader = arrow_ipc::reader::StreamReader::try_new(&arrow[..], None).unwrap();
     assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+    // The engine's own name of this column is another.
+    let (status, got) = ask(
+        &server,
+        "application/sql",
+        "text/csv",
+        "SELECT relname::text FROM pg_class WHERE relname = 'up'",
+    )
+    .await;
+    assert_eq!((status, String::from_utf8(got).unwrap().as_str()), (200, "relname\nup\n"));
     let (status, _) = ask(&server, "application/sql", "image/png", query).await;
     assert_eq!(status, 406);
     server.stop().await;

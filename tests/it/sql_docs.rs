@@ -1,19 +1,22 @@
-//! The pages about SQL show what psql prints, and `docs/sql-functions.md` is made of the functions' own entries.
+//! The pages about SQL show what psql and Python print, and `docs/sql-functions.md` is made of the functions' own entries.
 //!
 //! `PROMONTORY_WRITE_DOCS=1 cargo test --test it sql_docs` writes both pages anew.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use promontory::config::Config;
+use promontory::flight::{FlightOptions, FlightServer};
 use promontory::sql_functions;
 use promontory_promql::{Engine, EngineOptions};
 use promontory_sql::functions::doc::{Family, FunctionDoc};
-use promontory_sql::{SqlCatalog, SqlOptions, SqlServer};
+use promontory_sql::{ExternalOptions, SqlCatalog, SqlOptions, SqlQueries, SqlServer};
 use promontory_tsdb::{Clock, ManualClock, Queryable};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::data;
@@ -51,8 +54,45 @@ fn psql(address: SocketAddr, scripts: &[String]) -> Vec<String> {
     answers.collect()
 }
 
-/// `page` with what psql prints below each statement.
-fn with_answers(page: &str, address: SocketAddr) -> String {
+/// `page` with what its Python scripts print, asked of `flight`; as it is where they cannot run.
+fn with_python_answers(page: &str, flight: SocketAddr) -> String {
+    let python = |script: &str| Command::new("python3").args(["-c", script]).output();
+    if !python("import adbc_driver_flightsql.dbapi, pyarrow").is_ok_and(|output| output.status.success()) {
+        println!("skipped in part: python3 has no adbc_driver_flightsql");
+        return page.to_owned();
+    }
+    let mut parts = page.split("```python\n");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (script, rest) = part.split_once("```\n```text\n").unwrap();
+        let (_, rest) = rest.split_once("```\n").unwrap();
+        let output = python(&script.replace("127.0.0.1:32010", &flight.to_string())).unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        let answer = String::from_utf8(output.stdout).unwrap();
+        let _ = write!(out, "```python\n{script}```\n```text\n{answer}```\n{rest}");
+    }
+    out
+}
+
+/// Where files are on the pages.
+const DATA: &str = "/data/";
+
+/// Files as `page` speaks of them, in `folder`, and what its configuration says of them.
+fn files(page: &str, folder: &Path) -> ExternalOptions {
+    std::fs::create_dir_all(folder.join("exports")).unwrap();
+    std::fs::write(folder.join("owners.csv"), "job,team\napi,shop\nnode,core\n").unwrap();
+    std::fs::write(folder.join("exports/prices.csv"), "job;price\napi;2.5\nnode;1\n").unwrap();
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let yaml = blocks.into_iter().find(|yaml| yaml.contains("external:")).unwrap();
+    let file = folder.join("prometheus.yml");
+    std::fs::write(&file, yaml.replace(DATA, &format!("{}/", folder.display()))).unwrap();
+    let (config, warnings) = Config::load(&file).unwrap();
+    assert_eq!(warnings, []);
+    config.sql.external
+}
+
+/// `page` with what psql prints below each statement. Its files are in `folder`.
+fn with_answers(page: &str, address: SocketAddr, folder: &Path) -> String {
     let (mut parts, mut scripts) = (vec![String::new()], Vec::new());
     let mut lines = page.lines().peekable();
     while let Some(line) = lines.next() {
@@ -72,7 +112,7 @@ fn with_answers(page: &str, address: SocketAddr) -> String {
         if lines.next_if_eq(&"```text").is_some() {
             lines.by_ref().find(|line| *line == "```");
         }
-        scripts.push(script);
+        scripts.push(script.replace(DATA, &format!("{}/", folder.display())));
         parts.push(String::new());
     }
     let answers = psql(address, &scripts);
@@ -152,15 +192,22 @@ async fn pages_show_what_psql_prints() {
     let functions = sql_functions::all(&engine, &source, &clock);
     let catalog = SqlCatalog::with_functions(source, clock, functions);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let folder = tempfile::tempdir().unwrap();
+    catalog.mount(files(&std::fs::read_to_string(page("sql.md")).unwrap(), folder.path()));
+    let queries = SqlQueries::new(Arc::clone(&catalog), Handle::current(), Vec::new(), None);
+    let flight =
+        FlightServer::bind(Arc::new(queries), FlightOptions::local(Handle::current())).await.unwrap();
     let server =
         SqlServer::bind(catalog, SqlOptions { listen, ..SqlOptions::default() }).await.expect("binds");
     let (address, shutdown) = (server.local_addr(), CancellationToken::new());
+    let flight_address = flight.local_addr();
     let serving = tokio::spawn(server.serve(shutdown.clone()));
+    let serving_flight = tokio::spawn(flight.serve(shutdown.clone()));
     let pages = tokio::task::spawn_blocking(move || {
         let tour = std::fs::read_to_string(page("sql.md")).unwrap();
         [
-            ("sql.md", with_answers(&tour, address)),
-            ("sql-functions.md", with_answers(&functions_page(), address)),
+            ("sql.md", with_python_answers(&with_answers(&tour, address, folder.path()), flight_address)),
+            ("sql-functions.md", with_answers(&functions_page(), address, folder.path())),
         ]
     });
     for (name, got) in pages.await.unwrap() {
@@ -172,6 +219,7 @@ async fn pages_show_what_psql_prints() {
     }
     shutdown.cancel();
     serving.await.unwrap();
+    serving_flight.await.unwrap();
 }
 
 #[test]

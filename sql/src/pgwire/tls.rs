@@ -50,6 +50,13 @@ impl SqlTls {
             .map_err(|error| unusable("certificate and key", &error))?;
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), required, end_point })
     }
+
+    /// The same certificate and key for a server that speaks nothing but HTTP/2.
+    pub fn for_http2(&self) -> Arc<ServerConfig> {
+        let mut config = self.acceptor.config().as_ref().clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
 }
 
 /// DER of the object identifiers of signatures with SHA-384 and SHA-512, by RSA and by ECDSA. MD5 and SHA-1
