@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -137,6 +137,18 @@ impl QueryContext {
             return Err(QueryError::Timeout("query execution"));
         }
         Ok(())
+    }
+}
+
+impl QueryContext {
+    /// Cancelled when the query is.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.cancel
+    }
+
+    /// Time until the deadline; a very long one if there is none.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
     }
 }
 

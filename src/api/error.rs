@@ -159,6 +159,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_query_names_the_parameter() {
+        let e = QueryError::Invalid("1:2: duration must be greater than 0".to_owned());
+        let want = "bad_data: invalid parameter \"query\": 1:2: duration must be greater than 0";
+        assert_eq!(ApiError::query(&e).to_string(), want);
+        let e = QueryError::Execution("no".to_owned());
+        assert_eq!(ApiError::query(&e).to_string(), "execution: no");
+    }
+
+    #[test]
     fn texts_carry_their_causes_once() {
         let io = std::io::Error::other("disk on fire");
         let e = promontory_tsdb::Error::io("open", "/data/wal")(io);

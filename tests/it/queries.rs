@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::support::{TestServer, eventually};
+use super::support::{TestServer, eventually, write};
 
 /// The number of queries that run, as the server says itself.
 async fn running(server: &TestServer) -> Option<f64> {
@@ -60,5 +60,59 @@ async fn plans_are_explained_and_analyzed() {
     let (_, answer) = server.get(&format!("{path}&analyze=true")).await;
     assert!(text(&answer, "physicalPlan").contains("output_rows=1"), "{answer}");
     assert_eq!(answer["data"]["result"], json!({"series": 1, "points": 1}));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_queries_name_their_parameter() {
+    let server = TestServer::idle().await;
+    for (path, error) in [
+        (
+            "query_range?query=%22a%22&start=0&end=10&step=1",
+            "invalid parameter \"query\": invalid expression type \"string\" for range query, must be Scalar or instant Vector",
+        ),
+        (
+            "query_range?query=%22a%22&start=9&end=1&step=1",
+            "invalid parameter \"end\": end timestamp must not be before start time",
+        ),
+        (
+            "query_range?query=1&start=0&end=10&step=0.0009",
+            "invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ),
+    ] {
+        let (status, answer) = server.get(&format!("/api/v1/{path}")).await;
+        assert_eq!((status, answer["error"].as_str()), (400, Some(error)), "{path}");
+    }
+    let (_, answer) = server.get("/api/v1/query?query=up%5B1s%3A%5D&time=101.5").await;
+    assert_eq!(answer["data"], json!({"resultType": "matrix", "result": []}));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_may_be_as_large_as_in_go() {
+    let server = TestServer::idle().await;
+    let post = async |spaces: usize| {
+        let body = format!("query=1{}", "+".repeat(spaces));
+        let request = reqwest::Client::new().post(server.url("/api/v1/query")).body(body);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(post(9 << 20).await, 200);
+    assert_eq!(post(11 << 20).await, 400);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_the_step_of_subqueries() {
+    let server = TestServer::with_config("global: {evaluation_interval: 10s}\n").await;
+    let count = async || {
+        let (_, answer) =
+            server.get("/api/v1/query?query=count_over_time(vector(1)%5B1m%3A%5D)&time=60").await;
+        answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned)
+    };
+    assert_eq!(count().await.as_deref(), Some("6"));
+    write(&server.dir.path().join("prometheus.yml"), "global: {evaluation_interval: 30s}\n");
+    server.running.reload().await.unwrap();
+    assert_eq!(count().await.as_deref(), Some("2"));
     server.stop().await;
 }

@@ -131,8 +131,15 @@ impl Engine {
         params: QueryParams,
         cancel: CancellationToken,
     ) -> Result<QueryResult, QueryError> {
-        let plan = Planner::plan_query(source, &self.options, expr, parsed, params)?;
-        self.run_plan(source, plan, params, cancel, &mut None).await
+        let context = self.context(&cancel);
+        let plan = Planner::plan_query(&context, source, &self.options, expr, parsed, params)?;
+        self.run_plan(source, plan, params, (context, cancel), &mut None).await
+    }
+
+    /// The context of a query that begins now.
+    fn context(&self, cancel: &CancellationToken) -> Arc<QueryContext> {
+        let deadline = Instant::now().checked_add(self.options.timeout);
+        QueryContext::with_deadline(self.options.max_samples, cancel.child_token(), deadline)
     }
 
     /// Runs `plan`; what was run, with its figures, is left in `ran`.
@@ -141,22 +148,19 @@ impl Engine {
         source: &Arc<dyn Queryable>,
         plan: QueryPlan,
         params: QueryParams,
-        cancel: CancellationToken,
+        (context, cancel): (Arc<QueryContext>, CancellationToken),
         ran: &mut Option<Arc<dyn ExecutionPlan>>,
     ) -> Result<QueryResult, QueryError> {
-        let running = cancel.child_token();
-        let deadline = Instant::now().checked_add(self.options.timeout);
-        let context = QueryContext::with_deadline(self.options.max_samples, running.clone(), deadline);
         for text in &plan.warnings {
             context.warn(text);
         }
         // Whatever is still running when this future ends is told to stop.
-        let _stop = running.drop_guard();
+        let _stop = context.token().clone().drop_guard();
         let run = self.run(source, plan, params, &context, ran);
         let value = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(QueryError::Cancelled("query execution")),
-            value = tokio::time::timeout(self.options.timeout, run) => {
+            value = tokio::time::timeout(context.time_left(), run) => {
                 value.unwrap_or(Err(QueryError::Timeout("query execution")))
             }
         }?;
@@ -182,7 +186,8 @@ impl Engine {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
         let params = self.with_defaults(params);
-        let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
+        let context = self.context(&CancellationToken::new());
+        let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
         let Some(logical) = plan.root.logical() else { return Ok(Explained::without_plan(&plan)) };
         let physical = self.planners.physical(logical, self.size(logical, plan.depth)?, plan.depth)?;
         Ok(as_deep_as(plan.depth, || Explained {
@@ -206,13 +211,14 @@ impl Engine {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
         let params = self.with_defaults(params);
-        let plan = Planner::plan_query(&source, &self.options, expr, &parsed, params)?;
+        let context = self.context(&cancel);
+        let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
         let (depth, mut explained) = (plan.depth, Explained::without_plan(&plan));
         if let Some(logical) = plan.root.logical() {
             explained.logical = as_deep_as(depth, || logical.display_indent().to_string());
         }
         let mut ran = None;
-        let result = self.run_plan(&source, plan, params, cancel, &mut ran).await?;
+        let result = self.run_plan(&source, plan, params, (context, cancel), &mut ran).await?;
         if let Some(physical) = ran {
             explained.physical = as_deep_as(depth, || {
                 DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string()

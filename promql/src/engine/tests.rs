@@ -640,3 +640,92 @@ fn size_is_guessed_from_postings() {
     assert_eq!(partitions(10_000, hour), 3);
     assert_eq!(partitions(10, QueryParams::instant(0)), 1);
 }
+
+#[test]
+fn the_step_of_subqueries_can_be_changed_and_kept_results_know() {
+    let options = EngineOptions { cache_bytes: 1 << 20, ..EngineOptions::default() };
+    let engine = Engine::new(options);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // Tells what changes, unlike the memory storage.
+    let source = promontory_tsdb::Db::open(promontory_tsdb::DbOptions::new(dir.path())).unwrap();
+    let counted = |expected: &str| {
+        let query = "count_over_time(vector(1)[10m:])";
+        let params = QueryParams::range(0, 600_000, 60_000);
+        let result = engine.query(Arc::clone(&source) as _, query, params, CancellationToken::new());
+        let text = print(&runtime.block_on(result).unwrap().value);
+        assert!(text.starts_with(expected), "{text}");
+    };
+    counted("{} 10@0 10@60");
+    engine.set_default_subquery_step_ms(20_000);
+    counted("{} 30@0 30@60");
+    counted("{} 30@0 30@60");
+    engine.set_default_subquery_step_ms(60_000);
+    counted("{} 10@0 10@60");
+    assert_eq!(engine.cache().unwrap().stats().hits, 2);
+}
+
+#[test]
+fn a_subquery_without_a_step_in_its_window_is_a_matrix() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let engine = engine(false);
+    let params = QueryParams::instant(101_500);
+    let result = engine.query(storage("m 1"), "m[1s:]", params, CancellationToken::new());
+    assert_eq!(runtime.block_on(result).unwrap().value, QueryValue::Matrix(Vec::new()));
+}
+
+#[test]
+fn planning_ends_with_the_query() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let chain = vec!["1"; 1_000].join(" + ");
+    let late = Engine::new(EngineOptions { timeout: std::time::Duration::ZERO, ..EngineOptions::default() });
+    let params = QueryParams::instant(0);
+    let result = late.query(storage(""), &chain, params, CancellationToken::new());
+    assert_eq!(runtime.block_on(result).unwrap_err().to_string(), "query timed out in query execution");
+    assert!(late.explain(storage(""), &chain, params).is_err());
+}
+
+#[test]
+fn expressions_of_very_many_parts_are_refused() {
+    // Flat, so that it is not the depth.
+    let call = format!("label_join(m, \"l\", \"\"{})", ", \"a\"".repeat(200_000));
+    check("m 1", &call, 0, "error: query has more than 200000 parts");
+}
+
+#[test]
+fn rows_of_quantiles_and_buffers_of_long_grids_count() {
+    let options = EngineOptions { partitions: 1, parallel_samples: u64::MAX, ..EngineOptions::default() };
+    let limited = |max_samples| Engine::new(EngineOptions { max_samples, ..options.clone() });
+    let load: String = (0..10).map(|i| format!("m{{i=\"{i}\"}} 0+1x10\n")).collect();
+    let params = QueryParams::range(0, 600_000, 60_000);
+    // 110 samples in the leaf, and 110 that are kept.
+    check_with(&limited(150), &load, "quantile(0.5, m)", params, TOO_MANY_SAMPLES);
+    check_with(&limited(300), &load, "count(quantile(0.5, m)) > 1", params, "");
+    // Rows of 40,001 steps, all of them empty.
+    let params = QueryParams::range(0, 40_000, 1);
+    check_with(&limited(50_000), "m 1", "none + none", params, "");
+    check_with(&limited(50_000), "m 1", "none + none + none", params, TOO_MANY_SAMPLES);
+}
+
+#[test]
+fn a_long_window_function_ends_with_the_query() {
+    let context = QueryContext::with_deadline(1, CancellationToken::new(), Some(Instant::now()));
+    let n = 100_000;
+    let timestamps: Vec<i64> = (0..n).collect();
+    let values = vec![1.0; n as usize];
+    let windows = crate::kernels::Windows {
+        grid: crate::params::Grid::new(0, n, 1, 128),
+        view: crate::logical::spec::TimeView::default(),
+        width_ms: n,
+    };
+    let mut scratch = crate::kernels::range::Scratch::watching(context);
+    let outcome = crate::kernels::range::evaluate(
+        crate::logical::spec::RangeFunction::SumOverTime,
+        &windows,
+        crate::kernels::Samples::new(&timestamps, &values),
+        &[],
+        &mut scratch,
+        &mut crate::kernels::StepRow::default(),
+    );
+    assert!(matches!(outcome, Err(QueryError::Timeout(_))), "{outcome:?}");
+}

@@ -220,7 +220,8 @@ impl RangeFunction {
 pub enum KeyOutput {
     /// All labels.
     Full,
-    /// All but the metric name (and type and unit). Two series may then share a key; the node above must merge or refuse.
+    /// All but the metric name (and type and unit). Two series may then share a key: of `distinct` leaves
+    /// that is an error, otherwise whoever reads the tiles must merge or refuse.
     DropName,
     /// The group of an aggregation right above; many series share a key.
     Group(Grouping),

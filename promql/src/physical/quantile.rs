@@ -23,6 +23,7 @@ use super::scalars::ScalarInputs;
 use super::tiles::{TileBuilder, TileColumns};
 use super::{all_partitions, tile_properties, tile_stream};
 use crate::context::{Pace, QueryContext};
+use crate::error::QueryError;
 use crate::kernels::{StepScalar, quantile};
 use crate::params::Grid;
 
@@ -99,10 +100,10 @@ impl ExecutionPlan for QuantileExec {
         let mut input = all_partitions(&self.input, &context)?;
         let start = async move {
             let phi = phi.values(&grid, &context).await?;
-            let mut groups = Collected::default();
+            let mut groups = Collected::new(&query);
             while let Some(batch) = input.try_next().await? {
                 query.check()?;
-                groups.add(&TileColumns::of(&batch)?);
+                groups.add(&TileColumns::of(&batch)?)?;
             }
             let run = Run { groups, next: 0, grid, query, phi };
             Ok(futures::stream::try_unfold(run, async |mut run| Ok(run.next_batch()?.map(|b| (b, run)))))
@@ -111,9 +112,10 @@ impl ExecutionPlan for QuantileExec {
     }
 }
 
-/// Collected tiles, by (group, tile) in the order in which those came.
-#[derive(Default)]
+/// Collected tiles, by (group, tile) in the order in which those came; accounted for until they are dropped.
 struct Collected {
+    query: Arc<QueryContext>,
+    samples: usize,
     ids: HashMap<(Arc<[u8]>, u32), usize>,
     groups: Vec<Group>,
 }
@@ -128,7 +130,11 @@ struct Group {
 }
 
 impl Collected {
-    fn add(&mut self, batch: &TileColumns<'_>) {
+    fn new(query: &Arc<QueryContext>) -> Self {
+        Self { query: Arc::clone(query), samples: 0, ids: HashMap::new(), groups: Vec::new() }
+    }
+
+    fn add(&mut self, batch: &TileColumns<'_>) -> Result<(), QueryError> {
         for row in 0..batch.len() {
             let (key, tile): (Arc<[u8]>, u32) = (Arc::from(batch.key(row)), batch.tile(row));
             let id = *self.ids.entry((Arc::clone(&key), tile)).or_insert_with(|| {
@@ -136,9 +142,19 @@ impl Collected {
                 self.groups.len() - 1
             });
             let (lanes, mask) = batch.row(row);
+            let samples = mask.count_ones() as usize;
+            self.samples += samples;
+            self.query.hold_samples(samples)?;
             self.groups[id].masks.push(mask);
             self.groups[id].values.extend_from_slice(lanes);
         }
+        Ok(())
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        self.query.release_samples(self.samples);
     }
 }
 

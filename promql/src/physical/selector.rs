@@ -42,6 +42,7 @@ use crate::logical::spec::{KeyOutput, RangeFunction, SelectorSpec, Window};
 use crate::notes::Notes;
 use crate::operators::rows::same_labelset;
 use crate::operators::{non_counter, non_counter_type, tell_bad_quantiles};
+use crate::params::Grid;
 
 /// The leaf of every plan.
 #[derive(Debug)]
@@ -230,10 +231,12 @@ impl ExecutionPlan for SelectorExec {
         let query = QueryContext::of(&context)?;
         query.check()?;
         let (runs, seen) = self.runs(partition)?;
+        let mut held = Held { query, samples: 0 };
+        held.points(long_buffer(&self.spec.grid))?;
         let leaf = Leaf {
             input: runs.take(),
             runs,
-            evaluator: Evaluator::new(Arc::clone(&self.spec), seen),
+            evaluator: Evaluator::new(Arc::clone(&self.spec), seen, &held.query),
             sink: match &self.partial {
                 Some(partial) => Sink::Groups(Box::new(LeafGroups::new(partial.clone(), self.spec.grid)?)),
                 None => Sink::Tiles(Box::new(TileBuilder::new(self.spec.grid))),
@@ -242,7 +245,8 @@ impl ExecutionPlan for SelectorExec {
             batch: SeriesBatch::new(),
             next: 0,
             next_histogram: 0,
-            held: Held { query, samples: 0 },
+            held,
+            work: 0,
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
         let scalars = Arc::clone(&self.scalars);
@@ -276,6 +280,8 @@ struct Leaf {
     /// First histogram of that series, or of one behind it.
     next_histogram: usize,
     held: Held,
+    /// Samples and steps since the last look at token and deadline.
+    work: usize,
     metrics: BaselineMetrics,
 }
 
@@ -350,6 +356,11 @@ impl Leaf {
         self.held.query.check()?;
         while self.next < self.batch.len() && !self.sink.is_full() {
             let (labels, timestamps, values) = self.batch.series(self.next);
+            self.work += timestamps.len() + self.evaluator.spec.grid.steps;
+            if self.work >= range::WORK_PER_CHECK {
+                self.work = 0;
+                self.held.query.check()?;
+            }
             let histograms = &self.batch.histograms[self.next_histogram..];
             let histograms = &histograms[..histograms.partition_point(|h| h.series as usize <= self.next)];
             self.next_histogram += histograms.len();
@@ -368,6 +379,12 @@ impl Leaf {
         }
         Ok(())
     }
+}
+
+/// How many samples the buffer of a row counts for: that of a few thousand steps is small change.
+pub(super) fn long_buffer(grid: &Grid) -> usize {
+    const FREE_STEPS: usize = 16_384;
+    grid.steps.saturating_sub(FREE_STEPS)
 }
 
 /// What the query holds on behalf of one partition: as in Prometheus, the points of its result and,
@@ -480,7 +497,7 @@ struct Evaluator {
 }
 
 impl Evaluator {
-    fn new(spec: Arc<SelectorSpec>, seen: Arc<Seen>) -> Self {
+    fn new(spec: Arc<SelectorSpec>, seen: Arc<Seen>, query: &Arc<QueryContext>) -> Self {
         let windows = windows(&spec);
         Self {
             spec,
@@ -488,7 +505,7 @@ impl Evaluator {
             key: Vec::new(),
             row: StepRow::default(),
             live: Live::default(),
-            scratch: range::Scratch::default(),
+            scratch: range::Scratch::watching(Arc::clone(query)),
             seen,
             told: String::new(),
         }

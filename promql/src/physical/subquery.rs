@@ -23,6 +23,7 @@ use promontory_tsdb::query::HistogramSample;
 use promontory_tsdb::{Labels, METRIC_NAME, TimestampMs};
 
 use super::scalars::ScalarInputs;
+use super::selector::long_buffer;
 use super::tiles::{TileBuilder, TileColumns};
 use super::{all_partitions, tile_properties, tile_stream};
 use crate::context::QueryContext;
@@ -109,6 +110,7 @@ impl ExecutionPlan for SubqueryExec {
             let scalars = scalars.values(&grid, &context).await?;
             let collected = InnerSeries::new(spec.inner.tile_steps);
             let mut run = Run { spec, query, scalars, collected, next: 0, held: 0 };
+            run.hold(long_buffer(&run.spec.grid))?;
             run.collect(input).await?;
             Ok(futures::stream::try_unfold(run, async |mut run| Ok(run.next_batch()?.map(|b| (b, run)))))
         };
@@ -244,11 +246,18 @@ impl Run {
         let spec = Arc::clone(&self.spec);
         let windows = Windows { grid: spec.grid, view: spec.view, width_ms: spec.range_ms };
         let mut tiles = TileBuilder::new(spec.grid);
-        let (mut row, mut scratch) = (StepRow::default(), range::Scratch::default());
+        let mut row = StepRow::default();
+        let mut scratch = range::Scratch::watching(Arc::clone(&self.query));
+        let mut work = 0;
         let (mut points, mut key) = (Points::default(), Vec::new());
         while self.next < self.collected.series.len() && !tiles.is_full() {
             self.collected.points(self.next, &spec.inner, &mut points);
             let samples = Samples::new(&points.timestamps, &points.values);
+            work += points.timestamps.len() + spec.grid.steps;
+            if work >= range::WORK_PER_CHECK {
+                work = 0;
+                self.query.check()?;
+            }
             range::evaluate(spec.function, &windows, samples, &self.scalars, &mut scratch, &mut row)?;
             if !points.histograms.is_empty() {
                 let key = &self.collected.series[self.next].key;

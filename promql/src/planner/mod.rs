@@ -20,7 +20,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::{EmptyRelation, LogicalPlan};
 use promontory_tsdb::Queryable;
 
-use crate::context::{ordered_position, too_many_samples};
+use crate::context::{QueryContext, ordered_position, too_many_samples};
 use crate::error::QueryError;
 use crate::logical::spec::SampleRead;
 use crate::operators::{
@@ -35,6 +35,12 @@ pub(crate) use selector::{RawSelector, metric_name};
 
 /// How many operators may be nested: a bound for time and memory. Stack is taken as it is needed.
 const MAX_DEPTH: usize = 50_000;
+
+/// How many nodes an expression may have: each costs time and memory before anything runs.
+const MAX_NODES: usize = 200_000;
+
+/// How many nodes are planned between two looks at token and deadline.
+const NODES_PER_CHECK: usize = 256;
 
 /// How many selectors a query may have: each opens a read, and all of them live at a time.
 const MAX_SELECTORS: usize = 2_000;
@@ -119,7 +125,11 @@ enum Names {
 
 /// Plans one query.
 pub(crate) struct Planner<'a> {
-    query: &'a str,
+    /// Asked from time to time whether to go on.
+    context: &'a QueryContext,
+    /// Nodes planned so far.
+    nodes: usize,
+    lines: Lines,
     source: &'a Arc<dyn Queryable>,
     options: &'a EngineOptions,
     params: QueryParams,
@@ -138,11 +148,12 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Plans `expr`, parsed from `query`, over `source`.
+    /// Plans `expr`, parsed from `query`, over `source`; ends early when `context` says so.
     pub(crate) fn plan_query(
+        context: &'a QueryContext,
         source: &'a Arc<dyn Queryable>,
         options: &'a EngineOptions,
-        query: &'a str,
+        query: &str,
         expr: &'a Expr,
         params: QueryParams,
     ) -> Result<QueryPlan, QueryError> {
@@ -151,7 +162,9 @@ impl<'a> Planner<'a> {
         let invariant = invariant::find(expr);
         let warnings = Vec::new();
         let mut planner = Planner {
-            query,
+            context,
+            nodes: 0,
+            lines: Lines::new(query),
             source,
             options,
             params,
@@ -238,6 +251,10 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_here(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
+        self.nodes += 1;
+        if self.nodes.is_multiple_of(NODES_PER_CHECK) {
+            self.context.check()?;
+        }
         deeper(|| self.plan_kind(expr, grid))
     }
 
@@ -359,10 +376,30 @@ impl<'a> Planner<'a> {
 
     /// ` (line:col)` of a place in the query.
     fn position(&self, span: Span) -> String {
-        let before = &self.query.as_bytes()[..span.start.min(self.query.len())];
-        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+        let (line, column) = self.lines.place(span.start);
         ordered_position(line, column, span.end)
+    }
+}
+
+/// Where the lines of a text begin.
+#[derive(Debug)]
+struct Lines {
+    /// First byte of each line, ascending.
+    starts: Vec<usize>,
+    len: usize,
+}
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        let behind = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
+        Self { starts: std::iter::once(0).chain(behind).collect(), len: text.len() }
+    }
+
+    /// Line and column of a byte, from 1.
+    fn place(&self, at: usize) -> (usize, usize) {
+        let at = at.min(self.len);
+        let line = self.starts.partition_point(|start| *start <= at);
+        (line, at - self.starts[line - 1] + 1)
     }
 }
 
@@ -436,13 +473,17 @@ fn unwrap_parens(mut expr: &Expr) -> &Expr {
     expr
 }
 
-/// How deep the tree is; refuses it if it is too deep or has too many selectors.
+/// How deep the tree is; refuses it if it is too deep or too large, or has too many selectors.
 fn check_size(expr: &Expr) -> Result<usize, QueryError> {
     let mut todo = vec![(expr, 1)];
-    let (mut deepest, mut selectors) = (0, 0);
+    let (mut deepest, mut selectors, mut nodes) = (0, 0, 0);
     while let Some((expr, depth)) = todo.pop() {
         if depth > MAX_DEPTH {
             return Err(QueryError::Limit(format!("expression nests more than {MAX_DEPTH} operators")));
+        }
+        nodes += 1;
+        if nodes > MAX_NODES {
+            return Err(QueryError::Limit(format!("query has more than {MAX_NODES} parts")));
         }
         if matches!(expr.kind, ExprKind::VectorSelector(_) | ExprKind::MatrixSelector(_)) {
             selectors += 1;
@@ -480,4 +521,16 @@ fn children<'e>(expr: &'e Expr, mut visit: impl FnMut(&'e Expr)) {
 
 fn info(text: String, position: String) -> Notice {
     Notice { kind: NoticeKind::Info(text), position }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_lines_and_columns_in_bytes() {
+        let lines = Lines::new("a\n\nb\u{e9}c\n");
+        let places: Vec<_> = [0, 1, 2, 3, 6, 8, 99].into_iter().map(|at| lines.place(at)).collect();
+        assert_eq!(places, [(1, 1), (1, 2), (2, 1), (3, 1), (3, 4), (4, 1), (4, 1)]);
+    }
 }

@@ -172,3 +172,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn repeated_classes_may_be_as_large_as_in_re2() {
+    let matcher = Matcher::new(MatchOp::Re, "a", r"\pL{1,1000}").unwrap();
+    assert!(matcher.matches(&"\u{e9}".repeat(1000)) && !matcher.matches(&"\u{e9}".repeat(1001)));
+}

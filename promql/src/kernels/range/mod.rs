@@ -19,9 +19,12 @@ mod starts;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use promontory_tsdb::TimestampMs;
 
 use super::{Samples, StepRow, StepScalar, Windows};
+use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::logical::spec::{RangeFunction, TimeView};
 use crate::params::Grid;
@@ -35,7 +38,19 @@ pub struct Scratch {
     /// Windows in which a sample starts before the one in front of it was taken, counted up; whoever
     /// tells the user sets it back.
     pub start_overlaps: usize,
+    /// Asked from time to time whether to go on.
+    query: Option<Arc<QueryContext>>,
 }
+
+impl Scratch {
+    /// Buffers of a query that may end early: [`evaluate`] looks at it by the work done.
+    pub(crate) fn watching(query: Arc<QueryContext>) -> Self {
+        Self { query: Some(query), ..Self::default() }
+    }
+}
+
+/// Samples looked at, and steps, between two looks at token and deadline: well below a millisecond.
+pub(crate) const WORK_PER_CHECK: usize = 1 << 16;
 
 /// Evaluates `function` for every step. `samples` has no stale markers; `scalars` are the
 /// function's scalar arguments in the order of the call.
@@ -138,38 +153,40 @@ fn dispatch(
         starts::evaluate(function, w, s, scratch, out);
         return Ok(());
     }
+    let query = scratch.query.clone();
+    let query = query.as_deref();
     match function {
         F::Rate => extrapolate::evaluate::<true, true>(w, s, scratch, out),
         F::Increase => extrapolate::evaluate::<true, false>(w, s, scratch, out),
         F::Delta => extrapolate::evaluate::<false, false>(w, s, scratch, out),
         F::Irate => extrapolate::last_two::<true>(w, s, out),
         F::Idelta => extrapolate::last_two::<false>(w, s, out),
-        F::Deriv => each(w, s, out, |_, x| regression::deriv(x)),
+        F::Deriv => each(w, s, (query, out), |_, x| regression::deriv(x))?,
         F::PredictLinear => {
-            each(w, s, out, |i, x| regression::predict_linear(x, w.grid.at(i), scalars[0].at(i)))
+            each(w, s, (query, out), |i, x| regression::predict_linear(x, w.grid.at(i), scalars[0].at(i)))?;
         }
         F::DoubleExponentialSmoothing => {
             let mut error = None;
-            each(w, s, out, |i, x| {
+            each(w, s, (query, out), |i, x| {
                 regression::smooth(x.values, scalars[0].at(i), scalars[1].at(i)).unwrap_or_else(|e| {
                     error.get_or_insert(e);
                     None
                 })
-            });
+            })?;
             return error.map_or(Ok(()), Err);
         }
         F::Changes => {
             over_time::count_steps(w, s, scratch, out, |a, b| b != a && !(a.is_nan() && b.is_nan()))
         }
         F::Resets => over_time::count_steps(w, s, scratch, out, |a, b| b < a),
-        F::AvgOverTime => each(w, s, out, |_, x| Some(over_time::avg(x.values))),
-        F::SumOverTime => each(w, s, out, |_, x| Some(over_time::sum(x.values))),
-        F::CountOverTime => each(w, s, out, |_, x| Some(x.values.len() as f64)),
-        F::PresentOverTime | F::AbsentOverTime => each(w, s, out, |_, _| Some(1.0)),
-        F::LastOverTime => each(w, s, out, |_, x| x.values.last().copied()),
-        F::FirstOverTime => each(w, s, out, |_, x| x.values.first().copied()),
-        F::TsOfFirstOverTime => each(w, s, out, |_, x| x.timestamps.first().map(|t| seconds(*t))),
-        F::TsOfLastOverTime => each(w, s, out, |_, x| x.timestamps.last().map(|t| seconds(*t))),
+        F::AvgOverTime => each(w, s, (query, out), |_, x| Some(over_time::avg(x.values)))?,
+        F::SumOverTime => each(w, s, (query, out), |_, x| Some(over_time::sum(x.values)))?,
+        F::CountOverTime => each(w, s, (query, out), |_, x| Some(x.values.len() as f64))?,
+        F::PresentOverTime | F::AbsentOverTime => each(w, s, (query, out), |_, _| Some(1.0))?,
+        F::LastOverTime => each(w, s, (query, out), |_, x| x.values.last().copied())?,
+        F::FirstOverTime => each(w, s, (query, out), |_, x| x.values.first().copied())?,
+        F::TsOfFirstOverTime => each(w, s, (query, out), |_, x| x.timestamps.first().map(|t| seconds(*t)))?,
+        F::TsOfLastOverTime => each(w, s, (query, out), |_, x| x.timestamps.last().map(|t| seconds(*t)))?,
         F::MinOverTime => over_time::least_or_greatest::<false>(w, s, scratch, out),
         F::MaxOverTime => over_time::least_or_greatest::<true>(w, s, scratch, out),
         F::TsOfMinOverTime => {
@@ -178,33 +195,41 @@ fn dispatch(
         F::TsOfMaxOverTime => {
             over_time::extreme(w, s, scratch, out, |new, old| new >= old, |k| seconds(s.timestamps[k]));
         }
-        F::StdvarOverTime => each(w, s, out, |_, x| Some(over_time::variance(x.values))),
-        F::StddevOverTime => each(w, s, out, |_, x| Some(over_time::variance(x.values).sqrt())),
+        F::StdvarOverTime => each(w, s, (query, out), |_, x| Some(over_time::variance(x.values)))?,
+        F::StddevOverTime => each(w, s, (query, out), |_, x| Some(over_time::variance(x.values).sqrt()))?,
         F::QuantileOverTime => {
             let buffer = &mut scratch.floats;
-            each(w, s, out, |i, x| Some(over_time::quantile(x.values, scalars[0].at(i), buffer)));
+            each(w, s, (query, out), |i, x| Some(over_time::quantile(x.values, scalars[0].at(i), buffer)))?;
         }
         F::MadOverTime => {
             let buffer = &mut scratch.floats;
-            each(w, s, out, |_, x| Some(over_time::mad(x.values, buffer)));
+            each(w, s, (query, out), |_, x| Some(over_time::mad(x.values, buffer)))?;
         }
     }
     Ok(())
 }
 
-/// Calls `f(step, window)` for every window that has a sample.
+/// Calls `f(step, window)` for every window that has a sample; ends early when `query` is over.
 #[inline(always)]
 fn each(
     windows: &Windows,
     samples: Samples<'_>,
-    out: &mut StepRow,
+    (query, out): (Option<&QueryContext>, &mut StepRow),
     mut f: impl FnMut(usize, Samples<'_>) -> Option<f64>,
-) {
+) -> Result<(), QueryError> {
+    let (mut work, mut outcome) = (0, Ok(()));
     windows.walk(samples.timestamps, |i, _, lo, hi| {
-        if lo < hi
-            && let Some(v) = f(i, samples.slice(lo, hi))
-        {
+        if lo >= hi || outcome.is_err() {
+            return;
+        }
+        work += hi - lo;
+        if work >= WORK_PER_CHECK {
+            work = 0;
+            outcome = query.map_or(Ok(()), QueryContext::check);
+        }
+        if let Some(v) = f(i, samples.slice(lo, hi)) {
             out.set(i, v);
         }
     });
+    outcome
 }
