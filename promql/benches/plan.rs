@@ -53,5 +53,28 @@ fn small_queries(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, small_queries);
+/// A hostile length: time must grow with it and not with its square.
+fn long_queries(c: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let engine = Engine::new(EngineOptions::default());
+    let source = source();
+    let mut group = c.benchmark_group("long_query");
+    group.sample_size(10);
+    for terms in [2_000, 20_000] {
+        let query = vec!["1"; terms].join(" + ");
+        group.bench_function(format!("parse/{terms}"), |b| {
+            b.iter(|| parser::parse(black_box(&query), &ParserOptions::default()));
+        });
+        group.bench_function(format!("run/{terms}"), |b| {
+            b.iter(|| {
+                let params = QueryParams::instant(0);
+                let run = engine.query(Arc::clone(&source), &query, params, CancellationToken::new());
+                runtime.block_on(run).expect("the query is valid")
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, small_queries, long_queries);
 criterion_main!(benches);

@@ -189,6 +189,7 @@ impl Engine {
         let context = self.context(&CancellationToken::new());
         let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
         let Some(logical) = plan.root.logical() else { return Ok(Explained::without_plan(&plan)) };
+        check_shown(&plan)?;
         let physical = self.planners.physical(logical, self.size(logical, plan.depth)?, plan.depth)?;
         Ok(as_deep_as(plan.depth, || Explained {
             logical: logical.display_indent().to_string(),
@@ -215,6 +216,7 @@ impl Engine {
         let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
         let (depth, mut explained) = (plan.depth, Explained::without_plan(&plan));
         if let Some(logical) = plan.root.logical() {
+            check_shown(&plan)?;
             explained.logical = as_deep_as(depth, || logical.display_indent().to_string());
         }
         let mut ran = None;
@@ -374,6 +376,17 @@ impl Engine {
         walked.map_err(QueryError::from_datafusion)?;
         Ok(if samples < large { Size::Small } else { Size::Large })
     }
+}
+
+/// How deep a plan may be to be shown: each line is indented by its depth, so that text grows with the square.
+const MAX_SHOWN_DEPTH: usize = 2_000;
+
+fn check_shown(plan: &QueryPlan) -> Result<(), QueryError> {
+    if plan.depth > MAX_SHOWN_DEPTH {
+        let text = format!("a plan that nests more than {MAX_SHOWN_DEPTH} operators is not shown");
+        return Err(QueryError::Limit(text));
+    }
+    Ok(())
 }
 
 /// A range query needs a value at each step.

@@ -650,7 +650,7 @@ fn the_step_of_subqueries_can_be_changed_and_kept_results_know() {
     // Tells what changes, unlike the memory storage.
     let source = promontory_tsdb::Db::open(promontory_tsdb::DbOptions::new(dir.path())).unwrap();
     let counted = |expected: &str| {
-        let query = "count_over_time(vector(1)[10m:])";
+        let query = "count_over_time(absent(m)[10m:])";
         let params = QueryParams::range(0, 600_000, 60_000);
         let result = engine.query(Arc::clone(&source) as _, query, params, CancellationToken::new());
         let text = print(&runtime.block_on(result).unwrap().value);
@@ -683,6 +683,9 @@ fn planning_ends_with_the_query() {
     let result = late.query(storage(""), &chain, params, CancellationToken::new());
     assert_eq!(runtime.block_on(result).unwrap_err().to_string(), "query timed out in query execution");
     assert!(late.explain(storage(""), &chain, params).is_err());
+    let chain = vec!["time()"; 3_000].join(" + ");
+    let error = engine(false).explain(storage(""), &chain, params).unwrap_err().to_string();
+    assert_eq!(error, "a plan that nests more than 2000 operators is not shown");
 }
 
 #[test]

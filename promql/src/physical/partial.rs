@@ -235,6 +235,10 @@ impl LeafGroups {
 
     /// All states, as the first phase of the aggregate gives them.
     pub(super) fn finish(mut self) -> Result<Vec<RecordBatch>> {
+        // Offsets into the column of keys have 32 bits.
+        if self.places.iter().map(|(key, _)| key.len()).sum::<usize>() > i32::MAX as usize {
+            return Err(QueryError::Limit("labels of groups take more than 2 GiB".to_owned()).into());
+        }
         let mut keys = BinaryBuilder::new();
         self.places.iter().for_each(|(key, _)| keys.append_value(key));
         let tiles = UInt32Array::from_iter_values(self.places.iter().map(|(_, tile)| *tile));

@@ -1,4 +1,5 @@
-//! [`SelectorExec`]: reads series, evaluates their window function, emits tiles.
+//! [`SelectorExec`]: reads series, evaluates their window function, emits tiles, or groups where it does the first
+//! phase of an aggregate above.
 //!
 //! The source is asked once, when the first partition starts, for several runs of series per partition of the
 //! operator. Each partition takes the next run when it is done with one, so that none waits for another that has
@@ -483,7 +484,8 @@ impl Drop for Held {
     }
 }
 
-/// From a series to tiles; owns the buffers that series after series uses.
+/// From a series to its row, which goes to the sink; owns the buffers that series after series uses. Series come one at
+/// a time, with all samples that any step of the grid looks at.
 struct Evaluator {
     spec: Arc<SelectorSpec>,
     windows: Windows,
@@ -610,6 +612,7 @@ impl Evaluator {
                             function, extension, windows, samples, &live, &notes, row,
                         ),
                     }
+                    held.query.check()?;
                 }
             }
         }

@@ -266,6 +266,7 @@ impl Run {
                     Notes { context: &self.query, position: &spec.position, name: name.unwrap_or_default() };
                 let histograms = &points.histograms;
                 range::histogram::overlay(spec.function, &windows, samples, histograms, &notes, &mut row);
+                self.query.check()?;
             }
             if let (RangeFunction::QuantileOverTime, Some(phi)) = (spec.function, self.scalars.first()) {
                 tell_bad_quantiles(&self.query, phi, &row, &spec.position);

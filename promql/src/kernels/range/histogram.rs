@@ -22,6 +22,9 @@ use crate::logical::spec::RangeFunction;
 use crate::notes::{Notes, Operation};
 use crate::value::SampleValue;
 
+/// Histograms looked at between two looks at token and deadline.
+const HISTOGRAMS_PER_CHECK: usize = 1 << 10;
+
 /// `function` of all of `histograms` as of one window `(start, end]`, ms, without looking whether they are in
 /// it. Without a window `rate`, `increase` and `delta` look at nothing beyond the histograms. `None` where
 /// there is no result, and for functions that do not know histograms.
@@ -79,7 +82,7 @@ pub(super) enum Outcome {
 }
 
 /// Corrects `out`, evaluated from `floats` alone, for the `histograms` of the series. Neither has
-/// stale markers.
+/// stale markers. When the query is over, steps are left without a result: callers ask it afterwards.
 pub fn overlay(
     function: RangeFunction,
     windows: &Windows,
@@ -88,7 +91,15 @@ pub fn overlay(
     notes: &Notes<'_>,
     out: &mut StepRow,
 ) {
-    overlay_steps(windows, floats, histograms, out, |window| evaluate(function, window, notes));
+    let (mut work, mut over) = (0, false);
+    overlay_steps(windows, floats, histograms, out, |window| {
+        work += window.histograms.len();
+        if work >= HISTOGRAMS_PER_CHECK {
+            work = 0;
+            over = over || notes.context.check().is_err();
+        }
+        if over { Outcome::Absent } else { evaluate(function, window, notes) }
+    });
 }
 
 /// Puts what `f` gives at each step whose window has a histogram.
