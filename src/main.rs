@@ -41,8 +41,17 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run_server(parsed: &Parsed) -> anyhow::Result<()> {
+fn run_server(parsed: &Parsed) -> anyhow::Result<()> {
+    // Statements are parsed where they arrive, and dropped there.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(promontory_sql::STACK_BYTES)
+        .enable_all()
+        .build()
+        .context("start the server's threads")?;
+    runtime.block_on(serve(parsed))
+}
+
+async fn serve(parsed: &Parsed) -> anyhow::Result<()> {
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }

@@ -121,6 +121,14 @@ impl Columns {
         self.schema.index_of(name).ok().map(|i| &self.kinds[i])
     }
 
+    /// The same columns, called `names`.
+    pub(crate) fn named<'a>(mut self, names: impl Iterator<Item = &'a str>) -> Self {
+        let fields = self.schema.fields().iter().zip(names);
+        let fields: Vec<_> = fields.map(|(field, name)| field.as_ref().clone().with_name(name)).collect();
+        self.schema = Arc::new(Schema::new(fields));
+        self
+    }
+
     /// The columns at `projection`, in that order.
     pub(crate) fn project(&self, projection: Option<&Vec<usize>>) -> Self {
         let Some(projection) = projection else { return self.clone() };

@@ -277,3 +277,87 @@ fn push_down_never_changes_the_answer() {
     });
     compared.expect("the same rows either way");
 }
+
+/// Series of which some lack a label, with gaps, stale markers and values that are not numbers.
+fn gappy() -> impl Strategy<Value = Arc<MemoryStorage>> {
+    let value = prop_oneof![6 => (-3..9i32).prop_map(f64::from), 1 => Just(f64::NAN), 1 => Just(stale_nan())];
+    let series = (0..3usize, 0..3usize, prop::collection::vec((5..40i64, value), 0..40));
+    prop::collection::vec(series, 1..8).prop_map(|all| {
+        let storage = MemoryStorage::new();
+        for (i, (a, b, samples)) in all.iter().enumerate() {
+            let (a, b, number) = (["", "x", "y"][*a], ["", "y", "z"][*b], i.to_string());
+            let labels = Labels::from_pairs([("__name__", "m"), ("a", a), ("b", b), ("i", number.as_str())]);
+            let mut t = 3_500_000;
+            for (step, v) in samples {
+                t += step * 1_000 + i as i64;
+                storage.append(&labels, t, *v).expect("appends");
+            }
+        }
+        // Of a single series rows are sorted, which DataFusion makes use of itself.
+        for i in ["last", "very last"] {
+            let labels = Labels::from_pairs([("__name__", "m"), ("a", "x"), ("b", "z"), ("i", i)]);
+            storage.append(&labels, 3_500_000, 1.0).expect("appends");
+        }
+        Arc::new(storage)
+    })
+}
+
+#[test]
+fn aggregates_over_runs_of_rows_are_those_over_rows() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let keys = [
+        "a",
+        "b",
+        "a || coalesce(b, '-')",
+        "i",
+        "time_bucket('1 minute', timestamp)",
+        "time_bucket('10 minutes', timestamp)",
+        "date_trunc('hour', timestamp)",
+        "date_bin(interval '2 minutes', timestamp, timestamp '1970-01-01 00:00:30')",
+    ];
+    let aggregates = [
+        "count(*)",
+        "sum(value)",
+        "min(value)",
+        "max(value + 1)",
+        "avg(value)",
+        "count(DISTINCT value)",
+        "max(value) FILTER (WHERE value < 3)",
+        "count(*) FILTER (WHERE b = 'y')",
+        "percentile_cont(0.5) WITHIN GROUP (ORDER BY value)",
+        "approx_percentile(value, 0.5)",
+        "max(timestamp)",
+        "count(b)",
+        "max(i)",
+        "bool_or(value > 7)",
+    ];
+    let some = |of: &'static [&'static str], most| prop::sample::subsequence(of, 1..=most);
+    let keys = some(Vec::leak(keys.to_vec()), 3);
+    let aggregates = some(Vec::leak(aggregates.to_vec()), 4);
+    let config = Config { failure_persistence: None, cases: 128, ..Config::default() };
+    let compared =
+        TestRunner::new(config).run(&(gappy(), keys, aggregates), |(storage, keys, aggregates)| {
+            let (runs, plan, copied) = runtime.block_on(async {
+                let catalog = SqlCatalog::new(storage, Arc::new(ManualClock::new(0)));
+                let session = catalog.session();
+                let all = session.sql("SELECT * FROM m").await.expect("plans").collect().await.expect("runs");
+                let copy = MemTable::try_new(all[0].schema(), vec![all]).expect("a copy");
+                catalog.register_table("test", "copy", Arc::new(copy)).expect("registers");
+                let query = |table: &str| {
+                    let (keys, aggregates) = (keys.join(", "), aggregates.join(", "));
+                    format!("SELECT {keys}, {aggregates} FROM {table} GROUP BY {keys}")
+                };
+                let plan = rows(&session, &format!("EXPLAIN {}", query("m"))).await.concat();
+                (
+                    sorted_rows(&session, &query("m")).await,
+                    plan,
+                    sorted_rows(&session, &query("test.copy")).await,
+                )
+            });
+            let in_leaf = ["SeriesAggregateExec", "SeriesTotalsExec", " of each series"];
+            prop_assert!(in_leaf.iter().any(|name| plan.contains(name)), "{}", plan);
+            prop_assert_eq!(runs, copied);
+            Ok(())
+        });
+    compared.expect("the same groups either way");
+}

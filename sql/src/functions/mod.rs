@@ -11,13 +11,17 @@ mod time_bucket;
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::catalog::TableFunctionImpl;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::config::ConfigOptions;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::functions::math::signum;
 use datafusion::functions_aggregate::approx_percentile_cont::approx_percentile_cont_udaf;
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-use datafusion::optimizer::Analyzer;
+use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionContext;
 
 use doc::{Family, FunctionDoc};
@@ -60,11 +64,56 @@ const APPROX_PERCENTILE: FunctionDoc = FunctionDoc {
     example: "SELECT job, round(approx_percentile(value, 0.9), 1) AS p90\nFROM memory_bytes GROUP BY job ORDER BY job;",
 };
 
+/// Most centroids that a digest may have: it takes room for all of them at once.
+const MAX_CENTROIDS: i64 = 10_000;
+
+/// Refuses digests that no memory has room for.
+#[derive(Debug)]
+struct SmallDigests;
+
+impl AnalyzerRule for SmallDigests {
+    fn name(&self) -> &'static str {
+        "small_digests"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expr| {
+                expr.apply(|expr| {
+                    check_centroids(expr)?;
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+        })?;
+        Ok(plan)
+    }
+}
+
+fn check_centroids(expr: &Expr) -> Result<()> {
+    let Expr::AggregateFunction(aggregate) = expr else { return Ok(()) };
+    let centroids = match aggregate.func.name() {
+        "approx_percentile_cont" => aggregate.params.args.get(2),
+        "approx_percentile_cont_with_weight" => aggregate.params.args.get(3),
+        _ => None,
+    };
+    let Some(centroids) = centroids else { return Ok(()) };
+    let number = match centroids {
+        Expr::Literal(value, _) => value.cast_to(&DataType::Int64).ok(),
+        _ => None,
+    };
+    match number {
+        Some(ScalarValue::Int64(Some(1..=MAX_CENTROIDS))) => Ok(()),
+        _ => plan_err!("the number of centroids is a constant between 1 and {MAX_CENTROIDS}"),
+    }
+}
+
 /// Adds what needs to be there when a session's state is made.
 pub(crate) fn prepare(builder: SessionStateBuilder) -> SessionStateBuilder {
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(casts::Instants));
-    gapfill::prepare(builder.with_analyzer_rules(rules)).with_analyzer_rule(Arc::new(casts::PostgresCasts))
+    gapfill::prepare(builder.with_analyzer_rules(rules))
+        .with_analyzer_rule(Arc::new(casts::PostgresCasts))
+        .with_analyzer_rule(Arc::new(SmallDigests))
 }
 
 /// Adds the functions of this crate, and `more`.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
-use pgwire::error::PgWireResult;
+use pgwire::error::{PgWireError, PgWireResult};
 
 use super::sqlstate;
 use crate::catalog::METRICS;
@@ -55,6 +55,19 @@ impl Access {
         self.schemas.as_ref().map(|schemas| schemas.iter().map(String::as_str))
     }
 
+    /// Checks `tables` as they are named in a statement, bare ones being of `default_schema`.
+    ///
+    /// # Errors
+    /// 42501 for the first that is not allowed.
+    pub(crate) fn check_names(&self, tables: &[TableReference], default_schema: &str) -> PgWireResult<()> {
+        let Some(allowed) = &self.schemas else { return Ok(()) };
+        let refused = tables.iter().find(|table| {
+            let schema = table.schema().unwrap_or(default_schema);
+            !allowed.contains(schema) && !FOR_TOOLS.contains(&schema)
+        });
+        refused.map_or(Ok(()), |table| Err(denied(&table.to_string())))
+    }
+
     /// Checks every table that `plan` reads, in subqueries as well.
     ///
     /// # Errors
@@ -73,10 +86,14 @@ impl Access {
         });
         visited.map_err(|error| sqlstate::from_datafusion(&error))?;
         match refused {
-            Some(table) => Err(sqlstate::error("42501", format!("permission denied for table {table}"))),
+            Some(table) => Err(denied(&table)),
             None => Ok(()),
         }
     }
+}
+
+fn denied(table: &str) -> PgWireError {
+    sqlstate::error("42501", format!("permission denied for table {table}"))
 }
 
 fn may_read(allowed: &BTreeSet<String>, table: &TableReference) -> bool {

@@ -146,8 +146,14 @@ fn missing(name: &str) -> pgwire::error::PgWireError {
 pub(super) fn spelled_out(text: &str) -> Option<String> {
     let begins = text.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("fetch"));
     let tokens = begins.then(|| Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().ok()).flatten()?;
-    let blank = |token: &Token| matches!(token, Token::Whitespace(_) | Token::SemiColon | Token::EOF);
-    let mut words: Vec<_> = tokens.iter().filter(|token| !blank(token)).map(ToString::to_string).collect();
+    let blank = |token: &&Token| !matches!(token, Token::Whitespace(_) | Token::EOF);
+    let mut words: Vec<_> = tokens.iter().filter(blank).map(ToString::to_string).collect();
+    while words.last().is_some_and(|word| word == ";") {
+        words.pop();
+    }
+    if words.iter().any(|word| word == ";") {
+        return several(&words);
+    }
     let is = |word: &String, keywords: &[&str]| keywords.iter().any(|k| word.eq_ignore_ascii_case(k));
     if !words.first().is_some_and(|word| is(word, &["fetch"])) || words.len() < 2 {
         return None;
@@ -160,6 +166,15 @@ pub(super) fn spelled_out(text: &str) -> Option<String> {
         words.push("NEXT".to_owned());
     }
     Some(format!("{} FROM {name}", words.join(" ")))
+}
+
+/// Several of them, one after the other.
+fn several(words: &[String]) -> Option<String> {
+    let each = words.split(|word| word == ";").map(|words| {
+        let one = words.join(" ");
+        spelled_out(&one).unwrap_or(one)
+    });
+    Some(each.collect::<Vec<_>>().join("; "))
 }
 
 /// How many rows a FETCH takes; `None` is all that are left.

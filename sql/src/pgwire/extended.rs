@@ -16,13 +16,15 @@ use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::extendedquery::{Describe, Execute, Parse, ParseComplete, TARGET_TYPE_BYTE_PORTAL};
-use pgwire::messages::response::EmptyQueryResponse;
+use pgwire::messages::extendedquery::{
+    Close, CloseComplete, Describe, Execute, Parse, ParseComplete, Sync as PgSync, TARGET_TYPE_BYTE_PORTAL,
+};
+use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 
 use super::connection::Connection;
 use super::parameters::{bound, parameter_types};
-use super::run::{Answer, finish_command, send_copy, send_notices};
-use super::statement::Prepared;
+use super::run::{Answer, finish_command, refuse_after_failure, send_copy, send_notices};
+use super::statement::{Command, Prepared};
 use super::{rows, sqlstate};
 
 #[async_trait]
@@ -85,6 +87,11 @@ impl ExtendedQueryHandler for Connection {
         let limit = usize::try_from(message.max_rows).unwrap_or(0);
         match client.portal_store().get_portal(name) {
             Some(Entry::Value(portal)) => {
+                let ends = matches!(
+                    portal.statement.statement,
+                    Prepared::Command(Command::Commit | Command::Rollback | Command::RollbackTo)
+                );
+                refuse_after_failure(client.transaction_status(), ends)?;
                 let fresh = matches!(*portal.state().lock().await, PortalExecutionState::Initial);
                 let text = self.texts.lock().get(&portal.statement.id).cloned().filter(|_| fresh);
                 let run = self.guarded(self.go_on(client, &portal, limit));
@@ -107,6 +114,41 @@ impl ExtendedQueryHandler for Connection {
             }
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    /// Portals end with their transaction, which without BEGIN ends here.
+    async fn on_sync<C>(&self, client: &mut C, _message: PgSync) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() == TransactionStatus::Idle {
+            client.portal_store().clear_portals();
+        }
+        let ready = ReadyForQuery::new(client.transaction_status());
+        client.send(PgWireBackendMessage::ReadyForQuery(ready)).await?;
+        Ok(())
+    }
+
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        if message.target_type == TARGET_TYPE_BYTE_PORTAL {
+            client.portal_store().rm_portal(name);
+        } else {
+            client.portal_store().rm_statement(name);
+            self.prepared.lock().remove(name);
+            self.texts.lock().remove(name);
+        }
+        client.send(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?;
         Ok(())
     }
 

@@ -39,6 +39,16 @@ pub(super) enum Answer {
     Done(Response),
 }
 
+/// # Errors
+/// 25P02 if `transaction` has failed, unless the statement `ends` it.
+pub(super) fn refuse_after_failure(transaction: TransactionStatus, ends: bool) -> PgWireResult<()> {
+    if transaction != TransactionStatus::Error || ends {
+        return Ok(());
+    }
+    let message = "current transaction is aborted, commands ignored until end of transaction block";
+    Err(sqlstate::error("25P02", message))
+}
+
 /// A COPY under way.
 pub(super) struct Outgoing {
     lines: Lines,
@@ -59,12 +69,7 @@ impl Connection {
         statement: Statement,
     ) -> PgWireResult<Prepared> {
         let ends = matches!(statement, Statement::Commit { .. } | Statement::Rollback { .. });
-        if transaction == TransactionStatus::Error && !ends {
-            return Err(sqlstate::error(
-                "25P02",
-                "current transaction is aborted, commands ignored until end of transaction block",
-            ));
-        }
+        refuse_after_failure(transaction, ends)?;
         let (session, access) = (self.session().clone(), self.access());
         match statement {
             Statement::Execute { name: Some(name), parameters, .. } => {
@@ -75,8 +80,8 @@ impl Connection {
                 prepared.with_parameters((!values.is_empty()).then(|| ParamValues::from(values)))
             }
             Statement::Fetch { name, direction, into: None, .. } => {
-                let cursor = self.cursors.get(&name.value)?;
-                Ok(Prepared::Fetch { cursor, rows: rows_of_fetch(&direction)? })
+                let columns = Arc::clone(&self.cursors.get(&name.value)?.columns);
+                Ok(Prepared::Fetch { name: name.value, columns, rows: rows_of_fetch(&direction)? })
             }
             Statement::Prepare { name, statement, .. } => {
                 let prepared = self.understand(session, access, *statement).await?;
@@ -159,7 +164,11 @@ impl Connection {
                 self.cursors.open(name, Cursor::new(Arc::clone(columns), *hold, rows))?;
                 Ok(done("DECLARE CURSOR"))
             }
-            Prepared::Fetch { cursor, rows } => {
+            Prepared::Fetch { name, columns, rows } => {
+                let cursor = self.cursors.get(name)?;
+                if cursor.columns != *columns {
+                    return Err(sqlstate::error("0A000", "cached plan must not change result type"));
+                }
                 let fields = rows::fields(&cursor.columns, format, client.metadata())?;
                 Ok(tagged(rows::response(cursor.fetch(*rows).await, fields), "FETCH"))
             }
@@ -406,7 +415,8 @@ pub(super) async fn finish_command<C>(
     response: Response,
 ) -> PgWireResult<()>
 where
-    C: ClientInfo + Sink<PgWireBackendMessage> + Unpin,
+    C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin,
+    C::PortalStore: PortalStore,
     C::Error: Debug,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
@@ -416,6 +426,7 @@ where
         Response::TransactionStart(tag) => (tag, transaction.to_in_transaction_state()),
         Response::TransactionEnd(tag) => {
             connection.cursors.end_transaction();
+            client.portal_store().clear_portals();
             (tag, transaction.to_idle_state())
         }
         _ => return Err(sqlstate::error("XX000", "a command gave what it cannot give")),

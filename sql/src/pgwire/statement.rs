@@ -16,10 +16,9 @@ use pgwire::error::PgWireResult;
 
 use super::access::Access;
 use super::copy::{self, Copy};
-use super::cursor::Cursor;
 use super::names::{Names, name_functions, tell_apart};
 use super::settings::Scope;
-use super::{explain, external, sqlstate, views};
+use super::{depth, explain, external, sqlstate, views};
 use crate::catalog::external::NewTable;
 use crate::catalog::views::NewView;
 
@@ -34,8 +33,8 @@ pub(crate) enum Prepared {
     Copy(Copy),
     /// Opens a cursor over the rows of a query.
     Declare { name: String, hold: bool, plan: Arc<LogicalPlan>, columns: SchemaRef },
-    /// Gives rows of a cursor; `None` all that are left.
-    Fetch { cursor: Arc<Cursor>, rows: Option<usize> },
+    /// Gives rows of the cursor that has this name then, with the columns it has now; `None` all that are left.
+    Fetch { name: String, columns: SchemaRef, rows: Option<usize> },
     /// Keeps a statement under a name.
     Prepare { name: String, prepared: Box<Self> },
     /// Talks to the session.
@@ -48,7 +47,7 @@ impl Prepared {
         match self {
             Self::Query { columns, .. } => Some(Arc::clone(columns)),
             Self::Explain(_) => Some(explain::schema()),
-            Self::Fetch { cursor, .. } => Some(Arc::clone(&cursor.columns)),
+            Self::Fetch { columns, .. } => Some(Arc::clone(columns)),
             Self::Command(command) => command.schema(),
             Self::Copy(_) | Self::Declare { .. } | Self::Prepare { .. } => None,
         }
@@ -232,9 +231,16 @@ pub(crate) async fn plan_query(
 }
 
 async fn plan(session: &SessionContext, access: &Access, statement: Statement) -> PgWireResult<LogicalPlan> {
-    let statement = AnyStatement::Statement(Box::new(statement));
-    let plan = session.state().statement_to_plan(statement).await;
+    depth::check_tables(&statement)?;
+    let (state, statement) = (session.state(), AnyStatement::Statement(Box::new(statement)));
+    // A bare name stands for one in the schema of the search path; the plan does not say which that was.
+    let tables = state.resolve_table_references(&statement);
+    let tables = tables.map_err(|error| sqlstate::from_datafusion(&error))?;
+    access.check_names(&tables, &state.config_options().catalog.default_schema)?;
+    let plan = state.statement_to_plan(statement).await;
     let plan = plan.map_err(|error| sqlstate::from_datafusion(&error))?;
+    // Before anything else walks it.
+    depth::check_plan(&plan)?;
     let read_only =
         SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).map_err(|error| match error {

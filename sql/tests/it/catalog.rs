@@ -169,6 +169,19 @@ async fn scans_give_one_row_of_a_series_where_that_is_enough() {
         ("SELECT job, count(*) FROM up GROUP BY 1", "totals=[rows]"),
         ("SELECT count(*) FROM up WHERE instance = 'a:9100'", "totals=[rows]"),
         ("SELECT upper(job), count(value), max(timestamp) FROM up GROUP BY 1", "totals=[rows, newest]"),
+        ("SELECT DISTINCT instance, job FROM up", "rows=any of each series"),
+        (
+            "SELECT job, max(value) FROM up GROUP BY 1",
+            "SeriesAggregateExec: by series=[job@1], by time=[], aggr=[max(up.value)]",
+        ),
+        (
+            "SELECT time_bucket('5 minutes', timestamp) AS t, avg(value) FROM up GROUP BY t",
+            "SeriesAggregateExec: by series=[], by time=[time_bucket(",
+        ),
+        (
+            "SELECT date_trunc('hour', timestamp) AS t, job, count(*) FROM up GROUP BY t, job",
+            "SeriesAggregateExec: by series=[job@1], by time=[date_trunc(hour, timestamp@0)]",
+        ),
     ] {
         let plan = rows(&client, &format!("EXPLAIN {query}")).await.concat();
         assert!(plan.contains(part), "{query}\n{plan}");
@@ -187,9 +200,21 @@ async fn scans_give_one_row_of_a_series_where_that_is_enough() {
         "SELECT count(*) FILTER (WHERE job = 'api') FROM up",
         "SELECT job, instance, count(*) FROM up GROUP BY ROLLUP (job, instance)",
         "SELECT DISTINCT ON (job) job, value FROM up ORDER BY job, value DESC",
+        "SELECT last_value(nullif(value, 0) ORDER BY timestamp) IGNORE NULLS FROM up",
+        "SELECT random() AS r, count(*) FROM up GROUP BY r",
     ] {
         let plan = rows(&client, &format!("EXPLAIN {query}")).await.concat();
         assert!(!plan.contains("of each series") && !plan.contains("totals="), "{query}\n{plan}");
+    }
+    for query in [
+        "SELECT timestamp, max(value) FROM up GROUP BY 1",
+        "SELECT time_bucket('15 seconds', timestamp) AS t, max(value) FROM up GROUP BY t",
+        "SELECT extract(hour FROM timestamp) AS h, max(value) FROM up GROUP BY h",
+        "SELECT value, max(timestamp) FROM up GROUP BY 1",
+        "SELECT job, first_value(value ORDER BY value) FROM up GROUP BY 1",
+    ] {
+        let plan = rows(&client, &format!("EXPLAIN {query}")).await.concat();
+        assert!(!plan.contains("SeriesAggregateExec"), "{query}\n{plan}");
     }
 }
 

@@ -4,6 +4,7 @@ mod catalog;
 mod data;
 mod driver;
 mod external;
+mod hostile;
 mod login;
 mod psql;
 mod stopping;

@@ -106,6 +106,64 @@ async fn a_cursor_goes_forward_through_its_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_fetch_takes_the_cursor_that_is_there_when_it_runs() {
+    let server = Server::start(SqlOptions::default()).await;
+    let client = server.connect().await;
+    let declare = "DECLARE c CURSOR FOR SELECT value FROM (VALUES (1), (2), (3)) AS t (value) ORDER BY 1";
+    client.batch_execute(&format!("BEGIN; {declare}")).await.expect("declares");
+    let fetch = client.prepare("FETCH 2 FROM c").await.expect("prepares");
+    let fetched = async || {
+        let rows = client.query(&fetch, &[]).await?;
+        Ok::<_, tokio_postgres::Error>(rows.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>())
+    };
+    assert_eq!(fetched().await.expect("fetches"), [1, 2]);
+    client.batch_execute(&format!("CLOSE c; {declare}")).await.expect("declares again");
+    assert_eq!(fetched().await.expect("fetches"), [1, 2]);
+    client.batch_execute("CLOSE c; DECLARE c CURSOR FOR SELECT 'x'").await.expect("another one");
+    assert_eq!(sqlstate(fetched().await), "0A000");
+    client.batch_execute(&format!("ROLLBACK; BEGIN; {declare}")).await.expect("declares");
+    let messages = client.simple_query("FETCH 1 FROM c; FETCH NEXT FROM c;").await.expect("both");
+    assert_eq!(texts(&messages), [[Some("1")], [Some("2")]]);
+    client.batch_execute("ROLLBACK").await.expect("ends");
+    assert_eq!(sqlstate(fetched().await), "34000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_closes_is_gone_and_nothing_runs_after_a_failure() {
+    let server = Server::start(SqlOptions::default()).await;
+    let client = server.connect().await;
+    let one = client.prepare("SELECT 1").await.expect("prepares");
+    client.batch_execute("BEGIN").await.expect("begins");
+    assert_eq!(sqlstate(client.query("SELECT nothing", &[]).await), "42703");
+    assert_eq!(sqlstate(client.query(&one, &[]).await), "25P02");
+    client.batch_execute("ROLLBACK").await.expect("ends");
+    client.query(&one, &[]).await.expect("runs again");
+    // Clients of this kind give the names s0, s1 and so on, counted for all of them together.
+    let known = async |n: usize| sqlstate(client.simple_query(&format!("EXECUTE s{n}")).await) != "26000";
+    let mut number = 0;
+    while !known(number).await {
+        number += 1;
+        assert!(number < 1_000, "names are given in another way");
+    }
+    drop(one);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while known(number).await {
+        assert!(std::time::Instant::now() < deadline, "a closed statement stays");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portals_end_with_their_transaction() {
+    let server = Server::start(SqlOptions::default()).await;
+    let mut client = server.connect().await;
+    let transaction = client.transaction().await.expect("begins");
+    let portal = transaction.bind("SELECT value FROM up", &[]).await.expect("binds");
+    assert_eq!(transaction.query_portal(&portal, 2).await.expect("two rows").len(), 2);
+    transaction.batch_execute("COMMIT; BEGIN").await.expect("another transaction");
+    assert_eq!(sqlstate(transaction.query_portal(&portal, 2).await), "34000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prepare_keeps_a_statement_that_execute_runs() {
     let server = Server::start(SqlOptions::default()).await;
     let client = server.connect().await;
@@ -183,7 +241,7 @@ async fn pg_stat_activity_shows_who_does_what() {
     running.await.expect("ends");
 }
 
-fn user(name: &str, access: Access) -> SqlUser {
+pub(crate) fn user(name: &str, access: Access) -> SqlUser {
     SqlUser { name: name.to_owned(), verifier: ScramVerifier::from_password("s3cret"), access }
 }
 

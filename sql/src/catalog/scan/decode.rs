@@ -52,6 +52,48 @@ pub(crate) fn totals(
     Ok((totals, record_batch(&batch, samples, columns)?))
 }
 
+/// The rows of some series, one series after the other.
+pub(crate) struct SeriesRows {
+    /// `ends[i]` is the row after the last one of series `i`. No series is without rows.
+    pub(crate) ends: Vec<usize>,
+    /// The first row of each series.
+    pub(crate) first: RecordBatch,
+    /// ms since the epoch, of each row.
+    pub(crate) timestamps: ScalarBuffer<TimestampMs>,
+    /// All rows.
+    pub(crate) all: RecordBatch,
+}
+
+/// The rows of `batch`: the first of each series with the columns `of_series`, all with the columns `of_rows`.
+pub(crate) fn series_rows(
+    mut batch: SeriesBatch,
+    of_series: &Columns,
+    of_rows: &Columns,
+) -> Result<SeriesRows, ArrowError> {
+    let samples = live(&mut batch, of_rows);
+    let starts: Vec<_> = std::iter::once(0).chain(samples.ends.iter().copied()).collect();
+    let with_rows = |i: &usize| starts[*i] < samples.ends[*i];
+    let firsts: Vec<_> = (0..samples.ends.len()).filter(with_rows).map(|i| starts[i]).collect();
+    let (mut ones, mut series) = (0, Samples::default());
+    for i in 0..samples.ends.len() {
+        ones += usize::from(with_rows(&i));
+        series.ends.push(ones);
+    }
+    series.timestamps = firsts.iter().map(|&row| samples.timestamps[row]).collect();
+    series.values = firsts.iter().map(|&row| samples.values[row]).collect();
+    if !samples.histograms.is_empty() {
+        series.histograms = firsts.iter().map(|&row| samples.histograms[row].clone()).collect();
+    }
+    let first = record_batch(&batch, series, of_series)?;
+    let mut ends = samples.ends.clone();
+    ends.dedup();
+    if ends.first() == Some(&0) {
+        ends.remove(0);
+    }
+    let (timestamps, all) = record_batch_and_times(&batch, samples, of_rows)?;
+    Ok(SeriesRows { ends, first, timestamps, all })
+}
+
 /// What there is to say of the rows of a series that has some.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SeriesTotals {
@@ -78,6 +120,14 @@ fn live(batch: &mut SeriesBatch, columns: &Columns) -> Samples {
 
 /// `samples` of the series of `batch`, as `columns`.
 fn record_batch(batch: &SeriesBatch, samples: Samples, columns: &Columns) -> Result<RecordBatch, ArrowError> {
+    record_batch_and_times(batch, samples, columns).map(|(_, batch)| batch)
+}
+
+fn record_batch_and_times(
+    batch: &SeriesBatch,
+    samples: Samples,
+    columns: &Columns,
+) -> Result<(ScalarBuffer<TimestampMs>, RecordBatch), ArrowError> {
     let rows = samples.ends.last().copied().unwrap_or_default();
     let texts = text_columns(&batch.labels, &samples.ends, columns)?;
     let floats = (!samples.histograms.is_empty())
@@ -106,7 +156,8 @@ fn record_batch(batch: &SeriesBatch, samples: Samples, columns: &Columns) -> Res
         })
         .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::clone(columns.schema()), arrays, &options)
+    let rows = RecordBatch::try_new_with_options(Arc::clone(columns.schema()), arrays, &options)?;
+    Ok((timestamps, rows))
 }
 
 /// Samples of all series, one after the other.
@@ -179,9 +230,19 @@ fn merged(batch: &SeriesBatch) -> Samples {
     out
 }
 
-/// A stale marker says that a series ended; it is not a sample anyone took.
+/// A stale marker says that a series ended; it is not a sample anyone took. What is left of NaNs is made one and the
+/// same: some of a sign are less than all numbers in Arrow's order, which is not Postgres'.
 fn drop_stale_markers(batch: &mut SeriesBatch) {
-    if !batch.values.iter().any(|&v| is_stale(v)) {
+    let (mut markers, mut odd) = (false, false);
+    for value in &batch.values {
+        markers |= is_stale(*value);
+        odd |= value.is_nan();
+    }
+    if odd {
+        let others = batch.values.iter_mut().filter(|value| value.is_nan() && !is_stale(**value));
+        others.for_each(|value| *value = f64::NAN);
+    }
+    if !markers {
         return;
     }
     let mut kept = 0;

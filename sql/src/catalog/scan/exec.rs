@@ -30,6 +30,7 @@ use datafusion::physical_expr::{
 };
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
@@ -159,6 +160,11 @@ impl SeriesScanExec {
             .boxed()
     }
 
+    /// The times that are asked for, in ms since the epoch, as far as there is data; `None` if nothing can be in it.
+    pub(crate) fn times(&self) -> Option<(TimestampMs, TimestampMs)> {
+        self.selection.request.range()
+    }
+
     /// The next run of the plan asks the source anew.
     pub(crate) fn forget_streams(&self) {
         self.selection.streams.lock().clear();
@@ -237,6 +243,28 @@ impl ExecutionPlan for SeriesScanExec {
         children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if children.is_empty() { Ok(self) } else { exec_err!("a scan of {} has no children", self.table) }
+    }
+
+    /// A projection that only leaves out, repeats or orders columns is done here.
+    fn try_swapping_with_projection(
+        &self,
+        projection: &ProjectionExec,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let column = |expr: &ProjectionExpr| expr.expr.downcast_ref::<Column>().map(Column::index);
+        let Some(wanted) = projection.expr().iter().map(column).collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let names = projection.expr().iter().map(|expr| expr.alias.as_str());
+        let columns = self.columns.project(Some(&wanted)).named(names);
+        let mut scan = self.giving(self.per_series);
+        if *columns.schema() != projection.schema() {
+            return Ok(None);
+        }
+        let mapping = projection.projection_expr().projection_mapping(self.columns.schema())?;
+        let equivalence = self.properties.eq_properties.project(&mapping, Arc::clone(columns.schema()));
+        scan.properties = Arc::new(self.properties.as_ref().clone().with_eq_properties(equivalence));
+        scan.columns = columns;
+        Ok(Some(Arc::new(scan)))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {

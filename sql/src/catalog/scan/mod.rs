@@ -4,10 +4,12 @@
 //! partitions in parallel, [`decode`] makes record batches of series batches. [`per_series`] is a rule of the
 //! optimizer for what needs one row of each series.
 
+mod aggregate;
 pub(crate) mod decode;
 pub(crate) mod exec;
 mod per_series;
 pub(crate) mod pushdown;
+mod staircase;
 mod totals;
 
 use std::sync::Arc;

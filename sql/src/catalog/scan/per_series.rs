@@ -3,23 +3,26 @@
 //! `SELECT DISTINCT job` needs to know that a series has a row; the last value per series (`DISTINCT ON (…) … ORDER BY
 //! timestamp DESC`, `last(timestamp, value)`, `max(timestamp)`) needs its newest. Where groups are made of labels
 //! alone and all aggregates look at one end, the scan gives that row of each series and the aggregate sees one row
-//! where there were thousands. Where rows are counted as well, the scan counts them per series ([`totals`]).
+//! where there were thousands. Where rows are counted as well, the scan counts them per series ([`totals`]), and where
+//! more is asked of them, they are at least grouped by the run and not by the row ([`aggregate`]).
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, config::ConfigOptions};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, expressions::Column};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::{
     ExecutionPlan, ExecutionPlanProperties, Partitioning, replace_children_if_necessary,
 };
 
 use super::exec::SeriesScanExec;
-use super::totals;
+use super::{aggregate, totals};
 use crate::catalog::columns::{ColumnKind, Columns};
 
 /// Which rows of a series a scan gives.
@@ -49,13 +52,14 @@ impl PhysicalOptimizerRule for OneRowPerSeries {
             let Some(aggregate) = node.downcast_ref::<AggregateExec>() else {
                 return Ok(Transformed::no(node));
             };
-            let Some(scan) = scan_below(aggregate.input()) else { return Ok(Transformed::no(node)) };
+            let Some(scan) = scan_below(aggregate.input()) else { return over_runs(aggregate, &node) };
             let wanted = rows_needed(aggregate, scan.columns());
             if wanted == PerSeries::All {
-                return Ok(match totals::in_place_of(aggregate, scan)? {
-                    Some(totals) => Transformed::yes(totals),
-                    None => Transformed::no(node),
-                });
+                let totals = totals::in_place_of(aggregate, scan)?;
+                return match totals {
+                    Some(totals) => Ok(Transformed::yes(totals)),
+                    None => over_runs(aggregate, &node),
+                };
             }
             let scan = Arc::new(scan.giving(wanted)) as Arc<dyn ExecutionPlan>;
             let input = with_scan(aggregate.input(), &scan)?;
@@ -73,8 +77,16 @@ impl PhysicalOptimizerRule for OneRowPerSeries {
     }
 }
 
+fn over_runs(
+    aggregate: &AggregateExec,
+    node: &Arc<dyn ExecutionPlan>,
+) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let runs = aggregate::in_place_of(aggregate)?;
+    Ok(runs.map_or_else(|| Transformed::no(Arc::clone(node)), Transformed::yes))
+}
+
 /// The scan below, past operators that pass all rows on as they are.
-fn scan_below(plan: &Arc<dyn ExecutionPlan>) -> Option<&SeriesScanExec> {
+pub(super) fn scan_below(plan: &Arc<dyn ExecutionPlan>) -> Option<&SeriesScanExec> {
     if let Some(scan) = plan.downcast_ref::<SeriesScanExec>() {
         return scan.is_whole().then_some(scan);
     }
@@ -98,6 +110,36 @@ pub(super) fn with_scan(
     }
 }
 
+/// `aggregate` with what `first_phase` makes for the given schema in place of its first phase; `None` if it cannot be
+/// told apart from the second.
+pub(super) fn in_place_of_first_phase(
+    aggregate: &AggregateExec,
+    scan: &SeriesScanExec,
+    first_phase: impl FnOnce(SchemaRef) -> Result<Arc<dyn ExecutionPlan>>,
+) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let one_phase = matches!(aggregate.mode(), AggregateMode::Single | AggregateMode::SinglePartitioned);
+    if *aggregate.mode() == AggregateMode::Partial {
+        return first_phase(aggregate.schema()).map(Some);
+    }
+    if !one_phase || scan.partitions() != 1 {
+        return Ok(None);
+    }
+    let (grouping, functions) = (aggregate.group_expr(), aggregate.aggr_expr().to_vec());
+    let (filters, schema) = (aggregate.filter_expr().to_vec(), aggregate.input_schema());
+    let partial = AggregateExec::try_new(
+        AggregateMode::Partial,
+        grouping.clone(),
+        functions.clone(),
+        filters.clone(),
+        Arc::clone(aggregate.input()),
+        Arc::clone(&schema),
+    )?;
+    let first_phase = first_phase(partial.schema())?;
+    let mode = AggregateMode::Final;
+    let last = AggregateExec::try_new(mode, grouping.as_final(), functions, filters, first_phase, schema)?;
+    Ok((last.schema() == aggregate.schema()).then(|| Arc::new(last) as _))
+}
+
 fn rows_needed(aggregate: &AggregateExec, columns: &Columns) -> PerSeries {
     let groups = aggregate.group_expr().expr();
     let filtered = aggregate.filter_expr().iter().any(Option::is_some);
@@ -115,9 +157,10 @@ fn rows_needed(aggregate: &AggregateExec, columns: &Columns) -> PerSeries {
 
 /// Whether `expr` is the same in all rows of a series.
 pub(super) fn is_of_labels(expr: &Arc<dyn PhysicalExpr>, columns: &Columns) -> bool {
-    collect_columns(expr).iter().all(|column| {
+    let of_labels = collect_columns(expr).iter().all(|column| {
         matches!(columns.kinds().get(column.index()), Some(ColumnKind::Label(_) | ColumnKind::LabelsJson))
-    })
+    });
+    of_labels && !is_volatile(expr)
 }
 
 /// The column that `expr` is.
@@ -129,18 +172,23 @@ pub(super) fn kind_of<'a>(expr: &Arc<dyn PhysicalExpr>, columns: &'a Columns) ->
 fn end_looked_at(function: &AggregateFunctionExpr, columns: &Columns) -> PerSeries {
     let is_time = |expr: &Arc<dyn PhysicalExpr>| kind_of(expr, columns) == Some(&ColumnKind::Timestamp);
     let over_time = function.expressions().first().is_some_and(is_time);
+    // Whether an argument may be NULL in some rows of a series and in others not.
+    let nulls = |argument: usize| {
+        function.expressions().get(argument).is_none_or(|expr| match kind_of(expr, columns) {
+            Some(ColumnKind::Value) => has_histograms(columns),
+            Some(ColumnKind::Timestamp) => false,
+            _ => !is_of_labels(expr, columns),
+        })
+    };
     // What is the same in all rows of a series does not order them.
     let order = function.order_bys().iter().find(|order| !is_of_labels(&order.expr, columns));
     match (function.fun().name(), order) {
         ("max", None) if over_time => PerSeries::Last,
         ("min", None) if over_time => PerSeries::First,
-        // `last(timestamp, value)` leaves out values that are NULL, of which samples have none.
-        ("last", None) if over_time && !has_histograms(columns) => PerSeries::Last,
-        ("first", None) if over_time && !has_histograms(columns) => PerSeries::First,
-        // With histograms there are NULLs to look past.
-        ("first_value" | "last_value", _) if function.ignore_nulls() && has_histograms(columns) => {
-            PerSeries::All
-        }
+        // They leave out values that are NULL.
+        ("last", None) if over_time && !nulls(1) => PerSeries::Last,
+        ("first", None) if over_time && !nulls(1) => PerSeries::First,
+        ("first_value" | "last_value", _) if function.ignore_nulls() && nulls(0) => PerSeries::All,
         (name @ ("first_value" | "last_value"), Some(order)) if is_time(&order.expr) => {
             let newest_first = order.options.descending;
             if (name == "first_value") == newest_first { PerSeries::Last } else { PerSeries::First }

@@ -17,7 +17,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -29,7 +29,7 @@ use promontory_tsdb::Needed;
 
 use super::decode::{self, SeriesTotals};
 use super::exec::SeriesScanExec;
-use super::per_series::{has_histograms, is_of_labels, kind_of, with_scan};
+use super::per_series::{has_histograms, in_place_of_first_phase, is_of_labels, kind_of};
 use crate::catalog::columns::{ColumnKind, Columns};
 
 /// What of a series is aggregated.
@@ -91,34 +91,8 @@ pub(super) fn in_place_of(
         aggregate.aggr_expr().iter().map(|function| Total::of(function, columns)).collect();
     let Some(totals) = totals.filter(|totals| plain && !totals.is_empty()) else { return Ok(None) };
     let groups: Vec<_> = grouping.expr().iter().map(|(expr, _)| Arc::clone(expr)).collect();
-    let first_phase = |schema| Arc::new(SeriesTotalsExec::new(scan, groups, totals, schema));
-    Ok(match aggregate.mode() {
-        AggregateMode::Partial => {
-            let totals: Arc<dyn ExecutionPlan> = first_phase(aggregate.schema());
-            Some(with_scan(aggregate.input(), &totals)?)
-        }
-        AggregateMode::Single | AggregateMode::SinglePartitioned if scan.partitions() == 1 => {
-            let (functions, filters) = (aggregate.aggr_expr().to_vec(), aggregate.filter_expr().to_vec());
-            let partial = AggregateExec::try_new(
-                AggregateMode::Partial,
-                grouping.clone(),
-                functions.clone(),
-                filters.clone(),
-                Arc::clone(aggregate.input()),
-                aggregate.input_schema(),
-            )?;
-            let totals: Arc<dyn ExecutionPlan> = first_phase(partial.schema());
-            let last_phase = AggregateExec::try_new(
-                AggregateMode::Final,
-                grouping.as_final(),
-                functions,
-                filters,
-                with_scan(aggregate.input(), &totals)?,
-                aggregate.input_schema(),
-            )?;
-            (last_phase.schema() == aggregate.schema()).then(|| Arc::new(last_phase) as _)
-        }
-        _ => None,
+    in_place_of_first_phase(aggregate, scan, |schema| {
+        Ok(Arc::new(SeriesTotalsExec::new(scan, groups, totals, schema)))
     })
 }
 
