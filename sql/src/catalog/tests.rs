@@ -355,7 +355,9 @@ fn aggregates_over_runs_of_rows_are_those_over_rows() {
                 )
             });
             let in_leaf = ["SeriesAggregateExec", "SeriesTotalsExec", " of each series"];
-            prop_assert!(in_leaf.iter().any(|name| plan.contains(name)), "{}", plan);
+            // An order within the group is left to DataFusion.
+            let ordered = plan.contains("percentile_cont(");
+            prop_assert!(ordered || in_leaf.iter().any(|name| plan.contains(name)), "{}", plan);
             prop_assert_eq!(runs, copied);
             Ok(())
         });
