@@ -119,6 +119,7 @@ impl SqlCatalog {
         let state =
             SessionStateBuilder::new_with_default_features().with_config(config).with_runtime_env(runtime);
         let state = state.with_physical_optimizer_rule(Arc::new(scan::OneRowPerSeries));
+        let state = state.with_optimizer_rule(Arc::new(scan::GroupBeforeJoin));
         let state = functions::prepare(state).build();
         let context = SessionContext::new_with_state(state);
         context.register_catalog(DATABASE, Arc::clone(&catalog) as Arc<dyn CatalogProvider>);

@@ -365,3 +365,62 @@ fn aggregates_over_runs_of_rows_are_those_over_rows() {
     compared.expect("the same groups either way");
     assert!(begun_in_leaf.get() > 64, "{begun_in_leaf:?} of 128");
 }
+
+#[test]
+fn grouping_before_a_join_changes_no_answer() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let keys = ["o.team", "m.a", "o.team || m.a", "time_bucket('10 minutes', timestamp)", "timestamp", "m.i"];
+    let aggregates = [
+        "count(*)",
+        "sum(value)",
+        "min(value + 1)",
+        "max(value)",
+        "avg(value)",
+        "count(DISTINCT value)",
+        "avg(value) FILTER (WHERE value < 3)",
+        "count(*) FILTER (WHERE m.a = 'x')",
+        "max(timestamp)",
+        "count(m.a)",
+        "max(o.team)",
+        "sum(o.weight)",
+    ];
+    let joins = [
+        "JOIN o ON o.b = m.b",
+        "LEFT JOIN o ON o.b = m.b",
+        "RIGHT JOIN o ON o.b = m.b",
+        "JOIN o ON o.b = m.b AND o.team <> m.a",
+        "JOIN o ON upper(o.b) = upper(m.b)",
+        "JOIN o ON o.b = m.b AND o.weight < m.value",
+        "JOIN o ON o.b IS NOT DISTINCT FROM m.b",
+        "CROSS JOIN o",
+    ];
+    let some = |of: &[&'static str], range| prop::sample::subsequence(of.to_vec(), range);
+    let question = (some(&keys, 0..=2), some(&aggregates, 1..=3), prop::sample::select(joins.to_vec()));
+    let before_join = std::cell::Cell::new(0);
+    let config = Config { failure_persistence: None, cases: 64, ..Config::default() };
+    let compared = TestRunner::new(config).run(&(gappy(), question), |(storage, question)| {
+        let (keys, aggregates, join) = question;
+        let (early, plan, copied) = runtime.block_on(async {
+            let catalog = SqlCatalog::new(storage, Arc::new(ManualClock::new(0)));
+            let session = catalog.session();
+            let all = session.sql("SELECT * FROM m").await.expect("plans").collect().await.expect("runs");
+            let copy = MemTable::try_new(all[0].schema(), vec![all]).expect("a copy");
+            catalog.register_table("test", "copy", Arc::new(copy)).expect("registers");
+            let query = |table: &str| {
+                let of_groups = if keys.is_empty() { String::new() } else { format!("GROUP BY {}", keys.join(", ")) };
+                let columns = [&keys[..], &aggregates[..]].concat().join(", ");
+                format!(
+                    "WITH o (b, team, weight) AS (VALUES ('y', 't', 1), ('y', 'u', 2), ('z', 't', 3), (NULL, 'v', 4), ('q', 'w', 5)) \
+                     SELECT {columns} FROM {table} m {join} {of_groups}"
+                )
+            };
+            let plan = rows(&session, &format!("EXPLAIN {}", query("m"))).await.concat();
+            (sorted_rows(&session, &query("m")).await, plan, sorted_rows(&session, &query("test.copy")).await)
+        });
+        before_join.set(before_join.get() + u32::from(plan.contains("grouped left") || plan.contains("grouped right")));
+        prop_assert_eq!(early, copied, "{}", plan);
+        Ok(())
+    });
+    compared.expect("the same groups either way");
+    assert!(before_join.get() > 10, "{before_join:?} of 64");
+}

@@ -6,6 +6,7 @@ mod casts;
 pub mod doc;
 mod extremes;
 mod gapfill;
+mod percentile;
 mod planner;
 mod time_bucket;
 
@@ -126,6 +127,7 @@ pub(crate) fn register(context: &SessionContext, more: SqlFunctions) {
     gapfill::functions().into_iter().chain(scalars).for_each(|function| context.register_udf(function));
     let percentile = approx_percentile_cont_udaf().as_ref().clone().with_aliases(["approx_percentile"]);
     context.register_udaf(percentile);
+    context.register_udaf(percentile::function());
     extremes::functions().into_iter().for_each(|function| context.register_udaf(function));
     context.register_udf(signum().as_ref().clone().with_aliases(["sign"]));
     aggregates.into_iter().for_each(|function| context.register_udaf(function));

@@ -45,6 +45,8 @@ use crate::catalog::columns::{ColumnKind, Columns};
 
 /// Groups that are held at once.
 const GROUPS: usize = 1 << 17;
+/// Batches of series after which memory is counted anew, which takes time by groups.
+const COUNTED_BATCHES: usize = 16;
 
 /// What takes the place of `aggregate`, if its groups come in runs.
 pub(super) fn in_place_of(aggregate: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
@@ -53,7 +55,7 @@ pub(super) fn in_place_of(aggregate: &AggregateExec) -> Result<Option<Arc<dyn Ex
         && !grouping.expr().is_empty()
         && aggregate.limit_options().is_none()
         && *aggregate.input_order_mode() == InputOrderMode::Linear
-        && aggregate.aggr_expr().iter().all(|function| function.order_bys().is_empty());
+        && aggregate.aggr_expr().iter().all(|function| is_of_any_order(function));
     let Some((scan, projections)) = scan_and_projections(aggregate.input()).filter(|_| plain) else {
         return Ok(None);
     };
@@ -81,6 +83,11 @@ pub(super) fn in_place_of(aggregate: &AggregateExec) -> Result<Option<Arc<dyn Ex
     in_place_of_first_phase(aggregate, scan, |schema| {
         Ok(Arc::new(SeriesAggregateExec::try_new(scan, keys, folds, schema)?))
     })
+}
+
+/// Whether rows may come in any order. What stands behind `WITHIN GROUP` sorts for itself.
+fn is_of_any_order(function: &AggregateFunctionExpr) -> bool {
+    function.order_bys().is_empty() || function.fun().supports_within_group_clause()
 }
 
 /// The scan below, past operators that pass all rows on, and what projections between make of their inputs, the
@@ -226,6 +233,7 @@ impl ExecutionPlan for SeriesAggregateExec {
             columns: self.scan.columns().clone(),
             read: self.read.clone(),
             groups: Groups::new(&self.keys, &self.folds, self.schema())?,
+            batches: 0,
             memory: memory.register(context.memory_pool()),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
@@ -259,6 +267,7 @@ struct Running {
     columns: Columns,
     read: Columns,
     groups: Groups,
+    batches: usize,
     memory: MemoryReservation,
     metrics: BaselineMetrics,
 }
@@ -270,7 +279,9 @@ impl Running {
             {
                 let _timer = self.metrics.elapsed_compute().timer();
                 self.groups.add(&decode::series_rows(batch, &self.columns, &self.read)?)?;
-                let short = self.memory.try_resize(self.groups.size()).is_err();
+                self.batches += 1;
+                let count = self.batches.is_multiple_of(COUNTED_BATCHES);
+                let short = count && self.memory.try_resize(self.groups.size()).is_err();
                 if short || self.groups.len() >= GROUPS {
                     let groups = self.groups.take()?;
                     self.memory.resize(self.groups.size());

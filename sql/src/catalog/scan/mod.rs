@@ -2,9 +2,10 @@
 //!
 //! Flow: [`pushdown`] turns filters into matchers and a time range, [`exec`] selects and streams
 //! partitions in parallel, [`decode`] makes record batches of series batches. [`per_series`] is a rule of the
-//! optimizer for what needs one row of each series.
+//! optimizer for what needs one row of each series, [`before_join`] one for what can be grouped before it is joined.
 
 mod aggregate;
+mod before_join;
 pub(crate) mod decode;
 pub(crate) mod exec;
 mod per_series;
@@ -25,6 +26,7 @@ use datafusion::physical_plan::filter::FilterExecBuilder;
 use promontory_tsdb::{Matcher, Queryable};
 
 use crate::catalog::columns::Columns;
+pub(crate) use before_join::GroupBeforeJoin;
 use exec::SeriesScanExec;
 pub(crate) use per_series::{OneRowPerSeries, PerSeries};
 use pushdown::Pushed;
