@@ -16,6 +16,8 @@ pub mod pgwire;
 mod query;
 mod query_log;
 mod text;
+mod timezone;
+mod viewer;
 
 pub use catalog::{
     ExternalFormat, ExternalOptions, ExternalTable, MetricDescription, MetricDescriptions, SqlCatalog,

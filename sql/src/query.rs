@@ -3,25 +3,29 @@
 //! They go through the same reading, checks and execution as those of a Postgres client, so that a query
 //! gives the same rows and the same errors on either way.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::common::{DataFusionError, ParamValues, ScalarValue};
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use futures::{Stream, StreamExt, stream};
+use parking_lot::Mutex;
 use pgwire::error::{ErrorInfo, PgWireError};
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
-use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 use crate::pgwire::{
     self as wire, Access, Prepared, SqlParser, SqlUser, copy, parameters, sqlstate, statement,
 };
+use crate::viewer::Viewer;
 use crate::{NewQuery, RunningQuery, SqlCatalog, execute};
 
 /// What is wrong with a query, or went wrong with it.
@@ -113,8 +117,11 @@ impl SqlQueries {
     ) -> Result<Rows, QueryError> {
         let query = NewQuery { language: "sql", query: text, user, pid: None };
         let running = self.catalog.query_log().begin(&query);
-        match self.start(text, parameters, access).await {
-            Ok(rows) => Ok(Rows { batches: noted(rows.batches, running), ..rows }),
+        match self.start(text, parameters, access, user).await {
+            Ok(rows) => {
+                let batches = Watched::watch(rows.batches, running, self.timeout, &self.queries);
+                Ok(Rows { batches, ..rows })
+            }
             Err(error) => {
                 running.failed(&error.message);
                 Err(error)
@@ -130,12 +137,6 @@ impl SqlQueries {
         self.users.iter().find(|known| known.name == user).map(|known| known.access.clone())
     }
 
-    /// Whether someone with `access` may read tables of `schema`; what is made for tools, everyone may.
-    pub fn may_read(access: &Access, schema: &str) -> bool {
-        matches!(schema, PG_CATALOG | INFORMATION_SCHEMA)
-            || access.schemas().is_none_or(|mut allowed| allowed.any(|name| name == schema))
-    }
-
     /// What `text`, one query, would answer with and needs, for `user` with `access`. Nothing is run. With
     /// `parameters`, columns are of the types that they have with these.
     ///
@@ -148,7 +149,7 @@ impl SqlQueries {
         access: Access,
         user: &str,
     ) -> Result<Described, QueryError> {
-        let described = self.look_at(text, parameters, access).await;
+        let described = self.look_at(text, parameters, access, user).await;
         if let Err(error) = &described {
             let query = NewQuery { language: "sql", query: text, user, pid: None };
             self.catalog.query_log().begin(&query).failed(&error.message);
@@ -161,8 +162,9 @@ impl SqlQueries {
         text: &str,
         parameters: &[ScalarValue],
         access: Access,
+        user: &str,
     ) -> Result<Described, QueryError> {
-        let (session, Understood { prepared, plan, columns }) = self.understand(text, access).await?;
+        let (session, Understood { prepared, plan, columns }) = self.understand(text, access, user).await?;
         let needed = parameters::parameter_types(&prepared)?;
         if !needed.is_empty() && parameters.is_empty() {
             return Ok(Described { schema: columns, parameters: needed });
@@ -186,19 +188,21 @@ impl SqlQueries {
         text: &str,
         parameters: &[ScalarValue],
         access: Access,
+        user: &str,
     ) -> Result<Rows, QueryError> {
-        let (session, Understood { prepared, plan, columns }) = self.understand(text, access).await?;
+        let (session, Understood { prepared, plan, columns }) = self.understand(text, access, user).await?;
         let values = parameters::fitting(&prepared, parameters.to_vec(), "the query")?;
         let values = (!parameters.is_empty()).then(|| ParamValues::from(values));
         let batches = execute::start(&session, &plan, values, &self.queries).await?;
         let batches = renamed(batches, &columns);
-        Ok(Rows { schema: columns, batches: within(batches, self.timeout) })
+        Ok(Rows { schema: batches.schema(), batches })
     }
 
     async fn understand(
         &self,
         text: &str,
         access: Access,
+        user: &str,
     ) -> Result<(SessionContext, Understood), QueryError> {
         let mut statements = wire::parse(&self.parser, text)?;
         let statement = match (statements.pop(), statements.is_empty()) {
@@ -207,6 +211,7 @@ impl SqlQueries {
             (Some(_), false) => return Err(error("42601", "one query at a time")),
         };
         let session = self.catalog.session();
+        session.state_ref().write().config_mut().set_extension(Arc::new(Viewer::new(user, &access)));
         let planning = session.clone();
         let prepared =
             execute::on(
@@ -253,19 +258,92 @@ fn error(sqlstate: &str, message: &str) -> QueryError {
     QueryError { sqlstate: sqlstate.to_owned(), message: message.to_owned() }
 }
 
-/// `batches`, and how they end.
-fn noted(batches: SendableRecordBatchStream, running: RunningQuery) -> SendableRecordBatchStream {
-    let schema = batches.schema();
-    let noted = stream::unfold((batches, Some(running)), |(mut batches, mut running)| async move {
-        let batch = batches.next().await;
-        match (&batch, running.take_if(|_| !matches!(batch, Some(Ok(_))))) {
-            (Some(Err(error)), Some(ended)) => ended.failed(error.to_string()),
-            (None, Some(ended)) => ended.done(),
-            _ => {}
+/// The rows of a query, until they end, fail, or take too long. How they end is noted.
+struct Watched {
+    schema: SchemaRef,
+    progress: Arc<Mutex<Progress>>,
+    /// Whether the timer ended them, and nobody was told.
+    late: bool,
+    /// Ends with this.
+    _timer: Option<JoinSet<()>>,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// `None` once they ended.
+    going: Option<Going>,
+    /// Who waits for the next ones.
+    waiting: Option<Waker>,
+}
+
+struct Going {
+    batches: SendableRecordBatchStream,
+    running: RunningQuery,
+}
+
+impl Watched {
+    /// Rows are let go of `timeout` from now, whether or not somebody reads them.
+    fn watch(
+        batches: SendableRecordBatchStream,
+        running: RunningQuery,
+        timeout: Option<Duration>,
+        runtime: &Handle,
+    ) -> SendableRecordBatchStream {
+        let schema = batches.schema();
+        let progress = Progress { going: Some(Going { batches, running }), waiting: None };
+        let progress = Arc::new(Mutex::new(progress));
+        let timer = timeout.map(|timeout| {
+            let progress = Arc::clone(&progress);
+            let mut timer = JoinSet::new();
+            let end = async move {
+                tokio::time::sleep(timeout).await;
+                let Progress { going, waiting } = std::mem::take(&mut *progress.lock());
+                if let Some(Going { running, .. }) = going {
+                    running.failed(sqlstate::TIMED_OUT);
+                }
+                if let Some(waiting) = waiting {
+                    waiting.wake();
+                }
+            };
+            timer.spawn_on(end, runtime);
+            timer
+        });
+        Box::pin(Self { schema, progress, late: timer.is_some(), _timer: timer })
+    }
+}
+
+impl Stream for Watched {
+    type Item = Result<RecordBatch, DataFusionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let mut progress = this.progress.lock();
+        let Some(going) = &mut progress.going else {
+            let late = std::mem::take(&mut this.late);
+            let error = || Err(DataFusionError::Execution(sqlstate::TIMED_OUT.to_owned()));
+            return Poll::Ready(late.then(error));
+        };
+        let Poll::Ready(batch) = going.batches.poll_next_unpin(context) else {
+            progress.waiting = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        if !matches!(batch, Some(Ok(_)))
+            && let Some(Going { running, .. }) = progress.going.take()
+        {
+            this.late = false;
+            match &batch {
+                Some(Err(error)) => running.failed(error.to_string()),
+                _ => running.done(),
+            }
         }
-        batch.map(|batch| (batch, (batches, running)))
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, noted))
+        Poll::Ready(batch)
+    }
+}
+
+impl RecordBatchStream for Watched {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
 }
 
 /// `batches` under the names of `columns`.
@@ -289,22 +367,4 @@ fn named(actual: &SchemaRef, columns: &SchemaRef) -> SchemaRef {
     let fields = columns.fields().iter().zip(actual.fields());
     let fields = fields.map(|(named, actual)| actual.as_ref().clone().with_name(named.name()));
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// `batches`, which end with an error `timeout` from now.
-fn within(batches: SendableRecordBatchStream, timeout: Option<Duration>) -> SendableRecordBatchStream {
-    let Some(timeout) = timeout else { return batches };
-    let schema = batches.schema();
-    let deadline = tokio::time::Instant::now() + timeout;
-    let timed = stream::unfold(Some(batches), move |batches| async move {
-        let mut batches = batches?;
-        match tokio::time::timeout_at(deadline, batches.next()).await {
-            Ok(batch) => batch.map(|batch| (batch, Some(batches))),
-            Err(_) => {
-                let late = DataFusionError::Execution(sqlstate::TIMED_OUT.to_owned());
-                Some((Err(late), None))
-            }
-        }
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, timed))
 }

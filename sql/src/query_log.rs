@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use promontory_tsdb::{Clock, TimestampMs};
 
 use crate::catalog::Listing;
+use crate::viewer::HIDDEN;
 
 /// Queries that are remembered after their end.
 const RECENT: usize = 200;
@@ -128,7 +129,8 @@ impl Drop for RunningQuery {
     }
 }
 
-/// `tsdb.queries`: running ones first, then the last ones, the newest first.
+/// `tsdb.queries`: running ones first, then the last ones, the newest first. What others ask, and what is told of it
+/// in errors, is for those who may read everything.
 pub(crate) fn table(log: Arc<QueryLog>) -> Arc<dyn TableProvider> {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     let schema = Arc::new(Schema::new(vec![
@@ -141,8 +143,12 @@ pub(crate) fn table(log: Arc<QueryLog>) -> Arc<dyn TableProvider> {
         Field::new("seconds", DataType::Float64, true),
         text("error"),
     ]));
-    Listing::table(Arc::clone(&schema), move || {
-        let all = log.all();
+    Listing::for_viewer(Arc::clone(&schema), move |viewer| {
+        let mut all = log.all();
+        for hidden in all.iter_mut().filter(|known| !viewer.sees(&known.user)) {
+            HIDDEN.clone_into(&mut hidden.query);
+            hidden.error = None;
+        }
         let texts = |of: fn(&Known) -> Option<&str>| -> ArrayRef {
             Arc::new(all.iter().map(of).collect::<StringArray>())
         };

@@ -1,5 +1,8 @@
 //! Values as the text that PostgreSQL prints of them.
 
+use arrow::array::timezone::Tz;
+use chrono::{Offset as _, TimeZone as _};
+
 /// The shortest text that reads back as `v`, in the form of C's `%g`: an exponent of at least two
 /// digits below 1e-4 and from 1e15 on, plain digits between.
 pub(crate) fn float(v: f64) -> String {
@@ -37,33 +40,39 @@ fn general(scientific: &str, digits: i32) -> Option<String> {
     (!(-4..digits).contains(&exponent)).then(|| format!("{mantissa}e{sign}{:02}", exponent.abs()))
 }
 
-/// An instant, given in µs since the epoch, as clocks show it so many seconds east of Greenwich, without the zeros at
-/// its end. Without a zone, what UTC says.
-pub(crate) fn time(micros: i64, east_s: Option<i32>) -> Option<String> {
-    let east = east_s.unwrap_or(0);
-    let time = chrono::DateTime::from_timestamp_micros(micros.checked_add(i64::from(east) * 1_000_000)?)?;
-    let mut text = time.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
+/// An instant, given in µs since the epoch, as clocks show it in `zone`, without the zeros at its end. Without a zone,
+/// what UTC says.
+pub(crate) fn time(micros: i64, zone: Option<&Tz>) -> Option<String> {
+    let utc = chrono::DateTime::from_timestamp_micros(micros)?.naive_utc();
+    let east = zone.map(|zone| zone.offset_from_utc_datetime(&utc).fix());
+    let local = match east {
+        Some(east) => utc.checked_add_offset(east)?,
+        None => utc,
+    };
+    let mut text = local.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
     text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
-    if east_s.is_some() {
-        let (sign, minutes) = (if east < 0 { '-' } else { '+' }, east.unsigned_abs() / 60);
-        text.push_str(&format!("{sign}{:02}", minutes / 60));
-        if minutes % 60 != 0 {
-            text.push_str(&format!(":{:02}", minutes % 60));
+    if let Some(east) = east {
+        let (east, seconds) = (east.local_minus_utc(), east.local_minus_utc().unsigned_abs());
+        text.push_str(&format!("{}{:02}", if east < 0 { '-' } else { '+' }, seconds / 3600));
+        if seconds % 3600 != 0 {
+            text.push_str(&format!(":{:02}", seconds / 60 % 60));
+        }
+        // Before there were zones, each place had its own time.
+        if seconds % 60 != 0 {
+            text.push_str(&format!(":{:02}", seconds % 60));
         }
     }
     Some(text)
 }
 
-/// Seconds east of Greenwich of a zone that is an offset, such as `+02:00` or `-0530`; 0 of all others.
-pub(crate) fn east_s(zone: &str) -> i32 {
-    let digits: String = zone.chars().filter(char::is_ascii_digit).collect();
-    let part = |range: std::ops::Range<usize>| digits.get(range).and_then(|d| d.parse::<i32>().ok());
-    let seconds = part(0..2).unwrap_or(0) * 3600 + part(2..4).unwrap_or(0) * 60;
-    match zone.as_bytes().first() {
-        Some(b'+') => seconds,
-        Some(b'-') => -seconds,
-        _ => 0,
+/// The zone that `name` says, an offset such as `+02:00` or a name such as `Europe/Berlin`, in whatever case; and how
+/// it is written.
+pub(crate) fn zone(name: &str) -> Option<(Tz, String)> {
+    if let Ok(zone) = name.parse() {
+        return Some((zone, name.to_owned()));
     }
+    let known = chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(name))?;
+    Some((known.name().parse().ok()?, known.name().to_owned()))
 }
 
 /// An interval of months, days and µs in the style `postgres`.
@@ -145,11 +154,30 @@ mod tests {
 
     #[test]
     fn instants_lose_the_zeros_at_their_end_and_no_others() {
-        assert_eq!(time(0, Some(0)).as_deref(), Some("1970-01-01 00:00:00+00"));
+        let in_zone =
+            |micros, name: &str| time(micros, zone(name).as_ref().map(|(zone, _)| zone)).expect(name);
+        assert_eq!(in_zone(0, "UTC"), "1970-01-01 00:00:00+00");
         assert_eq!(time(1_767_268_800_250_000, None).as_deref(), Some("2026-01-01 12:00:00.25"));
-        let zone = east_s("-03:30");
-        assert_eq!(time(0, Some(zone)).as_deref(), Some("1969-12-31 20:30:00-03:30"));
-        assert_eq!((east_s("UTC"), east_s("+02")), (0, 7200));
+        assert_eq!(in_zone(0, "-03:30"), "1969-12-31 20:30:00-03:30");
+        assert_eq!(in_zone(0, "+02"), "1970-01-01 02:00:00+02");
+        assert_eq!(time(i64::MAX, None), None);
+    }
+
+    /// Expected texts are PostgreSQL's.
+    #[test]
+    fn instants_follow_the_clocks_of_their_zone() {
+        let (berlin, name) = zone("europe/BERLIN").expect("there is Berlin");
+        assert_eq!(name, "Europe/Berlin");
+        for (micros, expected) in [
+            (1_767_268_800_000_000, "2026-01-01 13:00:00+01"),
+            (1_782_907_200_000_000, "2026-07-01 14:00:00+02"),
+            (1_774_745_999_000_000, "2026-03-29 01:59:59+01"),
+            (1_774_746_000_000_000, "2026-03-29 03:00:00+02"),
+            (-2_500_028_800_000_000, "1890-10-11 12:26:48+00:53:28"),
+        ] {
+            assert_eq!(time(micros, Some(&berlin)).as_deref(), Some(expected));
+        }
+        assert!(zone("Nowhere/City").is_none());
     }
 
     /// Expected texts are PostgreSQL's.

@@ -38,7 +38,7 @@ struct Table {
 pub(super) async fn schemas(queries: &SqlQueries, who: Who) -> Result<Vec<String>, Status> {
     let rows = texts(queries, SCHEMAS, &[], &who).await?;
     let names = rows.into_iter().filter_map(|row| row.into_iter().next());
-    Ok(names.filter(|schema| SqlQueries::may_read(&who.access, schema)).collect())
+    Ok(names.filter(|schema| who.access.may_read(schema)).collect())
 }
 
 /// The tables that `query` asks for, with their columns if it asks for them.
@@ -54,11 +54,8 @@ pub(super) async fn tables(
         true => texts(&queries, TABLES, &patterns, &who).await?,
         false => Vec::new(),
     };
-    let tables: Vec<Table> = rows
-        .into_iter()
-        .filter_map(table)
-        .filter(|table| SqlQueries::may_read(&who.access, &table.schema))
-        .collect();
+    let tables: Vec<Table> =
+        rows.into_iter().filter_map(table).filter(|table| who.access.may_read(&table.schema)).collect();
     let state = (tables.into_iter(), queries, query, who);
     Ok(stream::try_unfold(state, |(mut tables, queries, query, who)| async move {
         let some: Vec<_> = tables.by_ref().take(BATCH).collect();

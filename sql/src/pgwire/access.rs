@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement;
 use pgwire::error::{PgWireError, PgWireResult};
 
 use super::sqlstate;
@@ -55,49 +57,95 @@ impl Access {
         self.schemas.as_ref().map(|schemas| schemas.iter().map(String::as_str))
     }
 
-    /// Checks `tables` as they are named in a statement, bare ones being of `default_schema`.
-    ///
-    /// # Errors
-    /// 42501 for the first that is not allowed.
-    pub(crate) fn check_names(&self, tables: &[TableReference], default_schema: &str) -> PgWireResult<()> {
-        let Some(allowed) = &self.schemas else { return Ok(()) };
-        let refused = tables.iter().find(|table| {
-            let schema = table.schema().unwrap_or(default_schema);
-            !allowed.contains(schema) && !FOR_TOOLS.contains(&schema)
-        });
-        refused.map_or(Ok(()), |table| Err(denied(&table.to_string())))
+    /// Whether they may read tables of `schema`; what is made for tools, everyone may.
+    pub fn may_read(&self, schema: &str) -> bool {
+        FOR_TOOLS.contains(&schema) || self.schemas.as_ref().is_none_or(|allowed| allowed.contains(schema))
     }
 
-    /// Checks every table that `plan` reads, in subqueries as well.
+    /// Whether they may see what others ask, which tells of all schemas.
+    pub(crate) fn sees_everyone(&self) -> bool {
+        self.schemas.is_none()
+    }
+
+    /// Checks the tables that a statement names, before it is planned.
     ///
     /// # Errors
     /// 42501 for the first that is not allowed.
-    pub(crate) fn check(&self, plan: &LogicalPlan) -> PgWireResult<()> {
-        let Some(allowed) = &self.schemas else { return Ok(()) };
+    pub(crate) fn check_names(&self, named: &Named) -> PgWireResult<()> {
+        let refused = named.tables.iter().find(|table| !self.may_read(named.schema_of_named(table)));
+        refused.map_or(Ok(()), |table| Err(denied(table)))
+    }
+
+    /// Checks every table that `plan` of a statement reads, in subqueries and views as well.
+    ///
+    /// # Errors
+    /// 42501 for the first that is not allowed.
+    pub(crate) fn check(&self, plan: &LogicalPlan, named: &Named) -> PgWireResult<()> {
+        if self.schemas.is_none() {
+            return Ok(());
+        }
         let mut refused = None;
         let visited = plan.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
-                && !may_read(allowed, &scan.table_name)
+                && !self.may_read(named.schema_of_scanned(&scan.table_name))
             {
-                refused = Some(scan.table_name.to_string());
+                refused = Some(denied(&scan.table_name));
                 return Ok(TreeNodeRecursion::Stop);
             }
             Ok(TreeNodeRecursion::Continue)
         });
         visited.map_err(|error| sqlstate::from_datafusion(&error))?;
-        match refused {
-            Some(table) => Err(denied(&table)),
-            None => Ok(()),
+        refused.map_or(Ok(()), Err)
+    }
+}
+
+/// The tables that a statement names, and what bare names mean there.
+#[derive(Debug)]
+pub(crate) struct Named {
+    tables: Vec<TableReference>,
+    default_schema: String,
+    /// Bare names that are table functions.
+    functions: BTreeSet<String>,
+}
+
+impl Named {
+    /// Those of `statement` in a session with `state`.
+    ///
+    /// # Errors
+    /// If a name has too many parts.
+    pub(crate) fn of(statement: &Statement, state: &SessionState) -> PgWireResult<Self> {
+        let tables = state.resolve_table_references(statement);
+        let tables = tables.map_err(|error| sqlstate::from_datafusion(&error))?;
+        Ok(Self {
+            tables,
+            default_schema: state.config_options().catalog.default_schema.clone(),
+            functions: state.table_functions().keys().cloned().collect(),
+        })
+    }
+
+    /// A bare name of the statement is found in the schema of the search path.
+    fn schema_of_named<'a>(&'a self, table: &'a TableReference) -> &'a str {
+        table.schema().unwrap_or(&self.default_schema)
+    }
+
+    /// A plan does not say what a bare name stood for. Those that the statement does not have are of views, which have
+    /// no search path, or of table functions, which compute from metrics.
+    fn schema_of_scanned<'a>(&'a self, table: &'a TableReference) -> &'a str {
+        match table.schema() {
+            Some(schema) => schema,
+            None if self.functions.contains(table.table()) => METRICS,
+            None if self
+                .tables
+                .iter()
+                .any(|named| named.schema().is_none() && named.table() == table.table()) =>
+            {
+                &self.default_schema
+            }
+            None => METRICS,
         }
     }
 }
 
-fn denied(table: &str) -> PgWireError {
+fn denied(table: &TableReference) -> PgWireError {
     sqlstate::error("42501", format!("permission denied for table {table}"))
-}
-
-fn may_read(allowed: &BTreeSet<String>, table: &TableReference) -> bool {
-    // Without a schema it is a table function: they compute from metrics.
-    let schema = table.schema().unwrap_or(METRICS);
-    allowed.contains(schema) || FOR_TOOLS.contains(&schema)
 }

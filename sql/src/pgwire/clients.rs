@@ -14,6 +14,7 @@ use pgwire::messages::startup::SecretKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Listing;
+use crate::viewer::{HIDDEN, Viewer};
 
 /// Name of the table of clients.
 pub(super) const ACTIVITY: &str = "pg_stat_activity";
@@ -160,12 +161,15 @@ fn now_us() -> i64 {
     chrono::Utc::now().timestamp_micros()
 }
 
-/// `pg_stat_activity`, with the columns that make sense here. A scan shows who is there when it is planned.
+/// `pg_stat_activity`, with the columns that make sense here. A scan shows who is there when it is planned; of others
+/// than oneself, those who may not read everything see the name only.
 ///
 /// Source: <https://www.postgresql.org/docs/15/monitoring-stats.html>
 pub(super) fn activity_table(clients: Arc<Clients>) -> Arc<dyn TableProvider> {
     let schema = Arc::new(activity_schema());
-    Listing::table(Arc::clone(&schema), move || activity_rows(&clients, Arc::clone(&schema)))
+    Listing::for_viewer(Arc::clone(&schema), move |viewer| {
+        activity_rows(&clients, viewer, Arc::clone(&schema))
+    })
 }
 
 fn activity_schema() -> Schema {
@@ -189,31 +193,32 @@ fn activity_schema() -> Schema {
     ])
 }
 
-fn activity_rows(clients: &Clients, schema: SchemaRef) -> Result<RecordBatch> {
+fn activity_rows(clients: &Clients, viewer: &Viewer, schema: SchemaRef) -> Result<RecordBatch> {
     let clients: Vec<_> = clients.0.lock().values().cloned().collect();
-    let text = |of: &dyn Fn(&Client) -> String| -> ArrayRef {
-        Arc::new(clients.iter().map(|c| Some(of(c))).collect::<StringArray>())
+    let text = |of: &dyn Fn(&Client) -> Option<String>| -> ArrayRef {
+        Arc::new(clients.iter().map(|c| of(c)).collect::<StringArray>())
     };
-    let number = |of: &dyn Fn(&Client) -> i32| -> ArrayRef {
-        Arc::new(clients.iter().map(|c| Some(of(c))).collect::<Int32Array>())
+    let number = |of: &dyn Fn(&Client) -> Option<i32>| -> ArrayRef {
+        Arc::new(clients.iter().map(|c| of(c)).collect::<Int32Array>())
     };
     let time = |of: &dyn Fn(&Client) -> Option<i64>| -> ArrayRef {
         let times: TimestampMicrosecondArray = clients.iter().map(|c| of(c)).collect();
         Arc::new(times.with_timezone("UTC"))
     };
+    let sees = |c: &Client| viewer.sees(&c.user);
     let columns: Vec<ArrayRef> = vec![
-        text(&|c| c.database.clone()),
-        number(&|c| c.pid),
-        text(&|c| c.user.clone()),
-        text(&|c| c.doing.lock().application_name.clone()),
-        text(&|c| c.address.ip().to_string()),
-        number(&|c| i32::from(c.address.port())),
-        time(&|c| Some(c.since_us)),
-        time(&|c| c.doing.lock().query_since_us),
-        time(&|c| c.doing.lock().changed_us),
-        text(&|c| state(&c.doing.lock()).to_owned()),
-        text(&|c| c.doing.lock().query.clone()),
-        text(&|_| "client backend".to_owned()),
+        text(&|c| Some(c.database.clone())),
+        number(&|c| Some(c.pid)),
+        text(&|c| Some(c.user.clone())),
+        text(&|c| Some(c.doing.lock().application_name.clone())),
+        text(&|c| sees(c).then(|| c.address.ip().to_string())),
+        number(&|c| sees(c).then(|| i32::from(c.address.port()))),
+        time(&|c| sees(c).then_some(c.since_us)),
+        time(&|c| c.doing.lock().query_since_us.filter(|_| sees(c))),
+        time(&|c| c.doing.lock().changed_us.filter(|_| sees(c))),
+        text(&|c| sees(c).then(|| state(&c.doing.lock()).to_owned())),
+        text(&|c| Some(if sees(c) { c.doing.lock().query.clone() } else { HIDDEN.to_owned() })),
+        text(&|c| sees(c).then(|| "client backend".to_owned())),
     ];
     Ok(RecordBatch::try_new(schema, columns)?)
 }

@@ -15,10 +15,9 @@ use pgwire::api::auth::{
     save_startup_parameters_to_metadata,
 };
 use pgwire::api::cancel::CancelHandler;
-use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::{
-    ClientInfo, ErrorHandler, METADATA_DATABASE, METADATA_USER, PgWireConnectionState, PgWireServerHandlers,
-    PidSecretKeyGenerator, RandomPidSecretKeyGenerator,
+    ClientInfo, ErrorHandler, METADATA_DATABASE, METADATA_USER, PgWireConnectionState, PidSecretKeyGenerator,
+    RandomPidSecretKeyGenerator,
 };
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::cancel::CancelRequest;
@@ -36,6 +35,7 @@ use super::settings::Settings;
 use super::statement::Prepared;
 use super::{Shared, sqlstate};
 use crate::NewQuery;
+use crate::viewer::Viewer;
 
 /// One client.
 pub(super) struct Connection {
@@ -108,6 +108,11 @@ impl Connection {
         self.client.get().is_some_and(|client| client.is_busy())
     }
 
+    /// Whether it is logged in.
+    pub(super) fn is_known(&self) -> bool {
+        matches!(*self.login.lock(), Login::Known)
+    }
+
     /// Who it is, once that is known.
     pub(super) fn client(&self) -> Option<&Client> {
         self.client.get().map(Arc::as_ref)
@@ -121,8 +126,7 @@ impl Connection {
     /// Runs part of a statement, until it is done, cancelled, too late, or the server goes down.
     pub(super) async fn guarded<T>(&self, work: impl Future<Output = PgWireResult<T>>) -> PgWireResult<T> {
         // After an error that ends the connection, pgwire goes on reading what the client sent.
-        let known = matches!(*self.login.lock(), Login::Known);
-        let Some(client) = self.client.get().filter(|_| known) else {
+        let Some(client) = self.client.get().filter(|_| self.is_known()) else {
             return Err(sqlstate::fatal("28000", "not logged in"));
         };
         let cancelled = client.begin();
@@ -181,7 +185,10 @@ impl Connection {
         client.set_pid_and_secret_key(pid, secret.clone());
         let said = |key| client.metadata().get(key).cloned().unwrap_or_default();
         let (user, address) = (said(METADATA_USER), client.socket_addr());
-        let _ = self.access.set(self.shared.options.access_of(&user));
+        let access = self.shared.options.access_of(&user);
+        let viewer = Arc::new(Viewer::new(&user, &access));
+        self.session().state_ref().write().config_mut().set_extension(viewer);
+        let _ = self.access.set(access);
         let database = said(METADATA_DATABASE);
         self.session().register_udf(OfSession::user(&user));
         self.session().register_udf(OfSession::pid(pid));
@@ -311,30 +318,5 @@ impl CancelHandler for Connection {
 impl ErrorHandler for Connection {
     fn on_error<C: ClientInfo>(&self, client: &C, error: &mut PgWireError) {
         tracing::debug!(client = %client.socket_addr(), %error, "error to a Postgres client");
-    }
-}
-
-/// Hands the connection to pgwire, under each of the roles it plays.
-pub(super) struct Handlers(pub(super) Arc<Connection>);
-
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl SimpleQueryHandler> {
-        Arc::clone(&self.0)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl ExtendedQueryHandler> {
-        Arc::clone(&self.0)
-    }
-
-    fn startup_handler(&self) -> Arc<impl StartupHandler> {
-        Arc::clone(&self.0)
-    }
-
-    fn error_handler(&self) -> Arc<impl ErrorHandler> {
-        Arc::clone(&self.0)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.0)
     }
 }

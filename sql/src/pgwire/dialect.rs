@@ -20,7 +20,7 @@ use super::postgres;
 use crate::catalog::{INFORMATION_SCHEMA, PG_CATALOG};
 
 /// Tables of `pg_catalog` that `datafusion-pg-catalog` does not know.
-const OURS: [&str; 12] = [
+pub(super) const OURS: [&str; 12] = [
     "pg_available_extensions",
     "pg_group",
     "pg_indexes",
@@ -167,11 +167,6 @@ fn json_type(expr: &mut Expr) -> Option<Expr> {
 
 /// `timestamp > '2026-01-01 12:00'`: the engine reads times with seconds only.
 fn with_seconds(expr: &mut Expr) -> Option<Expr> {
-    let is_time = |expr: &Expr| match expr {
-        Expr::Identifier(name) => is_time_column(&name.value),
-        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|name| is_time_column(&name.value)),
-        _ => false,
-    };
     match expr {
         Expr::TypedString(text) if matches!(text.data_type, DataType::Timestamp(..)) => {
             add_seconds(&mut text.value.value);
@@ -198,10 +193,24 @@ fn with_seconds(expr: &mut Expr) -> Option<Expr> {
     None
 }
 
+/// Whether `expr` is a time, as far as one can see.
+fn is_time(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(name) => is_time_column(&name.value),
+        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|name| is_time_column(&name.value)),
+        Expr::Nested(inner) => is_time(inner),
+        Expr::Cast { data_type, .. } => matches!(data_type, DataType::Timestamp(..)),
+        Expr::AtTimeZone { .. } => true,
+        Expr::Function(function) => GIVE_TIMES.iter().any(|name| is(&function.name, name)),
+        _ => false,
+    }
+}
+
+/// Functions of times that give times.
+const GIVE_TIMES: [&str; 5] = ["time_bucket", "time_bucket_gapfill", "date_bin", "date_trunc", "timezone"];
+
 fn takes_times(function: &ObjectName) -> bool {
-    let name = function.0.last().and_then(|part| part.as_ident()).map(|name| name.value.to_lowercase());
-    let names = ["time_bucket", "time_bucket_gapfill", "date_bin", "date_trunc", "rate", "increase", "delta"];
-    name.is_some_and(|name| names.contains(&name.as_str()))
+    GIVE_TIMES.iter().chain(&["rate", "increase", "delta"]).any(|name| is(function, name))
 }
 
 fn is_time_column(name: &str) -> bool {
@@ -353,12 +362,12 @@ fn pattern_of_time(expr: &Expr) -> Option<Expr> {
     parsed(&format!("{}({time}, '{}')", function.name, translated.replace('\'', "''")))
 }
 
-/// `timezone(zone, t)` and `age(t)`, which have other ways to be said.
+/// `t AT TIME ZONE zone` and `age(t)`, which have other ways to be said.
 fn of_time(expr: &Expr) -> Option<Expr> {
-    if let Some(arguments) = arguments(expr, "timezone")
-        && let [zone, time] = arguments[..]
-    {
-        return parsed(&format!("(({time}) AT TIME ZONE {zone})"));
+    if let Expr::AtTimeZone { timestamp, time_zone } = expr {
+        let mut timestamp = timestamp.clone();
+        seconds_of(&mut timestamp);
+        return parsed(&format!("timezone({time_zone}, {timestamp})"));
     }
     match arguments(expr, "age")?[..] {
         [time] => parsed(&format!("age(date_trunc('day', now()), {time})")),
@@ -563,7 +572,7 @@ mod tests {
                 "SELECT TIMESTAMP '2026-01-01 12:00:00' FROM b WHERE b.timestamp > '2026-01-01T12:00:00Z' AND x = '2026-01-01 12:00'",
             ),
             ("SELECT labels::jsonb ->> 'job'", "SELECT labels::TEXT ->> 'job'"),
-            ("SELECT timezone('UTC', t)", "SELECT ((t) AT TIME ZONE 'UTC')"),
+            ("SELECT t AT TIME ZONE 'UTC'", "SELECT timezone('UTC', t)"),
             (
                 "SELECT to_timestamp('2026-01-01 00:00:00.5', 'YYYY-MM-DD HH24:MI:SS.US')",
                 "SELECT to_timestamp('2026-01-01 00:00:00.5', '%Y-%m-%d %H:%M:%S%.f')",

@@ -9,8 +9,10 @@ use arrow_pg::datatypes::into_pg_type;
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
-use pgwire::api::query::{ExtendedQueryHandler, send_describe_response, send_partial_query_response};
-use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldInfo, Response};
+use pgwire::api::query::{
+    ExtendedQueryHandler, send_describe_response, send_execution_response, send_partial_query_response,
+};
+use pgwire::api::results::{DescribePortalResponse, DescribeStatementResponse, FieldInfo, Response, Tag};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
@@ -260,8 +262,10 @@ impl Connection {
             },
             PortalExecutionState::Suspended(rows) => rows,
             PortalExecutionState::Finished => {
-                let message = format!("portal {:?} cannot be run anymore", portal.name);
-                return Err(sqlstate::error("55000", message));
+                let tag = no_more_rows(&portal.statement.statement).ok_or_else(|| {
+                    sqlstate::error("55000", format!("portal {:?} cannot be run", portal.name))
+                })?;
+                return send_execution_response(client, tag).await;
             }
         };
         if send_partial_query_response(client, &mut rows, limit).await? {
@@ -279,6 +283,21 @@ impl Connection {
         let Some(schema) = prepared.schema() else { return Ok(Vec::new()) };
         Ok(rows::fields(&schema, format, client.metadata())?.as_ref().clone())
     }
+}
+
+/// How a statement answers that is run again after its last row; `None` if it has no rows.
+fn no_more_rows(prepared: &Prepared) -> Option<Tag> {
+    let tag = match prepared {
+        Prepared::Query { .. } => "SELECT",
+        Prepared::Fetch { .. } => "FETCH",
+        Prepared::Explain(_) => return Some(Tag::new("EXPLAIN")),
+        Prepared::Command(Command::Show { .. }) => return Some(Tag::new("SHOW")),
+        Prepared::Command(Command::SetConfig { .. }) => "SELECT",
+        Prepared::Copy(_) | Prepared::Declare { .. } | Prepared::Prepare { .. } | Prepared::Command(_) => {
+            return None;
+        }
+    };
+    Some(Tag::new(tag).with_rows(0))
 }
 
 /// Stands where pgwire wants a parser. [`Connection`] parses by itself, for it needs the session.

@@ -18,6 +18,7 @@ mod access;
 mod auth;
 mod clients;
 mod connection;
+mod conversation;
 pub(crate) mod copy;
 mod current_setting;
 mod cursor;
@@ -30,6 +31,7 @@ mod names;
 pub(crate) mod parameters;
 mod parser;
 mod postgres;
+mod regclass;
 mod roles;
 mod rows;
 mod run;
@@ -49,7 +51,6 @@ use std::time::Duration;
 
 use datafusion::sql::sqlparser::ast::Statement;
 use pgwire::error::PgWireResult;
-use pgwire::tokio::process_socket;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -260,7 +261,7 @@ async fn converse(
 ) {
     let hung_up = hung_up(second_handle(&socket));
     let tls = connection.shared.options.tls.as_ref().map(|tls| tls.acceptor.clone());
-    let conversation = process_socket(socket, tls, connection::Handlers(Arc::clone(&connection)));
+    let conversation = conversation::converse(socket, tls, &connection);
     tokio::pin!(conversation);
     let ended = tokio::select! {
         ended = &mut conversation => Some(ended),

@@ -12,6 +12,8 @@ use datafusion::sql::sqlparser::ast::{
     Query, SelectItem, SetExpr, TableFactor, TableWithJoins, TimezoneInfo, TrimWhereField, Value,
 };
 
+use super::regclass::PRINT;
+
 /// What an expression without a name is called.
 const NAMELESS: &str = "?column?";
 
@@ -79,12 +81,6 @@ fn tell_apart_in(body: &mut SetExpr) {
     let mut seen = HashSet::new();
     for (i, item) in select.projection.iter_mut().enumerate() {
         let (expr, known) = match item {
-            // The planner's name of a cast does not say that it is one.
-            SelectItem::UnnamedExpr(Expr::Cast { expr: inner, .. }) => {
-                let known = planned_name(inner);
-                let SelectItem::UnnamedExpr(expr) = item else { continue };
-                (expr.clone(), known)
-            }
             SelectItem::UnnamedExpr(expr) => (expr.clone(), planned_name(expr)),
             SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), folded(alias)),
             _ => continue,
@@ -96,11 +92,17 @@ fn tell_apart_in(body: &mut SetExpr) {
     }
 }
 
-/// Of subqueries it does not say what they are.
+/// Of subqueries it does not say what they are, and of casts that they are some.
 fn planned_name(expr: &Expr) -> String {
     match expr {
         Expr::Subquery(_) => "<subquery>".to_owned(),
         Expr::Identifier(name) => folded(name),
+        Expr::Cast { expr: inner, .. } => planned_name(inner),
+        Expr::Function(function)
+            if last(&function.name).is_some_and(|name| name == PRINT) && argument_of(function).is_none() =>
+        {
+            format!("{PRINT}(<subquery>)")
+        }
         other => other.to_string(),
     }
 }
@@ -152,7 +154,9 @@ fn name_items(items: &mut [SelectItem]) {
         .collect();
     let Some(names) = names else { return };
     for (item, name) in items.iter_mut().zip(&names) {
-        if let SelectItem::UnnamedExpr(expr @ Expr::Function(_)) = item
+        if let SelectItem::UnnamedExpr(expr) = item
+            && let Expr::Function(function) = &*expr
+            && last(&function.name).is_none_or(|name| name != PRINT)
             && names.iter().filter(|other| *other == name).count() == 1
         {
             let alias = Ident::with_quote('"', name);
@@ -171,7 +175,7 @@ fn projection(body: &SetExpr) -> Option<&[SelectItem]> {
     }
 }
 
-fn name_of(expr: &Expr) -> String {
+pub(super) fn name_of(expr: &Expr) -> String {
     own_name(expr).or_else(|| weak_name(expr)).unwrap_or_else(|| NAMELESS.to_owned())
 }
 
@@ -183,6 +187,7 @@ fn own_name(expr: &Expr) -> Option<String> {
         Expr::Function(function) => {
             return match last(&function.name).as_deref() {
                 Some("mode_of") => Some("mode".to_owned()),
+                Some(PRINT) => argument_of(function).and_then(own_name),
                 Some("get_field") => field_of(function),
                 name => name.map(str::to_owned),
             };
@@ -216,6 +221,17 @@ fn own_name(expr: &Expr) -> Option<String> {
         _ => return None,
     };
     Some(named.to_owned())
+}
+
+/// The only argument, unless it is a query that the name of a table was replaced with.
+fn argument_of(function: &Function) -> Option<&Expr> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] => {
+            (!matches!(argument, Expr::Subquery(_))).then_some(argument)
+        }
+        _ => None,
+    }
 }
 
 /// The field that `get_field(struct, 'field')` gives.

@@ -17,7 +17,7 @@ use datafusion_pg_catalog::sql::rules::{
     StripCollate,
 };
 
-use super::{dialect, postgres};
+use super::{dialect, postgres, regclass};
 use crate::catalog::PG_CATALOG;
 
 /// Reads statements.
@@ -51,7 +51,14 @@ impl SqlParser {
     /// # Errors
     /// If it cannot be parsed.
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Statement>, ParserError> {
-        let mut statements = match Parser::parse_sql(&PostgreSqlDialect {}, text) {
+        let mut printed = false;
+        let parsed = Parser::parse_sql(&PostgreSqlDialect {}, text).map(|mut statements| {
+            if !statements.iter().any(is_view) {
+                printed = regclass::print_names(&mut statements);
+            }
+            statements
+        });
+        let mut statements = match parsed {
             // A view is rewritten when it is used, and shown as it was written.
             Ok(statements) if statements.iter().any(is_view) => {
                 let each = statements.into_iter().map(|statement| match is_view(&statement) {
@@ -66,7 +73,7 @@ impl SqlParser {
             }
             // Also what only that parser knows, `ABORT` for one.
             Ok(mut statements) => {
-                if postgres::without_tableoid(&mut statements) {
+                if postgres::without_tableoid(&mut statements) || printed {
                     let text = statements.iter().map(ToString::to_string).collect::<Vec<_>>().join(";");
                     self.for_tools.parse(&text)?
                 } else {

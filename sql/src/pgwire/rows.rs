@@ -147,10 +147,12 @@ fn plain_texts(batch: &RecordBatch, fields: &[FieldInfo]) -> Result<RecordBatch,
                 columns[i].as_primitive::<Float64Type>().iter().map(|v| v.map(print)).collect()
             }
             DataType::Timestamp(_, zone) => {
-                let east = zone.as_ref().map(|_| text::east_s(&field.format_options().time_zone));
+                let shown = zone.as_ref().and_then(|_| text::zone(&field.format_options().time_zone));
+                let shown =
+                    shown.map(|(zone, _)| zone).or_else(|| zone.as_ref().and_then(|_| "UTC".parse().ok()));
                 let micros = cast(&columns[i], &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?;
                 let micros = micros.as_primitive::<TimestampMicrosecondType>();
-                micros.iter().map(|v| v.and_then(|v| text::time(v, east))).collect()
+                micros.iter().map(|v| v.and_then(|v| text::time(v, shown.as_ref()))).collect()
             }
             DataType::Duration(_) => {
                 let micros = cast(&columns[i], &DataType::Duration(TimeUnit::Microsecond))?;

@@ -339,9 +339,8 @@ fn apply(name: &str, value: &str, session: &SessionContext) -> PgWireResult<Stri
         "timezone" => {
             let zone = match value.to_lowercase().as_str() {
                 "utc" | "gmt" | "etc/utc" | "z" | "default" | "local" => "UTC".to_owned(),
-                _ => value.to_owned(),
+                _ => crate::text::zone(value).ok_or_else(invalid)?.1,
             };
-            zone.parse::<arrow::array::timezone::Tz>().map_err(|_| invalid())?;
             session.state_ref().write().config_mut().options_mut().execution.time_zone = Some(zone.clone());
             Ok(zone)
         }

@@ -80,6 +80,11 @@ fn describe(error: &DataFusionError) -> (&'static str, String) {
         DataFusionError::Execution(message) if message.contains("coercion failed with:") => {
             describe_plan(message)
         }
+        DataFusionError::Execution(message) | DataFusionError::Internal(message)
+            if of_regex(message).is_some() =>
+        {
+            describe_other(message)
+        }
         DataFusionError::Execution(message) => (of_execution(message), message.clone()),
         DataFusionError::ArrowError(arrow, _) => describe_arrow(arrow),
         DataFusionError::External(inner) => match inner.downcast_ref::<promontory_tsdb::Error>() {
@@ -155,13 +160,27 @@ fn describe_plan(message: &str) -> (&'static str, String) {
 
 /// What a library below says for itself.
 fn describe_other(message: &str) -> (&'static str, String) {
-    match message.strip_prefix("regex parse error:") {
-        Some(drawing) => {
-            let reason = drawing.rsplit_once("error: ").map_or(drawing, |(_, reason)| reason);
-            ("2201B", format!("invalid regular expression: {}", reason.trim()))
-        }
+    match of_regex(message) {
+        Some(reason) => ("2201B", format!("invalid regular expression: {reason}")),
         None => ("XX000", message.to_owned()),
     }
+}
+
+/// What is wrong with a regular expression, if `message` says that something is.
+fn of_regex(message: &str) -> Option<&str> {
+    const NOT_COMPILED: &str = "Regular expression did not compile: ";
+    let known = ["regex parse error:", "Compiled regex exceeds size limit"];
+    let message = match message.split_once(NOT_COMPILED) {
+        Some((_, said)) => said,
+        None if known.iter().any(|beginning| message.starts_with(beginning)) => message,
+        None => return None,
+    };
+    if message.contains("Compiled regex exceeds size limit") || message.contains("CompiledTooBig") {
+        return Some("it is too big");
+    }
+    // The pattern is drawn in front, with a mark where it is wrong.
+    let reason = message.rsplit_once("error: ").and_then(|(_, reason)| reason.lines().next());
+    Some(reason.unwrap_or(message).trim())
 }
 
 /// What DataFusion says it has not implemented, much of which is an error of the query.
@@ -199,6 +218,7 @@ fn of_execution(message: &str) -> &'static str {
 
 fn describe_arrow(error: &ArrowError) -> (&'static str, String) {
     let code = match error {
+        ArrowError::ComputeError(text) if of_regex(text).is_some() => return describe_other(text),
         ArrowError::DivideByZero => "22012",
         ArrowError::ArithmeticOverflow(_) => "22003",
         ArrowError::ParseError(text) if text.contains("timestamp") => "22007",
@@ -237,4 +257,30 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_pattern_is_said_in_one_line() {
+        for (message, reason) in [
+            ("regex parse error:\n    (\n    ^\nerror: unclosed group", Some("unclosed group")),
+            (
+                "Regular expression did not compile: Syntax(\n~~~~\nregex parse error:\n    (\n    ^\nerror: unclosed group\n~~~~\n)",
+                Some("unclosed group"),
+            ),
+            ("Regular expression did not compile: CompiledTooBig(10485760)", Some("it is too big")),
+            ("Compiled regex exceeds size limit of 10485760 bytes.", Some("it is too big")),
+            ("Regular expression did not compile: a{", Some("a{")),
+            (
+                "failed to call 'regex_match_dyn_scalar' Compute error: Regular expression did not compile: CompiledTooBig(1)",
+                Some("it is too big"),
+            ),
+            ("something else", None),
+        ] {
+            assert_eq!(of_regex(message), reason, "{message}");
+        }
+    }
 }

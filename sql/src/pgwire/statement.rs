@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use pgwire::error::PgWireResult;
 
-use super::access::Access;
+use super::access::{Access, Named};
 use super::copy::{self, Copy};
 use super::names::{Names, name_functions, tell_apart};
 use super::settings::Scope;
@@ -233,10 +233,8 @@ pub(crate) async fn plan_query(
 async fn plan(session: &SessionContext, access: &Access, statement: Statement) -> PgWireResult<LogicalPlan> {
     depth::check_tables(&statement)?;
     let (state, statement) = (session.state(), AnyStatement::Statement(Box::new(statement)));
-    // A bare name stands for one in the schema of the search path; the plan does not say which that was.
-    let tables = state.resolve_table_references(&statement);
-    let tables = tables.map_err(|error| sqlstate::from_datafusion(&error))?;
-    access.check_names(&tables, &state.config_options().catalog.default_schema)?;
+    let named = Named::of(&statement, &state)?;
+    access.check_names(&named)?;
     let plan = state.statement_to_plan(statement).await;
     let plan = plan.map_err(|error| sqlstate::from_datafusion(&error))?;
     // Before anything else walks it.
@@ -247,7 +245,7 @@ async fn plan(session: &SessionContext, access: &Access, statement: Statement) -
         DataFusionError::Plan(_) => sqlstate::read_only("a statement that writes"),
         other => sqlstate::from_datafusion(&other),
     })?;
-    access.check(&plan)?;
+    access.check(&plan, &named)?;
     Ok(plan)
 }
 

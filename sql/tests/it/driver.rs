@@ -43,6 +43,15 @@ async fn a_portal_gives_as_many_rows_as_asked_and_goes_on() {
         }
     }
     assert_eq!(sizes, [50, 50, 21]);
+    for _ in 0..2 {
+        assert!(transaction.query_portal(&portal, 0).await.expect("has no more").is_empty());
+    }
+    let shown = transaction.bind("SHOW search_path", &[]).await.expect("binds");
+    assert_eq!(transaction.query_portal(&shown, 0).await.expect("a row").len(), 1);
+    assert!(transaction.query_portal(&shown, 0).await.expect("has no more").is_empty());
+    let set = transaction.bind("SET search_path = tsdb", &[]).await.expect("binds");
+    assert!(transaction.query_portal(&set, 0).await.expect("sets").is_empty());
+    assert_eq!(sqlstate(transaction.query_portal(&set, 0).await), "55000");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -314,6 +314,18 @@ async fn what_postgres_users_write_is_understood() {
         ),
         ("SELECT 'metrics.up'::regclass = (SELECT oid FROM pg_class WHERE relname = 'up')", "t"),
         ("SELECT 'nothing'::regclass IS NULL", "t"),
+        ("SELECT 'up'::regclass", "up"),
+        ("SELECT 'tsdb.blocks'::regclass, 'pg_class'::regclass", "tsdb.blocks|pg_class"),
+        (
+            "SELECT DISTINCT attrelid::regclass FROM pg_attribute WHERE attrelid = 'tsdb.labels'::regclass",
+            "tsdb.labels",
+        ),
+        ("SELECT oid::regclass AS t FROM pg_class WHERE relname = 'Odd:Metric'", "\"Odd:Metric\""),
+        (
+            "SELECT attrelid::regclass, count(*) > 1 FROM pg_attribute WHERE attrelid::regclass::text = 'up' GROUP BY attrelid::regclass",
+            "up|t",
+        ),
+        ("SELECT 0::regclass, 999999::regclass", "-|999999"),
         ("SELECT has_table_privilege('up', 'SELECT'), has_table_privilege('up', 'INSERT')", "t|f"),
         ("SELECT usesuper FROM pg_user WHERE usename = current_user", "f"),
         ("SELECT pid = pg_backend_pid() FROM pg_stat_activity WHERE usename = user", "t"),

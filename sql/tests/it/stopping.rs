@@ -1,14 +1,17 @@
 //! Statements that are stopped: by their client, by the clock, by the end of the server.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use promontory_sql::SqlOptions;
+use futures::StreamExt as _;
+use promontory_sql::{Access, SqlCatalog, SqlOptions, SqlQueries};
+use promontory_tsdb::ManualClock;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::NoTls;
 
 use crate::psql::psql_command;
-use crate::{ENDLESS, Server, endless, sqlstate};
+use crate::{ENDLESS, Server, data, endless, sqlstate};
 
 /// Statements that give no row for hours, each for another reason.
 const FRUITLESS: [&str; 3] = [
@@ -124,4 +127,24 @@ async fn a_statement_stops_at_its_timeout() {
     assert_eq!(sqlstate(client.query(ENDLESS, &[]).await), "57014");
     client.simple_query("RESET statement_timeout").await.expect("resets");
     client.simple_query("SELECT 1").await.expect("the session goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_nobody_reads_end_at_the_timeout_all_the_same() {
+    let runtime = query_threads();
+    let clock = Arc::new(ManualClock::new(data::NOW_MS));
+    let catalog = SqlCatalog::new(Arc::new(data::storage()), clock);
+    let timeout = Some(Duration::from_millis(100));
+    let queries = SqlQueries::new(catalog, runtime.handle().clone(), Vec::new(), timeout);
+    for (query, rows) in [(ENDLESS, true), (FRUITLESS[0], false)] {
+        let mut running = queries.run(query, &[], Access::default(), "").await.expect("begins");
+        if rows {
+            running.batches.next().await.expect("rows").expect("in time");
+            until(|| runtime.metrics().num_alive_tasks() == 0, "the query's tasks end").await;
+        }
+        let last = running.batches.next().await.expect("a word at the end");
+        assert!(last.expect_err("is late").to_string().contains("statement timeout"));
+        assert!(running.batches.next().await.is_none());
+        until(|| runtime.metrics().num_alive_tasks() == 0, "the query's tasks end").await;
+    }
 }

@@ -273,8 +273,37 @@ async fn a_user_reads_the_schemas_that_are_theirs() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_ask_is_for_those_who_may_read_everything() {
+    let only = Access::only(["metrics".to_owned(), "tsdb".to_owned()]);
+    let users = vec![user("all", Access::reading()), user("viewer", only)];
+    let server = Server::start(SqlOptions { users, ..SqlOptions::default() }).await;
+    let all = server.try_connect("all", Some("s3cret")).await.expect("gets in");
+    let viewer = server.try_connect("viewer", Some("s3cret")).await.expect("gets in");
+    all.simple_query("SELECT 'secret' FROM nowhere").await.expect_err("there is no such table");
+    viewer.simple_query("SELECT 'known'").await.expect("runs");
+    let failed =
+        "SELECT query, error LIKE '%nowhere%' FROM tsdb.queries WHERE user_name = 'all' AND state = 'failed'";
+    let messages = viewer.simple_query(failed).await.expect("shows");
+    assert_eq!(texts(&messages), [[Some("<insufficient privilege>"), None]]);
+    let messages = all.simple_query(failed).await.expect("shows");
+    assert_eq!(texts(&messages), [[Some("SELECT 'secret' FROM nowhere"), Some("t")]]);
+    let own = "SELECT count(*) FROM tsdb.queries WHERE user_name = 'viewer' AND query = 'SELECT ''known'''";
+    let messages = viewer.simple_query(own).await.expect("shows");
+    assert_eq!(texts(&messages), [[Some("1")]]);
+    let activity = "SELECT usename, query LIKE 'SELECT %', query = '<insufficient privilege>', client_addr, \
+                    backend_start IS NULL FROM pg_stat_activity ORDER BY usename";
+    let (hidden, shown) =
+        ([Some("f"), Some("t"), None, Some("t")], [Some("t"), Some("f"), Some("127.0.0.1"), Some("f")]);
+    for (client, of_all) in [(&viewer, hidden), (&all, shown)] {
+        let messages = client.simple_query(activity).await.expect("shows");
+        let expected = [[&[Some("all")], &of_all[..]].concat(), [&[Some("viewer")], &shown[..]].concat()];
+        assert_eq!(texts(&messages), expected);
+    }
+}
+
 /// A certificate for 127.0.0.1 by itself, and its key.
-fn certificate(dir: &std::path::Path) -> (Vec<u8>, Vec<u8>, std::path::PathBuf) {
+pub(crate) fn certificate(dir: &std::path::Path) -> (Vec<u8>, Vec<u8>, std::path::PathBuf) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]);
     let made = made.expect("a certificate");
     let path = dir.join("root.crt");

@@ -19,6 +19,7 @@ use promontory_tsdb::Queryable;
 
 use super::relations::Relations;
 use super::routines::{Part, Routines};
+use super::text::identifier;
 use super::{OWNER_NAME, PG_CATALOG};
 
 /// Object identifiers of built-in types are below this.
@@ -99,6 +100,7 @@ const FUNCTIONS: &[(&str, Answer)] = &[
     ("pg_tablespace_size", Answer::NoNumber),
     ("pg_total_relation_size", Answer::NoNumber),
     ("pg_typeof", Answer::TypeName),
+    ("regclassout", Answer::TableName),
     ("row_security_active", Answer::No),
     ("shobj_description", Answer::NoText),
 ];
@@ -131,6 +133,8 @@ enum Answer {
     DatabaseSize,
     /// Whether the table with this identifier is found without its schema.
     TableVisible,
+    /// The name of the table with this identifier, as it is found from here; the identifier where there is none.
+    TableName,
     /// The schema where names are looked up.
     CurrentSchema,
     /// All of them; with the argument true those that every session has, too.
@@ -250,6 +254,12 @@ impl ScalarUDFImpl for Function {
                 let answers: BooleanArray = oids.iter().map(|oid| oid.and_then(visible)).collect();
                 ColumnarValue::Array(Arc::new(answers))
             }
+            Answer::TableName => {
+                let path = &args.config_options.catalog.default_schema;
+                let oids = self.numbers(&args, 0)?;
+                let names = oids.iter().map(|oid| oid.map(|oid| self.table_name(oid, path)));
+                ColumnarValue::Array(Arc::new(names.collect::<StringArray>()))
+            }
             Answer::Routine(part) => {
                 let oids = self.numbers(&args, 0)?;
                 let texts = oids.iter().map(|oid| self.known.routines.get(oid?, part));
@@ -278,6 +288,16 @@ impl Function {
         };
         let numbers = cast(&argument.to_array(args.number_rows)?, &DataType::Int32)?;
         Ok(numbers.as_primitive::<Int32Type>().clone())
+    }
+
+    /// As Postgres prints it where `path` is searched.
+    fn table_name(&self, oid: i32, path: &str) -> String {
+        match self.known.relations.oids.table(oid) {
+            Some((schema, table)) if schema == path || schema == PG_CATALOG => identifier(&table),
+            Some((schema, table)) => format!("{}.{}", identifier(&schema), identifier(&table)),
+            None if oid == 0 => "-".to_owned(),
+            None => oid.to_string(),
+        }
     }
 
     fn comments(&self, args: &ScalarFunctionArgs) -> Result<ArrayRef> {

@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::empty::EmptyTable;
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionContext;
 use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
@@ -34,6 +35,7 @@ use promontory_tsdb::Queryable;
 
 use super::comments::Comments;
 use crate::functions::doc::FunctionDoc;
+use crate::timezone::Timezone;
 use relations::{Kind, Relations, RelationsTable};
 use routines::Routines;
 
@@ -101,6 +103,7 @@ pub(super) fn install(
     text::install(context);
     time::install(context);
     to_char::install(context);
+    context.register_udf(ScalarUDF::from(Timezone::new()));
     schema
 }
 

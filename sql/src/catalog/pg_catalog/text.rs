@@ -130,7 +130,8 @@ fn quoted(text: &str) -> String {
     if text.contains('\\') { format!("E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
-fn identifier(text: &str) -> String {
+/// `text` as a name is written: in quotes unless it is plain.
+pub(super) fn identifier(text: &str) -> String {
     let mut letters = text.chars();
     let starts = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
     let plain = starts && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

@@ -289,12 +289,12 @@ fn column<'a>(expr: &Expr, columns: &'a Columns) -> Option<&'a ColumnKind> {
             let faithful = match (kind, cast.field.data_type()) {
                 (
                     ColumnKind::Timestamp,
-                    // From UTC, a cast to "no time zone" keeps the number as well.
                     DataType::Timestamp(
                         TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond,
-                        _,
+                        zone,
                     ),
-                ) => true,
+                    // From UTC, a cast to "no time zone" keeps the number as well; back from there only UTC does.
+                ) => zone.as_deref().is_none_or(|zone| is_utc(zone) || !has_no_zone(&cast.expr)),
                 (ColumnKind::Label(_), to) => is_text(to),
                 _ => false,
             };
@@ -302,6 +302,19 @@ fn column<'a>(expr: &Expr, columns: &'a Columns) -> Option<&'a ColumnKind> {
         }
         _ => None,
     }
+}
+
+/// Whether `expr` is cast to a timestamp without time zone.
+fn has_no_zone(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => has_no_zone(&alias.expr),
+        Expr::Cast(cast) => matches!(cast.field.data_type(), DataType::Timestamp(_, None)),
+        _ => false,
+    }
+}
+
+fn is_utc(zone: &str) -> bool {
+    matches!(zone, "UTC" | "+00:00")
 }
 
 fn label_column<'a>(expr: &Expr, columns: &'a Columns) -> Option<&'a str> {

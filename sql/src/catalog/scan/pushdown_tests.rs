@@ -1,6 +1,6 @@
 //! Which filters become what.
 
-use datafusion::logical_expr::{col, in_list, lit};
+use datafusion::logical_expr::{cast, col, in_list, lit};
 
 use super::*;
 
@@ -33,6 +33,10 @@ fn ms(ms: i64) -> Expr {
 
 fn ns(ns: i64) -> Expr {
     lit(ScalarValue::TimestampNanosecond(Some(ns), Some("UTC".into())))
+}
+
+fn in_zone(time: Expr, zone: Option<&str>) -> Expr {
+    cast(time, DataType::Timestamp(TimeUnit::Nanosecond, zone.map(Into::into)))
 }
 
 #[test]
@@ -74,6 +78,8 @@ fn time_filters_become_a_closed_range_of_milliseconds() {
         (t().gt(ns(-1)), format!("[0, {}]", i64::MAX)),
         (t().between(ms(1), ms(9)), "[1, 9]".to_owned()),
         (t().gt(ms(1)).and(t().lt(ms(9))), "[2, 8]".to_owned()),
+        (in_zone(t(), Some("Europe/Berlin")).gt(ms(5)), format!("[6, {}]", i64::MAX)),
+        (in_zone(in_zone(t(), None), Some("UTC")).gt(ms(5)), format!("[6, {}]", i64::MAX)),
     ] {
         assert_eq!(told(filter.clone()), Some(expected), "{filter}");
     }
@@ -88,6 +94,8 @@ fn what_cannot_be_said_in_full_is_left_alone() {
         col("job").eq(lit("a")).or(col("label_value").eq(lit("b"))),
         col("job").eq(col("label_value")),
         col("timestamp").not_eq(ms(5)),
+        // What clocks show in UTC, taken for what they show elsewhere.
+        in_zone(in_zone(col("timestamp"), None), Some("Europe/Berlin")).gt(ms(5)),
     ] {
         assert_eq!(told(filter.clone()), None, "{filter}");
     }
