@@ -119,7 +119,7 @@ impl SqlQueries {
         let running = self.catalog.query_log().begin(&query);
         match self.start(text, parameters, access, user).await {
             Ok(rows) => {
-                let batches = Watched::watch(rows.batches, running, self.timeout, &self.queries);
+                let batches = Watched::watch(rows.batches, running, self.timeout);
                 Ok(Rows { batches, ..rows })
             }
             Err(error) => {
@@ -282,12 +282,12 @@ struct Going {
 }
 
 impl Watched {
-    /// Rows are let go of `timeout` from now, whether or not somebody reads them.
+    /// Rows are let go of `timeout` from now, whether or not somebody reads them. The timer is on the runtime that calls
+    /// this, for that of queries may be busy with what is to be stopped.
     fn watch(
         batches: SendableRecordBatchStream,
         running: RunningQuery,
         timeout: Option<Duration>,
-        runtime: &Handle,
     ) -> SendableRecordBatchStream {
         let schema = batches.schema();
         let progress = Progress { going: Some(Going { batches, running }), waiting: None };
@@ -305,7 +305,7 @@ impl Watched {
                     waiting.wake();
                 }
             };
-            timer.spawn_on(end, runtime);
+            timer.spawn(end);
             timer
         });
         Box::pin(Self { schema, progress, late: timer.is_some(), _timer: timer })

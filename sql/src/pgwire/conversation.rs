@@ -289,7 +289,7 @@ mod tests {
     fn message(kind: u8, length: usize) -> Vec<u8> {
         let mut message = vec![kind];
         message.extend(u32::try_from(length).expect("fits").to_be_bytes());
-        message.resize(1 + length.max(4).min(100), b'x');
+        message.resize(1 + length.clamp(4, 100), b'x');
         message
     }
 
