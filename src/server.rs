@@ -133,7 +133,7 @@ impl ServerOptions {
         let engine = EngineOptions {
             parser: features.parser,
             delayed_name_removal: features.delayed_name_removal,
-            use_start_timestamps: features.parser.start_timestamps,
+            use_start_timestamps: features.start_timestamps,
             lookback_ms: flags.query_lookback_delta.as_ms(),
             max_samples: flags.query_max_samples,
             cache_bytes: usize::try_from(flags.query_cache_size).unwrap_or(usize::MAX),

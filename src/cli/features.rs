@@ -18,6 +18,8 @@ pub struct Features {
     pub xor2: bool,
     /// `promql-delayed-name-removal`.
     pub delayed_name_removal: bool,
+    /// `use-start-timestamps`: functions look at start timestamps.
+    pub start_timestamps: bool,
     /// Additions to the query language.
     pub parser: ParserOptions,
     /// What to tell the user, in the order of the names.
@@ -85,7 +87,7 @@ impl Features {
                 ("experimental PromQL binary operator fill modifiers enabled", false)
             }
             "use-start-timestamps" => {
-                self.parser.start_timestamps = true;
+                self.start_timestamps = true;
                 ("experimental usage of start timestamps in PromQL enabled", false)
             }
             "promql-delayed-name-removal" => {

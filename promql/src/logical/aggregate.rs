@@ -15,7 +15,7 @@ use super::selector::SelectorNode;
 use super::spec::Grouping;
 use crate::error::QueryError;
 use crate::keys::GroupKey;
-use crate::operators::{FloatsOnly, Totals, operator_plan};
+use crate::operators::{FloatsOnly, Notice, Totals, operator_plan};
 use crate::params::Grid;
 use crate::parser::ast::AggregateOp;
 use crate::physical::aggregate::{counts, vector_aggregate};
@@ -29,10 +29,15 @@ pub struct Subject {
     pub name: String,
     /// ` (line:col)` of the expression.
     pub position: String,
+    /// What is to be told if it has floats.
+    pub notices: Vec<Notice>,
 }
 
 /// Plans `sum`, `avg`, `count`, `min`, `max`, `group`, `stddev`, `stdvar` or `quantile` over
 /// `input`, tiles on `grid`. `param` is φ: a plan of scalar type on `grid`.
+///
+/// Notices are told of the groups, of which there are fewer: a group has floats wherever a member has. In a sum or a
+/// mean it may lose them to histograms, so the notices come before that.
 ///
 /// # Errors
 /// [`QueryError::Unsupported`] for the other operators; [`QueryError::Internal`] when `quantile`
@@ -53,7 +58,7 @@ pub fn aggregate_plan(
     }
     if op == AggregateOp::Quantile {
         let phi = param.ok_or_else(|| QueryError::Internal("quantile without its parameter".into()))?;
-        return Ok(QuantileNode::plan(grouped, phi, grid));
+        return Ok(told(QuantileNode::plan(grouped, phi, grid), grid, subject));
     }
     let function = vector_aggregate(op)
         .ok_or_else(|| QueryError::Unsupported(format!("{} as a vector aggregate", op.name())))?;
@@ -68,10 +73,11 @@ pub fn aggregate_plan(
     }
     let lanes = function.call(arguments).alias(FLOATS.1);
     let histograms = histogram_aggregate(of_histograms).call(vec![col(HISTOGRAMS.1)]).alias(HISTOGRAMS.1);
-    let plan =
+    let mut plan =
         Aggregate::try_new(Arc::new(grouped), vec![col(LABELS_KEY.1), col(TILE.1)], vec![lanes, histograms])
             .map(LogicalPlan::Aggregate)
             .map_err(QueryError::from_datafusion)?;
+    plan = told(plan, grid, subject);
     if of_histograms == HistogramAggregation::Nothing {
         return Ok(plan);
     }
@@ -81,6 +87,12 @@ pub fn aggregate_plan(
         position: subject.position.clone(),
     };
     Ok(operator_plan(totals, grid, vec![plan]))
+}
+
+/// `plan`, and what is to be told of its floats.
+fn told(plan: LogicalPlan, grid: Grid, subject: &Subject) -> LogicalPlan {
+    let notices = subject.notices.iter().cloned();
+    notices.fold(plan, |plan, notice| operator_plan(notice, grid, vec![plan]))
 }
 
 /// `input` with group keys in place of label keys.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::error::DataFusionError;
 use promontory_tsdb::Matcher;
 use promontory_tsdb::labels::{METRIC_NAME, put_pair};
-use promontory_tsdb::matcher::{compile_anchored, expand_template};
+use promontory_tsdb::matcher::{MatchOp, compile_anchored, expand_template};
 
 use super::key::{NAME_DROPPED, PerKey, labels, unmarked};
 use super::rows::{Merger, Row, TileWriter, same_labelset};
@@ -119,12 +119,21 @@ impl Relabel {
     }
 }
 
-/// The labels that `absent` gives: those that equality matchers pin down.
+/// The labels that `absent` gives: those that equality matchers pin down. Of several matchers of a label only the first
+/// can, and then not if another one follows it. Compat: that order is the one in which the index of upstream leaves the
+/// matchers, those that only take series away at the end.
 pub(crate) fn absent_labels(matchers: &[Matcher]) -> promontory_tsdb::Labels {
     let mut builder = promontory_tsdb::labels::LabelsBuilder::default();
     let mut seen: Vec<&str> = Vec::new();
-    for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME) {
-        if matcher.op() == promontory_tsdb::matcher::MatchOp::Eq && !seen.contains(&matcher.name()) {
+    let must_be_set = |name: &str| matchers.iter().any(|m| m.name() == name && !m.matches_empty());
+    let takes_away = |m: &Matcher| {
+        let negative = matches!(m.op(), MatchOp::Ne | MatchOp::Nre);
+        !must_be_set(m.name()) || negative && m.matches_empty()
+    };
+    let (last, first): (Vec<_>, Vec<_>) =
+        matchers.iter().filter(|m| m.name() != METRIC_NAME).partition(|m| takes_away(m));
+    for matcher in first.into_iter().chain(last) {
+        if matcher.op() == MatchOp::Eq && !seen.contains(&matcher.name()) {
             builder.set(matcher.name(), matcher.value());
             seen.push(matcher.name());
         } else {

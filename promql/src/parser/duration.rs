@@ -109,13 +109,15 @@ impl Parser<'_> {
                 let a = Box::new(self.parse_duration_expr(0)?);
                 self.expect(Kind::Comma)?;
                 let b = Box::new(self.parse_duration_expr(0)?);
-                let end = self.expect(Kind::RightParen)?.span.end;
+                self.expect(Kind::RightParen)?;
+                // Compat: upstream's errors about it name the place of its arguments.
+                let span = Span { start: a.span.start, end: b.span.end };
                 let kind = if token.kind == Kind::MinOf {
                     DurationExprKind::MinOf(a, b)
                 } else {
                     DurationExprKind::MaxOf(a, b)
                 };
-                Ok(DurationExpr { span: Span { start, end }, kind })
+                Ok(DurationExpr { span, kind })
             }
             Kind::LeftParen => {
                 self.bump()?;

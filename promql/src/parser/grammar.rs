@@ -387,10 +387,7 @@ impl<'a> Parser<'a> {
         let Some(function) = functions::by_name(text) else {
             return Err(self.error(name.span, format!("unknown function with name {}", quote(text))));
         };
-        let enabled = !function.experimental
-            || (self.options.experimental_functions
-                && (self.options.start_timestamps || function.name != "start_timestamp"));
-        if !enabled {
+        if function.experimental && !self.options.experimental_functions {
             return Err(self.error(name.span, format!("function {} is not enabled", quote(text))));
         }
         Ok(Expr { span, kind: ExprKind::Call(Call { function, args }) })
@@ -452,7 +449,7 @@ impl<'a> Parser<'a> {
             _ => return Ok(()),
         };
         self.bump()?;
-        if self.peek()?.kind == Kind::LeftParen {
+        if self.peek()?.kind == Kind::LeftParen || !self.begins_expr()? {
             matching.include = self.parse_grouping_labels()?;
         }
         Ok(())

@@ -52,19 +52,12 @@ pub struct ParserOptions {
     pub extended_range_selectors: bool,
     /// `promql-binop-fill-modifiers`: `fill`, `fill_left`, `fill_right`.
     pub binop_fill_modifiers: bool,
-    /// `use-start-timestamps`: the function `start_timestamp`.
-    pub start_timestamps: bool,
 }
 
 impl ParserOptions {
     /// Everything on.
     pub fn all() -> Self {
-        Self {
-            experimental_functions: true,
-            extended_range_selectors: true,
-            binop_fill_modifiers: true,
-            start_timestamps: true,
-        }
+        Self { experimental_functions: true, extended_range_selectors: true, binop_fill_modifiers: true }
     }
 }
 

@@ -604,6 +604,7 @@ impl Evaluator {
                 if !histograms.is_empty() {
                     let live = live_histograms(histograms, use_starts);
                     held.histogram_window(&self.windows, &live)?;
+                    range::histogram::check_scalars(function, &self.windows, &live, scalars)?;
                     let (notes, windows, row) =
                         (notes(held, &self.spec, labels), &self.windows, &mut self.row);
                     match extension {

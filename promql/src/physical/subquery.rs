@@ -265,6 +265,7 @@ impl Run {
                 let notes =
                     Notes { context: &self.query, position: &spec.position, name: name.unwrap_or_default() };
                 let histograms = &points.histograms;
+                range::histogram::check_scalars(spec.function, &windows, histograms, &self.scalars)?;
                 range::histogram::overlay(spec.function, &windows, samples, histograms, &notes, &mut row);
                 self.query.check()?;
             }

@@ -51,11 +51,9 @@ impl Planner<'_> {
                     // Floats come of histograms here.
                     input = input.finish(grid);
                 }
-                // What is to be told of the input can as well be told of the result: both have
-                // floats, or neither.
-                let subject = self.subject(&aggregate.expr);
+                let subject = Subject { notices: input.notices, ..self.subject(&aggregate.expr) };
                 let plan = aggregate_plan(input.plan, grid, op, grouping, param, &subject)?;
-                return Ok(VectorPlan { plan, names, notices: input.notices, ordered: false });
+                return Ok(VectorPlan::new(plan, names));
             }
         };
         let param = param(aggregate)?;
@@ -82,7 +80,8 @@ impl Planner<'_> {
             }
             _ => None,
         };
-        Subject { name: name.unwrap_or_default().to_owned(), position: self.position(expr.span) }
+        let name = name.unwrap_or_default().to_owned();
+        Subject { name, position: self.position(expr.span), notices: Vec::new() }
     }
 
     fn grouping(&self, aggregate: &AggregateExpr) -> Grouping {

@@ -8,6 +8,7 @@ use promontory_tsdb::matcher::MatchOp;
 use promontory_tsdb::{Matcher, TimestampMs};
 
 use super::{Names, Planned, Planner, ScalarPlan, VectorPlan, empty, info, unwrap_parens};
+use crate::context::ordered_position;
 use crate::error::QueryError;
 use crate::kernels::range::extended::{ANCHORED_FUNCTIONS, SMOOTHED_FUNCTIONS};
 use crate::logical::spec::{
@@ -16,7 +17,8 @@ use crate::logical::spec::{
 };
 use crate::logical::{selector_plan, subquery_plan};
 use crate::operators::{
-    MapFunction, MergeDisjoint, Notice, NoticeKind, bad_quantile, non_counter, operator_plan,
+    KeyChange, Map, MapFunction, MergeDisjoint, Notice, NoticeKind, ScalarArg, bad_quantile, non_counter,
+    operator_plan,
 };
 use crate::params::Grid;
 use crate::parser::{
@@ -133,7 +135,7 @@ impl Planner<'_> {
         let argument = args[range];
         // Compat: upstream puts the values of a subquery in its place, and they stand nowhere.
         let first = match args[0].kind {
-            ExprKind::Subquery(_) => " (1:1)".to_owned(),
+            ExprKind::Subquery(_) => ordered_position(1, 1, args[0].span.end),
             _ => self.position(args[0].span),
         };
         let mut vector = match &argument.kind {
@@ -174,6 +176,7 @@ impl Planner<'_> {
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
         let extension = self.extension(&matrix.selector);
+        let (view, range_ms) = (self.view(&matrix.selector.time)?, self.duration(&matrix.range)?);
         check_extension(extension, function)?;
         let names = self.names_of(&matrix.selector);
         let drop_in_leaf = !function.keeps_name() && !self.options.delayed_name_removal;
@@ -184,9 +187,9 @@ impl Planner<'_> {
         let spec = SelectorSpec {
             matchers: matrix.selector.matchers.clone(),
             grid,
-            view: self.view(&matrix.selector.time)?,
+            view,
             window: Window::Range {
-                range_ms: self.duration(&matrix.range)?,
+                range_ms,
                 function,
                 extension,
                 use_starts: self.options.use_start_timestamps,
@@ -227,7 +230,7 @@ impl Planner<'_> {
         let key = self.name_change(vector.names);
         let names = if self.options.delayed_name_removal { vector.names } else { Names::Absent };
         let vector = vector.finish(grid);
-        let map = crate::operators::Map::new(MapFunction::Identity, Vec::new(), key);
+        let map = Map::new(MapFunction::Identity, Vec::new(), key);
         let mut vector = VectorPlan::new(operator_plan(map, grid, vec![vector.plan]), names);
         if various && !self.options.delayed_name_removal {
             vector.plan = operator_plan(MergeDisjoint { strict: true }, grid, vec![vector.plan]);
@@ -245,7 +248,11 @@ impl Planner<'_> {
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
         let Some((inner, inner_grid)) = self.subquery_input(subquery, grid)? else {
-            return Ok(VectorPlan::new(empty(&grid), Names::Absent));
+            // What there is to be told of the scalars is told all the same: an operator evaluates them first.
+            let args = (0..scalars.len()).map(ScalarArg::Input).collect();
+            let map = Map::new(MapFunction::Identity, args, KeyChange::Keep);
+            let inputs = std::iter::once(empty(&grid)).chain(scalars).collect();
+            return Ok(VectorPlan::new(operator_plan(map, grid, inputs), Names::Absent));
         };
         let inner = inner.finish(inner_grid);
         let names = inner.names;

@@ -12,12 +12,14 @@ use promontory_tsdb::histogram::{CounterResetHint, FloatHistogram};
 use promontory_tsdb::query::HistogramSample;
 
 use super::extrapolate::go_seconds;
+use super::regression::check_factors;
 use super::starts::start_reset;
 use crate::context::QueryContext;
+use crate::error::QueryError;
 use crate::histogram::layout::{divide, multiply};
 use crate::histogram::total::Total;
 use crate::histogram::{Layout, sub};
-use crate::kernels::{Samples, StepRow, Windows};
+use crate::kernels::{Samples, StepRow, StepScalar, Windows};
 use crate::logical::spec::RangeFunction;
 use crate::notes::{Notes, Operation};
 use crate::value::SampleValue;
@@ -100,6 +102,30 @@ pub fn overlay(
         }
         if over { Outcome::Absent } else { evaluate(function, window, notes) }
     });
+}
+
+/// Looks at the scalar arguments of `function` at each step whose window has a histogram: [`super::evaluate`] looks at
+/// those whose window has a float.
+///
+/// # Errors
+/// [`QueryError::Execution`] when an argument is out of the function's domain.
+pub fn check_scalars(
+    function: RangeFunction,
+    windows: &Windows,
+    histograms: &[HistogramSample],
+    scalars: &[StepScalar],
+) -> Result<(), QueryError> {
+    let (RangeFunction::DoubleExponentialSmoothing, [smoothing, trend]) = (function, scalars) else {
+        return Ok(());
+    };
+    let timestamps: Vec<TimestampMs> = histograms.iter().map(|h| h.timestamp).collect();
+    let mut found = Ok(());
+    windows.walk(&timestamps, |step, _, lo, hi| {
+        if lo < hi && found.is_ok() {
+            found = check_factors(smoothing.at(step), trend.at(step));
+        }
+    });
+    found
 }
 
 /// Puts what `f` gives at each step whose window has a histogram.

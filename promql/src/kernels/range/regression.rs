@@ -42,8 +42,8 @@ fn least_squares(window: Samples<'_>, origin: TimestampMs) -> (f64, f64) {
     (slope, y / n - slope * x / n)
 }
 
-/// Holt's linear method; nothing for less than two values.
-pub(super) fn smooth(values: &[f64], smoothing: f64, trend: f64) -> Result<Option<f64>, QueryError> {
+/// That both factors of [`smooth`] are in `(0, 1)`, or NaN.
+pub(super) fn check_factors(smoothing: f64, trend: f64) -> Result<(), QueryError> {
     for (what, factor, short) in [("smoothing", smoothing, "sf"), ("trend", trend, "tf")] {
         if factor <= 0.0 || factor >= 1.0 {
             return Err(QueryError::Execution(format!(
@@ -51,6 +51,12 @@ pub(super) fn smooth(values: &[f64], smoothing: f64, trend: f64) -> Result<Optio
             )));
         }
     }
+    Ok(())
+}
+
+/// Holt's linear method; nothing for less than two values.
+pub(super) fn smooth(values: &[f64], smoothing: f64, trend: f64) -> Result<Option<f64>, QueryError> {
+    check_factors(smoothing, trend)?;
     let [first, second, ..] = values else { return Ok(None) };
     let (mut before, mut smoothed, mut slope) = (0.0, *first, second - first);
     for (i, v) in values.iter().enumerate().skip(1) {
