@@ -24,6 +24,40 @@ pub struct QueryContext {
     max_samples: usize,
     cancel: CancellationToken,
     deadline: Option<Instant>,
+    counts: Option<SampleCounts>,
+}
+
+/// Samples that a query has looked at, if they are counted. A histogram counts as many as its
+/// [`weight`](crate::histogram::weight) says.
+#[derive(Debug, Default)]
+pub struct SampleCounts {
+    total: AtomicUsize,
+    read: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl SampleCounts {
+    /// Adds samples in all windows, and of those the ones that no window had before.
+    pub(crate) fn add(&self, total: usize, read: usize) {
+        self.total.fetch_add(total, Ordering::Relaxed);
+        self.read.fetch_add(read, Ordering::Relaxed);
+    }
+
+    /// Adds the samples in windows that `other` counted, as none that were read.
+    pub(crate) fn add_total(&self, other: &Self) {
+        self.add(other.total.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// What [`SampleCounts`] came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SampleStats {
+    /// Samples in windows, over all steps: one that several steps have in their window counts with each.
+    pub total_queryable: usize,
+    /// Of those, what the window of the step before did not have already.
+    pub read: usize,
+    /// The most that was held at a time.
+    pub peak: usize,
 }
 
 /// What was noted so far.
@@ -56,8 +90,36 @@ impl QueryContext {
         cancel: CancellationToken,
         deadline: Option<Instant>,
     ) -> Arc<Self> {
+        Arc::new(Self::make(max_samples, cancel, deadline, None))
+    }
+
+    /// A context for one run that ends at `deadline` and counts samples.
+    pub fn counting(max_samples: usize, cancel: CancellationToken, deadline: Option<Instant>) -> Arc<Self> {
+        Arc::new(Self::make(max_samples, cancel, deadline, Some(SampleCounts::default())))
+    }
+
+    fn make(
+        max_samples: usize,
+        cancel: CancellationToken,
+        deadline: Option<Instant>,
+        counts: Option<SampleCounts>,
+    ) -> Self {
         let (annotations, samples) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { annotations, samples, max_samples, cancel, deadline })
+        Self { annotations, samples, max_samples, cancel, deadline, counts }
+    }
+
+    /// Where samples are counted, if they are.
+    pub(crate) fn counts(&self) -> Option<&SampleCounts> {
+        self.counts.as_ref()
+    }
+
+    /// What was counted so far; nothing, unless samples are counted.
+    pub fn sample_stats(&self) -> SampleStats {
+        self.counts.as_ref().map_or_else(SampleStats::default, |counts| SampleStats {
+            total_queryable: counts.total.load(Ordering::Relaxed),
+            read: counts.read.load(Ordering::Relaxed),
+            peak: counts.peak.load(Ordering::Relaxed),
+        })
     }
 
     /// The context of the query that `task` belongs to.
@@ -113,7 +175,11 @@ impl QueryContext {
     /// # Errors
     /// [`QueryError::Limit`] with upstream's text once the query holds more than it may.
     pub fn hold_samples(&self, n: usize) -> Result<(), QueryError> {
-        if self.samples.fetch_add(n, Ordering::Relaxed) + n > self.max_samples {
+        let held = self.samples.fetch_add(n, Ordering::Relaxed) + n;
+        if let Some(counts) = &self.counts {
+            counts.peak.fetch_max(held, Ordering::Relaxed);
+        }
+        if held > self.max_samples {
             return Err(too_many_samples());
         }
         Ok(())

@@ -35,6 +35,7 @@ mod stack;
 pub mod tile;
 pub mod value;
 
+pub use context::SampleStats;
 pub use engine::{Engine, Explained};
 pub use error::QueryError;
 pub use params::{EngineOptions, Grid, QueryParams};

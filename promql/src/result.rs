@@ -177,6 +177,10 @@ pub(crate) async fn raw(
                     let text = format!("{modifier} modifier is not supported with histograms");
                     return Err(QueryError::Execution(text));
                 }
+                if let Some(counts) = context.counts() {
+                    let n = floats.len() + own.iter().map(|(_, h)| weight(h)).sum::<usize>();
+                    counts.add(n, n);
+                }
                 if !floats.is_empty() || !own.is_empty() {
                     series.push(RangeSeries { labels: labels.clone(), floats, histograms: own });
                 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use promontory_promql::value::QueryResult;
-use promontory_promql::{QueryError, QueryParams};
+use promontory_promql::{QueryError, QueryParams, SampleStats};
 use promontory_sql::NewQuery;
 use promontory_tsdb::ErrorKind;
 use tokio::time::timeout_at;
@@ -98,7 +98,9 @@ async fn run(
     limit: usize,
 ) -> ApiResult {
     let started = Instant::now();
-    let (mut result, queued) = execute(state, params.get("query"), query, timeout).await?;
+    let counted = params.get("stats") == "all";
+    let ((mut result, samples), queued) =
+        execute(state, params.get("query"), query, timeout, counted).await?;
     result::truncate(&mut result, limit);
     let stats = match params.get("stats") {
         "" => None,
@@ -108,37 +110,44 @@ async fn run(
                     "value \"{kind}\" for parameter \"stats\" is deprecated and will be rejected in the next major release, use \"true\" or \"all\""
                 ));
             }
-            Some(stats(queued, started.elapsed()))
+            Some(stats(queued, started.elapsed(), samples))
         }
     };
     Ok(result::answer(result, stats, &state.query_runtime))
 }
 
-/// What we measure of upstream's six times; samples are not counted yet and left out.
-fn stats(queued: Duration, total: Duration) -> String {
+/// What we measure of upstream's six times, and samples if they were counted.
+fn stats(queued: Duration, total: Duration, samples: Option<SampleStats>) -> String {
     let (queued, total) = (queued.as_secs_f64(), total.as_secs_f64());
     let evaluation = total - queued;
+    let samples = samples.map_or_else(String::new, |SampleStats { total_queryable, read, peak }| {
+        format!(
+            ",\"samples\":{{\"totalQueryableSamples\":{total_queryable},\"samplesRead\":{read},\"peakSamples\":{peak}}}"
+        )
+    });
     format!(
         "{{\"timings\":{{\"evalTotalTime\":{evaluation},\"resultSortTime\":0,\"queryPreparationTime\":0,\
-         \"innerEvalTime\":{evaluation},\"execQueueTime\":{queued},\"execTotalTime\":{total}}}}}"
+         \"innerEvalTime\":{evaluation},\"execQueueTime\":{queued},\"execTotalTime\":{total}}}{samples}}}"
     )
 }
 
-/// Runs the query, and returns how long it waited for its place.
+/// Runs the query, counts samples if they are to be `counted`, and returns how long it waited for its place.
 async fn execute(
     state: &Arc<ApiState>,
     expr: &str,
     query: QueryParams,
     timeout: Option<Duration>,
-) -> Result<(QueryResult, Duration), ApiError> {
+    counted: bool,
+) -> Result<((QueryResult, Option<SampleStats>), Duration), ApiError> {
     let (engine, source) = (Arc::clone(&state.engine), Arc::clone(&state.storage));
     let text = expr.to_owned();
-    in_turn(
-        state,
-        expr,
-        timeout,
-        move |cancel| async move { engine.query(source, &text, query, cancel).await },
-    )
+    in_turn(state, expr, timeout, move |cancel| async move {
+        if counted {
+            let counted = engine.query_counted(source, &text, query, cancel).await;
+            return counted.map(|(result, samples)| (result, Some(samples)));
+        }
+        engine.query(source, &text, query, cancel).await.map(|result| (result, None))
+    })
     .await
 }
 

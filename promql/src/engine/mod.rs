@@ -32,7 +32,7 @@ use promontory_tsdb::Queryable;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::StepCache;
-use crate::context::{Annotations, QueryContext};
+use crate::context::{Annotations, QueryContext, SampleStats};
 use crate::error::QueryError;
 use crate::logical::selector::SelectorNode;
 use crate::operators::OperatorPlanner;
@@ -120,6 +120,29 @@ impl Engine {
             Some(kept) => kept.query(source, expr, parsed, params, cancel).await,
             None => self.compute(&source, expr, parsed, params, cancel).await,
         }
+    }
+
+    /// As [`Engine::query`], and counts samples. Results that are kept are not used: they were counted when they were
+    /// computed.
+    ///
+    /// # Errors
+    /// As [`Engine::query`].
+    pub async fn query_counted(
+        &self,
+        source: Arc<dyn Queryable>,
+        expr: &str,
+        params: QueryParams,
+        cancel: CancellationToken,
+    ) -> Result<(QueryResult, SampleStats), QueryError> {
+        let parsed = self.parse(expr, params)?;
+        check_range_type(&parsed, params)?;
+        let params = self.with_defaults(params);
+        let deadline = Instant::now().checked_add(self.options.timeout);
+        let context = QueryContext::counting(self.options.max_samples, cancel.child_token(), deadline);
+        let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
+        let running = (Arc::clone(&context), cancel);
+        let result = self.run_plan(&source, plan, params, running, &mut None).await?;
+        Ok((result, context.sample_stats()))
     }
 
     /// Plans and runs; the cache is not looked at.

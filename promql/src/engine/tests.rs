@@ -445,6 +445,26 @@ fn queries_hold_no_more_samples_than_they_may() {
 }
 
 #[test]
+fn samples_are_counted_as_upstream_counts_them() {
+    let (engine, runtime) = (engine(false), tokio::runtime::Runtime::new().unwrap());
+    for (query, total, read) in [
+        ("m", 5, 5),
+        ("rate(m[2m])", 9, 5),
+        ("sum(rate(m[2m]))", 9, 5),
+        ("sum(m @ 120)", 5, 1),
+        ("rate(m[2m] @ 120)", 10, 2),
+        ("max_over_time(m[2m:1m])", 9, 5),
+        ("1 + 1", 0, 0),
+    ] {
+        let params = QueryParams::range(0, 240_000, 60_000);
+        let run = engine.query_counted(storage("m 0+1x9"), query, params, CancellationToken::new());
+        let (_, stats) = runtime.block_on(run).unwrap();
+        assert_eq!((stats.total_queryable, stats.read), (total, read), "{query}");
+        assert_eq!(stats.peak > 0, total > 0, "{query}");
+    }
+}
+
+#[test]
 fn plans_can_be_explained() {
     let engine = engine(false);
     let params = QueryParams::range(0, 600_000, 60_000);

@@ -26,6 +26,9 @@ pub struct SelectorSpec {
     pub distinct: bool,
     /// Series that are no counters are told.
     pub counters: Option<CounterCheck>,
+    /// How many steps of the query a step here stands for, where samples are counted: none in a subquery, whose results
+    /// are counted instead.
+    pub counted: usize,
 }
 
 /// How series that are no counters are told from others, and where that is said to be.
@@ -254,4 +257,6 @@ pub struct SubquerySpec {
     pub output: KeyOutput,
     /// ` (line:col)` of the range function's first argument, for annotations.
     pub position: String,
+    /// As [`SelectorSpec::counted`], of the points that the windows have.
+    pub counted: usize,
 }

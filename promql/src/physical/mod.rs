@@ -4,6 +4,7 @@
 //! aggregates run as DataFusion's own aggregate with the functions of [`aggregate`].
 
 pub mod aggregate;
+mod count;
 pub mod histograms;
 mod partial;
 pub mod quantile;

@@ -34,7 +34,7 @@ use promontory_tsdb::{
 use super::partial::{LeafGroups, Partial};
 use super::scalars::ScalarInputs;
 use super::tiles::TileBuilder;
-use super::{batch_stream, leaf_properties, tile_properties};
+use super::{batch_stream, count, leaf_properties, tile_properties};
 use crate::context::QueryContext;
 use crate::error::QueryError;
 use crate::histogram::weight;
@@ -578,6 +578,10 @@ impl Evaluator {
                     samples.without_stale(&mut self.live)
                 };
                 held.window(&self.windows, samples.timestamps)?;
+                let looked_at = held.query.counts().map(|c| (c, count::extended(&self.windows, extension)));
+                if let Some((counts, windows)) = &looked_at {
+                    count::floats(counts, self.spec.counted, windows, samples.timestamps);
+                }
                 match extension {
                     None => {
                         let (scratch, row) = (&mut self.scratch, &mut self.row);
@@ -604,6 +608,9 @@ impl Evaluator {
                 if !histograms.is_empty() {
                     let live = live_histograms(histograms, use_starts);
                     held.histogram_window(&self.windows, &live)?;
+                    if let Some((counts, windows)) = &looked_at {
+                        count::histograms(counts, self.spec.counted, windows, &live);
+                    }
                     range::histogram::check_scalars(function, &self.windows, &live, scalars)?;
                     let (notes, windows, row) =
                         (notes(held, &self.spec, labels), &self.windows, &mut self.row);
@@ -616,6 +623,11 @@ impl Evaluator {
                     held.query.check()?;
                 }
             }
+        }
+        if !matches!(self.spec.window, Window::Range { .. })
+            && let Some(counts) = held.query.counts()
+        {
+            count::row(counts, self.spec.counted, &self.windows, &self.row);
         }
         if self.spec.distinct || self.spec.counters.is_some() {
             self.look_at(labels, held)?;

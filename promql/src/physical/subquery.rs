@@ -25,8 +25,8 @@ use promontory_tsdb::{Labels, METRIC_NAME, TimestampMs};
 use super::scalars::ScalarInputs;
 use super::selector::long_buffer;
 use super::tiles::{TileBuilder, TileColumns};
-use super::{all_partitions, tile_properties, tile_stream};
-use crate::context::QueryContext;
+use super::{all_partitions, count, tile_properties, tile_stream};
+use crate::context::{QueryContext, SampleCounts};
 use crate::error::QueryError;
 use crate::kernels::{Samples, StepRow, StepScalar, Windows, range};
 use crate::logical::spec::{RangeFunction, SubquerySpec};
@@ -257,6 +257,13 @@ impl Run {
             if work >= range::WORK_PER_CHECK {
                 work = 0;
                 self.query.check()?;
+            }
+            if let Some(counts) = self.query.counts() {
+                // Read they were by the leaves within.
+                let all = SampleCounts::default();
+                count::floats(&all, spec.counted, &windows, samples.timestamps);
+                count::histograms(&all, spec.counted, &windows, &points.histograms);
+                counts.add_total(&all);
             }
             range::evaluate(spec.function, &windows, samples, &self.scalars, &mut scratch, &mut row)?;
             if !points.histograms.is_empty() {

@@ -113,6 +113,7 @@ fn instant(name: &str, grid: Grid) -> SelectorSpec {
         without_buckets: false,
         distinct: false,
         counters: None,
+        counted: 1,
     }
 }
 
@@ -267,6 +268,7 @@ async fn subquery_sees_the_points_of_its_window() {
             function: RangeFunction::MaxOverTime,
             output: KeyOutput::DropName,
             position: String::new(),
+            counted: 1,
         };
         let count = SubquerySpec { function: RangeFunction::CountOverTime, ..spec.clone() };
         let table = fixture.run(subquery_plan(input.clone(), spec, vec![]), grid).await.unwrap();

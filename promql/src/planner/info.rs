@@ -39,6 +39,7 @@ impl Planner<'_> {
             without_buckets: false,
             distinct: false,
             counters: None,
+            counted: self.counted,
         };
         let series = selector_plan(Arc::clone(self.source), spec, Vec::new());
         // Labels that are added may be those that told series apart.

@@ -145,6 +145,8 @@ pub(crate) struct Planner<'a> {
     need_stats: usize,
     /// How many nodes around need buckets.
     need_buckets: usize,
+    /// See [`SelectorSpec::counted`](crate::logical::spec::SelectorSpec::counted).
+    counted: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -175,6 +177,7 @@ impl<'a> Planner<'a> {
             steps: 0,
             need_stats: 0,
             need_buckets: 0,
+            counted: 1,
         };
         let grid = if params.step == 0 {
             Grid::instant(params.start)
@@ -235,7 +238,11 @@ impl<'a> Planner<'a> {
     fn plan(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {
         if grid.steps > 1 && self.invariant.contains(&std::ptr::from_ref(expr)) {
             let once = Grid::instant(grid.start);
-            return Ok(match self.plan_here(expr, once)? {
+            let counted = self.counted;
+            self.counted = counted.saturating_mul(grid.steps);
+            let planned = self.plan_here(expr, once);
+            self.counted = counted;
+            return Ok(match planned? {
                 Planned::Vector(vector) => {
                     let vector = vector.finish(once);
                     let plan = operator_plan(Repeat, grid, vec![vector.plan]);

@@ -67,6 +67,7 @@ impl Planner<'_> {
             without_buckets: self.skips_buckets(),
             distinct: false,
             counters: None,
+            counted: self.counted,
         };
         let names = self.names_of(selector);
         let vector = VectorPlan::new(selector_plan(Arc::clone(self.source), spec, Vec::new()), names);
@@ -199,6 +200,7 @@ impl Planner<'_> {
             without_buckets: self.skips_buckets(),
             distinct: various && drop_in_leaf,
             counters: (counter && various).then_some(check),
+            counted: self.counted,
         };
         let plan = selector_plan(Arc::clone(self.source), spec, scalars);
         let mut vector = VectorPlan::new(plan, names);
@@ -247,7 +249,10 @@ impl Planner<'_> {
         scalars: Vec<LogicalPlan>,
         grid: Grid,
     ) -> Result<VectorPlan, QueryError> {
-        let Some((inner, inner_grid)) = self.subquery_input(subquery, grid)? else {
+        let counted = std::mem::take(&mut self.counted);
+        let input = self.subquery_input(subquery, grid);
+        self.counted = counted;
+        let Some((inner, inner_grid)) = input? else {
             // What there is to be told of the scalars is told all the same: an operator evaluates them first.
             let args = (0..scalars.len()).map(ScalarArg::Input).collect();
             let map = Map::new(MapFunction::Identity, args, KeyChange::Keep);
@@ -264,6 +269,7 @@ impl Planner<'_> {
             function,
             output: KeyOutput::Full,
             position: first.to_owned(),
+            counted: self.counted,
         };
         let mut vector = VectorPlan::new(subquery_plan(inner.plan, spec, scalars), names);
         if counter && names != Names::Absent {
