@@ -113,7 +113,7 @@ impl fmt::Display for SelectorSpec {
 /// `max_over_time([3600000ms]) inner=… key=… grid=…`
 impl fmt::Display for SubquerySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inner, grid, view, range_ms, function, output, position: _ } = self;
+        let Self { inner, grid, view, range_ms, function, output, position: _, counted: _ } = self;
         write!(f, "{function}([{range_ms}ms:{}ms]{view}) key={output} grid={grid} inner={inner}", inner.step)
     }
 }
