@@ -107,10 +107,12 @@ def annotations(answer, kind):
 
 # What Prometheus changed between 2.42 and 3.14: the kind of a difference, a part of its expression or texts, and what.
 CHANGED = [
-    ("value", r"rate|increase|delta", "rates look at the distance to the edge of the window before that to zero"),
+    ("value", r"\[[^]]*:.*\[[^]]*:", "a window over steps has an open left edge"),
+    ("value|scalar", r"rate|increase|delta", "rates look at the distance to the edge of the window before that to zero"),
     ("value", r"stdvar|stddev", "the deviation of one infinite value is not a number"),
     ("value", r"quantile", "buckets that are not monotonic by a rounding error are set right"),
     ("value", r"predict_linear.*@", "a line through a pinned window is prolonged to each step"),
+    ("series", r"count_values", "sums are compensated, which shows in the last digit"),
     ("series", r"atan2", "atan2 drops the name"),
     ("status", r"bad name", "labels have any name"),
     ("status", r"overflows int64", "numbers of series are bounded"),
@@ -121,7 +123,7 @@ CHANGED = [
 def change(found, small):
     """What Prometheus changed since 2.42 that explains a difference."""
     kind = found.split(":")[0]
-    known = (what for k, pattern, what in CHANGED if k == kind and re.search(pattern, f"{small} {found}"))
+    known = (what for k, pattern, what in CHANGED if kind in k.split("|") and re.search(pattern, f"{small} {found}"))
     return next(known, None)
 
 

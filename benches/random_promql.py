@@ -187,6 +187,9 @@ class Generator:
             name = self.pick("clamp_min", "clamp_max", "round")
             return Node("v", name + "(", v, ", ", scalar(), ")") if name != "round" or self.chance(0.7) else Node("v", "round(", v, ")")
         if roll < 0.45:
+            if "@" in str(v) and "offset" in str(v):
+                # Upstream looks at another time than the one it has read.
+                v = Node("v", self.rng.choice(self.metrics))
             return Node("v", "timestamp(", v, ")")
         if roll < 0.47 and self.new:
             return Node("v", "start_timestamp(", self.vector(0), ")")
@@ -287,6 +290,9 @@ class Generator:
         if is_comparison and self.chance(0.4):
             op += " bool"
         left, roll = self.vector(depth - 1), self.rng.random()
+        if op == "%" and re.search(r"exp|sinh|cosh|\^", str(left)):
+            # What is left of a large number are its last digits.
+            op = "-"
         if not is_set and roll < 0.35:
             sides = [left, self.scalar(depth - 1)]
             self.rng.shuffle(sides)

@@ -294,8 +294,9 @@ impl Buckets {
     }
 }
 
-/// `1` prints as `1.0`, so that the label looks like a float.
+/// `1` prints as `1.0`, so that the label looks like a float; a zero has no sign.
 fn openmetrics_float(v: f64) -> String {
+    let v = if v == 0.0 { 0.0 } else { v };
     let text = if v.is_finite() { go_g(v) } else { go_f(v) };
     if v.is_finite() && !text.contains(['e', '.']) { format!("{text}.0") } else { text }
 }

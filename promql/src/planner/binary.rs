@@ -25,7 +25,7 @@ impl Planner<'_> {
         let (lhs, rhs) = (sides.0?, sides.1?);
         match (lhs, rhs) {
             (Planned::Scalar(lhs), Planned::Scalar(rhs)) => {
-                Ok(Planned::Scalar(scalars(binary.op, lhs, rhs, grid)))
+                scalars(binary.op, lhs, rhs, grid).map(Planned::Scalar)
             }
             (Planned::Vector(vector), Planned::Scalar(scalar)) => {
                 Ok(Planned::Vector(self.with_scalar(binary, vector, scalar, false, position, grid)))
@@ -136,11 +136,15 @@ fn changes_nothing(op: BinaryOp) -> bool {
     op.is_comparison() || matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper)
 }
 
-/// An operator between scalars: at once if both are known.
-fn scalars(op: BinaryOp, lhs: ScalarPlan, rhs: ScalarPlan, grid: Grid) -> ScalarPlan {
+/// An operator between scalars: at once if both are known. What only histograms can have done to them is an error.
+fn scalars(op: BinaryOp, lhs: ScalarPlan, rhs: ScalarPlan, grid: Grid) -> Result<ScalarPlan, QueryError> {
+    if matches!(op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
+        let text = format!("operator \"{}\" not allowed for Scalar operations", op.symbol());
+        return Err(QueryError::Execution(text));
+    }
     let (plan, scalar, scalar_left) = match (lhs, rhs) {
         (ScalarPlan::Constant(a), ScalarPlan::Constant(b)) => {
-            return ScalarPlan::Constant(arithmetic(op, a, b));
+            return Ok(ScalarPlan::Constant(arithmetic(op, a, b)));
         }
         (ScalarPlan::Relation(plan), scalar) => (plan, scalar, false),
         (scalar, ScalarPlan::Relation(plan)) => (plan, scalar, true),
@@ -148,5 +152,6 @@ fn scalars(op: BinaryOp, lhs: ScalarPlan, rhs: ScalarPlan, grid: Grid) -> Scalar
     let (scalars, mut inputs) = scalar_args(vec![scalar]);
     inputs.insert(0, plan);
     let function = MapFunction::Arithmetic { op, scalar_left };
-    ScalarPlan::Relation(operator_plan(Map::new(function, scalars, KeyChange::Keep), grid, inputs))
+    let map = Map::new(function, scalars, KeyChange::Keep);
+    Ok(ScalarPlan::Relation(operator_plan(map, grid, inputs)))
 }
