@@ -218,7 +218,9 @@ class Generator:
         if roll < 0.98:
             return Node("v", "histogram_fraction(", scalar(), ", ", scalar(), ", ", self.bucketed(depth), ")")
         quantiles = [part for _ in range(self.rng.randrange(1, 4)) for part in (", ", scalar())]
-        return Node("v", "histogram_quantiles(", self.bucketed(depth), self.pick(', "q"', ', "job"', ', "le"'), *quantiles, ")")
+        # Upstream merges buckets of equal bounds anew for each quantile.
+        buckets = Node("v", str(self.bucketed(depth)).replace("odd_bucket", "lat_bucket"))
+        return Node("v", "histogram_quantiles(", buckets, self.pick(', "q"', ', "job"', ', "le"'), *quantiles, ")")
 
     def replacement(self):
         """What follows the vector in label_replace: label, template, label, regular expression."""
@@ -252,7 +254,10 @@ class Generator:
         if roll < 0.6:
             return self.vector(0)
         if roll < 0.8:
-            return Node("v", self.pick("avg_over_time", "sum_over_time", "max_over_time", "rate") + "(", self.range(0), ")")
+            window = self.range(0)
+            if "__name__" in str(window):
+                window = Node("r", "temp[5m]")
+            return Node("v", self.pick("avg_over_time", "sum_over_time", "max_over_time", "rate") + "(", window, ")")
         return Node("v", self.pick("abs", "-", "sum by (job, instance)", "avg by (job)") + "(", self.vector(0), ")")
 
     def aggregate(self, depth):

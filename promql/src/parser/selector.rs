@@ -247,7 +247,7 @@ impl Parser<'_> {
     }
 
     fn parse_extension(&mut self, expr: &mut Expr, extension: RangeExtension) -> Result<()> {
-        let end = self.bump()?.span.end;
+        self.bump()?;
         let name = match extension {
             RangeExtension::Anchored => "anchored",
             RangeExtension::Smoothed => "smoothed",
@@ -267,8 +267,8 @@ impl Parser<'_> {
         if selector.extension.is_some_and(|e| e != extension) {
             return Err(self.error(span, "anchored and smoothed modifiers cannot be used together"));
         }
+        // Compat: to upstream the expression ends in front of the modifier.
         selector.extension = Some(extension);
-        expr.span.end = end;
         Ok(())
     }
 }

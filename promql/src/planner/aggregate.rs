@@ -11,7 +11,7 @@ use crate::operators::{
     CountValues, NAME_DROPPED, Notice, NoticeKind, Rank, RankKind, SpreadMark, bad_quantile, operator_plan,
 };
 use crate::params::Grid;
-use crate::parser::{AggregateExpr, AggregateOp, Expr, ExprKind};
+use crate::parser::{AggregateExpr, AggregateOp, Expr, ExprKind, Span};
 use crate::physical::aggregate::counts;
 
 impl Planner<'_> {
@@ -35,7 +35,7 @@ impl Planner<'_> {
             AggregateOp::CountValues => return self.count_values(aggregate, grouping, grid),
             op => {
                 let param = match &aggregate.param {
-                    Some(param) => Some(self.quantile_param(param, grid)?.relation(grid)),
+                    Some(param) => Some(self.quantile_param(param, expr, grid)?.relation(grid)),
                     None => None,
                 };
                 let mut input = self.vector(&aggregate.expr, grid)?;
@@ -95,8 +95,15 @@ impl Planner<'_> {
         Grouping { without: aggregate.without, labels }
     }
 
-    fn quantile_param(&mut self, param: &Expr, grid: Grid) -> Result<ScalarPlan, QueryError> {
-        let position = self.position(unwrap_parens(param).span);
+    /// φ. What there is to be told of it comes after what is told of the vector: upstream evaluates that first.
+    fn quantile_param(
+        &mut self,
+        param: &Expr,
+        aggregate: &Expr,
+        grid: Grid,
+    ) -> Result<ScalarPlan, QueryError> {
+        let place = unwrap_parens(param).span;
+        let position = self.position(Span { start: place.start, end: aggregate.span.end });
         Ok(match self.scalar(param, grid)? {
             ScalarPlan::Constant(q) => {
                 self.warnings.extend(bad_quantile(q).map(|text| format!("{text}{position}")));
