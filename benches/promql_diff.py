@@ -250,12 +250,13 @@ def make_servers(args, work, servers):
     theirs = features if args.language != "2.42" else []
     writer = Server([args.prometheus, *common, f"--storage.tsdb.path={work}/write", "--web.enable-admin-api",
                      "--web.enable-remote-write-receiver"], f"{work}/write.log")
+    servers.append(writer)
     # See the module's text: on what side of a window a sample stands must not matter to 2.42.
     new = args.language != "2.42"
     remote_write(writer.url, make_data(random.Random(args.seed), args.histograms, new, 0 if new else 350))
     request = urllib.request.Request(writer.url + "/api/v1/admin/tsdb/snapshot", method="POST")
     name = json.load(urllib.request.urlopen(request))["data"]["name"]
-    writer.stop()
+    servers.pop().stop()
     for side in ("ours", "theirs"):
         shutil.copytree(f"{work}/write/snapshots/{name}", f"{work}/{side}")
     servers.append(Server([args.promontory, *common, *features, f"--storage.tsdb.path={work}/ours",

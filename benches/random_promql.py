@@ -250,15 +250,17 @@ class Generator:
     def ranked(self):
         """Values of which few are equal: between equal ones, the order of series decides, which is chance upstream
         behind most operators."""
-        roll = self.rng.random()
+        roll, selector = self.rng.random(), self.vector(0)
+        if "__name__" in str(selector):
+            selector = Node("v", "temp")
         if roll < 0.6:
-            return self.vector(0)
+            return selector
         if roll < 0.8:
             window = self.range(0)
             if "__name__" in str(window):
                 window = Node("r", "temp[5m]")
             return Node("v", self.pick("avg_over_time", "sum_over_time", "max_over_time", "rate") + "(", window, ")")
-        return Node("v", self.pick("abs", "-", "sum by (job, instance)", "avg by (job)") + "(", self.vector(0), ")")
+        return Node("v", self.pick("abs", "-", "sum by (job, instance)", "avg by (job)") + "(", selector, ")")
 
     def aggregate(self, depth):
         grouping, roll = self.grouping(), self.rng.random()

@@ -110,7 +110,7 @@ def native(rng, times, custom):
     schema, bounds = (-53, rng.choice(choices)) if custom else (rng.choice([0, 1, 3]), ())
     changing, signed, whole = rng.random() < 0.3, rng.random() < 0.4 and not custom, rng.random() < 0.4
     gauge_hint, zero = rng.random() < 0.3, (0.0, 0.0) if custom else (0.001, 1.0)
-    up, down, total = collections.Counter(), collections.Counter(), 0.0
+    up, down, total, lowest = collections.Counter(), collections.Counter(), 0.0, -3
     for t in times:
         roll = rng.random()
         if roll < 0.03:
@@ -118,11 +118,14 @@ def native(rng, times, custom):
         if changing and roll > 0.97:
             up, down, total = collections.Counter(), collections.Counter(), 0.0
             schema, bounds = (-53, rng.choice(choices)) if custom else (rng.choice([-1, 0, 1, 2, 4]), ())
-            zero = zero if custom else (rng.choice([0.0, 0.001, 0.5, 2.0]), float(rng.randrange(0, 3)))
+            if not custom:
+                zero = (rng.choice([0.0, 0.001, 0.5, 2.0]), float(rng.randrange(0, 3)))
+                # Nothing below the edge of the zero bucket.
+                lowest = max(-3, math.ceil(math.log2(zero[0] or 1e-9) * 2**schema) + 1)
         for _ in range(rng.randrange(0, 4)):
             side = down if signed and rng.random() < 0.4 else up
             observed = rng.randrange(1, 5)
-            side[rng.randrange(0, 4) if custom else rng.randrange(-3, 6)] += observed
+            side[rng.randrange(0, 4) if custom else lowest + rng.randrange(0, 9)] += observed
             total += (-1 if side is down else 1) * observed * rng.random() * 10
         hint = 3 if gauge_hint else 0
         yield t, Histogram(schema, dict(up), dict(down), total, hint, bounds, zero, whole)
