@@ -154,7 +154,7 @@ fn modifiers_come_in_either_order_and_once() {
     refused("a offset 1m offset 2m", "a offset 1m", "offset may not be set multiple times");
     refused("a @ 1 @ 2", "a @ 1", "@ <timestamp> may not be set multiple times");
     refused("a offset 1m [5m]", "[5m]", "no offset modifiers allowed before range");
-    refused("a anchored smoothed", "a anchored", "anchored and smoothed modifiers cannot be used together");
+    refused("a anchored smoothed", "a", "anchored and smoothed modifiers cannot be used together");
     refused(
         "1 offset 1m",
         "1",
