@@ -20,8 +20,8 @@ mod timezone;
 mod viewer;
 
 pub use catalog::{
-    ExternalFormat, ExternalOptions, ExternalTable, MetricDescription, MetricDescriptions, SqlCatalog,
-    labels_json,
+    ExternalFormat, ExternalOptions, ExternalTable, Location, MetricDescription, MetricDescriptions,
+    ObjectStoreOptions, SqlCatalog, labels_json,
 };
 pub use error::{FunctionError, SqlError};
 pub use functions::SqlFunctions;

@@ -101,6 +101,11 @@ impl Section {
         Ok(())
     }
 
+    /// The keys that are left.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.pairs.iter().map(|(key, _)| key.name.clone()).collect()
+    }
+
     pub(super) fn string(&mut self, notes: &Notes, key: &str) -> Result<Option<String>> {
         self.take(key).map(|item| item.string(notes)).transpose()
     }

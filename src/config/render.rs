@@ -130,7 +130,7 @@ fn sql(root: &mut Map, config: &SqlConfig) {
         config.external.tables.iter().map(|table| {
             let mut one = Map::default();
             one.put("name", table.name.as_str());
-            one.put("path", table.path.display().to_string());
+            one.put("path", table.location.to_string());
             one.put("format", table.format.name());
             if let ExternalFormat::Csv { header, delimiter } = table.format {
                 one.put("header", header);
@@ -140,9 +140,20 @@ fn sql(root: &mut Map, config: &SqlConfig) {
         }),
     );
     if !config.external.folders.is_empty() {
-        let folders = config.external.folders.iter().map(|folder| Value::from(folder.display().to_string()));
+        let folders = config.external.folders.iter().map(|folder| Value::from(folder.to_string()));
         map.put("external_folders", folders.collect::<Vec<_>>());
     }
+    map.list(
+        "object_stores",
+        config.external.stores.iter().map(|store| {
+            let mut one = Map::default();
+            one.put("url", store.bucket());
+            let mut options = Map::default();
+            store.keys().for_each(|key| options.put(key, MASK));
+            one.put("options", options);
+            one.into()
+        }),
+    );
     if !map.0.is_empty() {
         root.put("sql", map);
     }

@@ -1,9 +1,13 @@
 //! The `sql` section, which Prometheus does not have: who may connect as a Postgres client, and how.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use promontory_sql::{Access, ExternalFormat, ExternalOptions, ExternalTable, ScramVerifier, SqlUser};
+use promontory_sql::{
+    Access, ExternalFormat, ExternalOptions, ExternalTable, Location, ObjectStoreOptions, ScramVerifier,
+    SqlUser,
+};
 
 use super::join_directory;
 use super::reader::{Item, Notes, Result, Section};
@@ -78,8 +82,18 @@ impl SqlConfig {
             config.external.tables.push(table);
         }
         let folders = section.strings(notes, "external_folders")?.unwrap_or_default();
-        config.external.folders =
-            folders.iter().map(|f| PathBuf::from(join_directory(directory, f))).collect();
+        let at = section.at.clone();
+        let folders =
+            folders.iter().map(|f| located(f, directory).map_err(|reason| notes.error(&at, reason)));
+        config.external.folders = folders.collect::<Result<_>>()?;
+        for item in section.list(notes, "object_stores")? {
+            let at = item.at.clone();
+            let store = read_store(item, notes)?;
+            if config.external.stores.iter().any(|known| known.bucket() == store.bucket()) {
+                return Err(notes.error(&at, format!("{} is said twice", store.bucket())));
+            }
+            config.external.stores.push(store);
+        }
         section.finish(notes)?;
         Ok(config)
     }
@@ -93,10 +107,7 @@ fn read_external(item: Item, directory: &Path, notes: &Notes) -> Result<External
         text.ok_or_else(|| notes.error(&at, format!("{key} is missing")))
     };
     let (name, path) = (needed("name")?, needed("path")?);
-    if path.contains("://") {
-        return Err(notes.error(&at, "path is a file or a folder; object stores are not supported"));
-    }
-    let path = PathBuf::from(join_directory(directory, &path));
+    let location = located(&path, directory).map_err(|reason| notes.error(&at, reason))?;
     let mut format = match section.take("format") {
         Some(item) => {
             let name = item.string(notes)?;
@@ -104,7 +115,7 @@ fn read_external(item: Item, directory: &Path, notes: &Notes) -> Result<External
                 || notes.error(&item.at, format!("the formats are parquet, csv and json, not {name:?}"));
             ExternalFormat::by_name(&name).ok_or_else(unknown)?
         }
-        None => ExternalFormat::of_path(&path)
+        None => ExternalFormat::of_path(location.as_path())
             .ok_or_else(|| notes.error(&at, "the format cannot be told from the path: say `format`"))?,
     };
     let (header, delimiter) = (section.bool(notes, "header")?, section.string(notes, "delimiter")?);
@@ -124,7 +135,31 @@ fn read_external(item: Item, directory: &Path, notes: &Notes) -> Result<External
         _ => {}
     }
     section.finish(notes)?;
-    Ok(ExternalTable { name, path, format })
+    Ok(ExternalTable { name, location, format })
+}
+
+/// Where `text` says that files are; paths count from `directory`.
+fn located(text: &str, directory: &Path) -> std::result::Result<Location, String> {
+    Ok(match Location::parse(text)? {
+        Location::Path(_) => Location::Path(join_directory(directory, text).into()),
+        objects @ Location::Objects(_) => objects,
+    })
+}
+
+fn read_store(item: Item, notes: &Notes) -> Result<ObjectStoreOptions> {
+    let mut section = item.section(notes)?;
+    let at = section.at.clone();
+    let url = section.string(notes, "url")?.filter(|url| !url.is_empty());
+    let url = url.ok_or_else(|| notes.error(&at, "url is missing"))?;
+    let mut options = BTreeMap::new();
+    if let Some(mut said) = section.section(notes, "options")? {
+        for key in said.keys() {
+            let value = said.string(notes, &key)?.unwrap_or_default();
+            options.insert(key, value);
+        }
+    }
+    section.finish(notes)?;
+    ObjectStoreOptions::new(&url, options).map_err(|reason| notes.error(&at, reason))
 }
 
 fn read_user(item: Item, notes: &Notes) -> Result<SqlUser> {

@@ -375,20 +375,42 @@ fn files_as_tables_are_read_relative_to_the_configuration() {
         .external
         .tables
         .iter()
-        .map(|t| (t.name.as_str(), t.path.to_str().unwrap(), t.format))
+        .map(|t| (t.name.as_str(), t.location.to_string(), t.format))
         .collect();
     assert_eq!(
         tables,
         [
-            ("owners", "/etc/promontory/owners.CSV", csv(true, b',')),
-            ("lines", "/data/lines.tsv", csv(false, b'\t')),
-            ("archive", "/etc/promontory/archive", ExternalFormat::Parquet),
-            ("events", "/data/e.ndjson", ExternalFormat::Json),
+            ("owners", "/etc/promontory/owners.CSV".to_owned(), csv(true, b',')),
+            ("lines", "/data/lines.tsv".to_owned(), csv(false, b'\t')),
+            ("archive", "/etc/promontory/archive".to_owned(), ExternalFormat::Parquet),
+            ("events", "/data/e.ndjson".to_owned(), ExternalFormat::Json),
         ]
     );
-    let folders: Vec<_> = config.sql.external.folders.iter().map(|folder| folder.to_str().unwrap()).collect();
+    let folders: Vec<_> = config.sql.external.folders.iter().map(ToString::to_string).collect();
     assert_eq!(folders, ["/etc/promontory/exports", "/data"]);
     assert_eq!(good(&config.to_yaml()), config, "what is shown loads again");
+}
+
+#[test]
+fn object_stores_are_reached_as_the_section_says() {
+    let text = "sql:\n  external:\n  - {name: orders, path: 's3://lake/orders/', format: parquet}\n  external_folders: ['s3://lake/open']\n\
+                \x20 object_stores:\n  - url: s3://lake\n    options: {aws_region: eu-west-1, aws_secret_access_key: hush}\n";
+    let config = good(text);
+    assert_eq!(config.sql.external.tables[0].location.to_string(), "s3://lake/orders/");
+    assert_eq!(config.sql.external.folders[0].to_string(), "s3://lake/open");
+    assert_eq!(config.sql.external.stores[0].bucket(), "s3://lake");
+    assert!(!config.to_yaml().contains("hush"));
+    let one = |store: &str| format!("sql:\n  object_stores:\n  - {store}\n");
+    for (store, want) in [
+        ("{options: {}}", "sql.object_stores[0]: url is missing"),
+        (
+            "{url: 's3://lake/orders'}",
+            "sql.object_stores[0]: s3://lake/orders is a place in a bucket, not a bucket",
+        ),
+        ("{url: 's3://lake', options: {zone: x}}", "sql.object_stores[0]: there is no option zone for s3://"),
+    ] {
+        bad(&one(store), &format!("prometheus.yml:3: {want}"));
+    }
 }
 
 #[test]
@@ -407,9 +429,10 @@ fn what_is_no_table_over_files_is_refused_by_its_key() {
         ("{name: a, path: a.csv, delimiter: ';;'}", "sql.external[0]: delimiter is one ASCII character"),
         ("{name: a, path: a.csv, columns: 3}", "sql.external[0].columns: unknown key"),
         (
-            "{name: a, path: 'gs://bucket/a.csv'}",
-            "sql.external[0]: path is a file or a folder; object stores are not supported",
+            "{name: a, path: 'ftp://host/a.csv'}",
+            "sql.external[0]: ftp://host/a.csv: files are on this machine or at one of s3://, s3a://, gs://, az://, azure://, abfs://, abfss://",
         ),
+        ("{name: a, path: 'gs:///a.csv'}", "sql.external[0]: gs:///a.csv names no bucket"),
     ] {
         bad(&one(table), &format!("prometheus.yml:3: {want}"));
     }

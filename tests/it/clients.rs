@@ -10,7 +10,7 @@ use super::support::TestServer;
 const T0: i64 = 1_795_219_200_000;
 
 /// Whether all of `modules` are installed; says so where not.
-fn python_has(modules: &[&str]) -> bool {
+pub(super) fn python_has(modules: &[&str]) -> bool {
     let imports = format!("import {}", modules.join(", "));
     let installed = Command::new("python3").args(["-c", &imports]).output();
     let installed = installed.is_ok_and(|output| output.status.success());

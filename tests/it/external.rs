@@ -1,6 +1,9 @@
 //! Files that the configuration mounts, and tables that its users create.
 
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, DictionaryArray, Float64Array, RecordBatch, TimestampMillisecondArray};
@@ -11,6 +14,7 @@ use parquet::file::properties::WriterProperties;
 use promontory_sql::ScramVerifier;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
+use super::clients::python_has;
 use super::support::TestServer;
 
 const T0: i64 = 1_795_219_200_000;
@@ -86,6 +90,91 @@ async fn parquet_files_of_the_configuration_join_with_metrics() {
     assert_eq!(rows(&client, columns).await, expected);
     let error = client.simple_query("SELECT * FROM external.bad").await.unwrap_err();
     assert!(error.as_db_error().is_some_and(|error| !error.message().is_empty()), "{error:?}");
+    drop(client);
+    server.stop().await;
+}
+
+/// An object store with a bucket `lake`; ends with its input.
+struct ObjectStore {
+    process: Child,
+    port: String,
+}
+
+impl ObjectStore {
+    /// One with files under keys; `None`, and says so, where there is no moto.
+    fn with(objects: &[(&str, &Path)]) -> Option<Self> {
+        if !python_has(&["moto.server", "boto3"]) {
+            return None;
+        }
+        let mut process = Command::new("python3")
+            .arg(format!("{}/tests/clients/s3_server.py", env!("CARGO_MANIFEST_DIR")))
+            .args(objects.iter().flat_map(|(key, file)| [OsStr::new(*key), file.as_os_str()]))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut port).unwrap();
+        Some(Self { process, port: port.trim().to_owned() })
+    }
+}
+
+impl Drop for ObjectStore {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_a_store_are_tables() {
+    let files = tempfile::tempdir().unwrap();
+    let at = |name: &str| files.path().join(name);
+    write_parquet(&at("a.parquet"), &[("api", 1.5)], Compression::SNAPPY);
+    write_parquet(&at("b.parquet"), &[("node", 2.0)], Compression::ZSTD(Default::default()));
+    std::fs::write(at("owners.csv"), "job,team\napi,shop\nnode,core\n").unwrap();
+    let (a, b, owners) = (at("a.parquet"), at("b.parquet"), at("owners.csv"));
+    let Some(store) = ObjectStore::with(&[
+        ("costs/a.parquet", &a),
+        ("costs/deep/b.parquet", &b),
+        ("costs/readme.txt", &owners),
+        ("open/owners.csv", &owners),
+        ("secret/owners.csv", &owners),
+    ]) else {
+        return;
+    };
+    let yaml = format!(
+        "sql:\n  external:\n    - {{name: costs, path: 's3://lake/costs/', format: parquet}}\n\
+         \x20   - {{name: gone, path: 's3://lake/nothing/', format: parquet}}\n\
+         \x20   - {{name: elsewhere, path: 's3://pond/a.csv'}}\n\
+         \x20 external_folders: ['s3://lake/open/']\n  object_stores:\n    - url: s3://lake\n      options:\n\
+         \x20       aws_endpoint: http://127.0.0.1:{0}\n        aws_allow_http: 'true'\n        aws_region: us-east-1\n\
+         \x20       aws_access_key_id: key\n        aws_secret_access_key: secret\n\
+         \x20   - url: s3://pond\n      options: {{aws_endpoint: 'http://127.0.0.1:{0}', aws_allow_http: 'true', \
+         aws_region: us-east-1, aws_access_key_id: key, aws_secret_access_key: secret}}\n",
+        store.port
+    );
+    let server = TestServer::with_config(&yaml).await;
+    for job in ["api", "node"] {
+        server.append(&[("__name__", "up"), ("job", job)], &[(T0, 1.0), (T0 + 15_000, 1.0)]);
+    }
+    let client = connect(&server, "me").await;
+    let query = "SELECT u.job, sum(u.value * o.cost) FROM up AS u JOIN external.costs AS o USING (job) GROUP BY 1 ORDER BY 1";
+    assert_eq!(rows(&client, query).await, ["api|3", "node|4"]);
+    rows(&client, "CREATE EXTERNAL TABLE owners STORED AS CSV LOCATION 's3://lake/open/owners.csv'").await;
+    let query =
+        "SELECT team, sum(cost) FROM external.owners JOIN external.costs USING (job) GROUP BY 1 ORDER BY 1";
+    assert_eq!(rows(&client, query).await, ["core|2", "shop|1.5"]);
+    for (statement, code) in [
+        ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://lake/secret/owners.csv'", "42501"),
+        ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://lake/open/../secret/owners.csv'", "42501"),
+        ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://lake/open/no.csv'", "58P01"),
+        ("SELECT * FROM external.gone", "58P01"),
+        ("SELECT * FROM external.elsewhere", "58030"),
+    ] {
+        let error = client.simple_query(statement).await.unwrap_err();
+        assert_eq!(error.code().map(|code| code.code()), Some(code), "{statement}: {error:?}");
+    }
     drop(client);
     server.stop().await;
 }

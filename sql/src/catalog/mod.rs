@@ -44,7 +44,7 @@ use crate::query_log::{self, QueryLog};
 use crate::{Notices, QueryError, SqlError};
 pub use comments::{MetricDescription, MetricDescriptions};
 use external::External;
-pub use external::{ExternalFormat, ExternalOptions, ExternalTable};
+pub use external::{ExternalFormat, ExternalOptions, ExternalTable, Location, ObjectStoreOptions};
 pub use listing::Listing;
 use metrics::MetricTables;
 pub(crate) use pg_catalog::{DATABASE_OID, INFORMATION_SCHEMA, OWNER_NAME, OWNER_OID, PG_CATALOG};

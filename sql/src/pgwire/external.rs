@@ -17,7 +17,7 @@ use regex::Regex;
 use super::access::Access;
 use super::sqlstate;
 use super::statement::Command;
-use crate::catalog::external::{ExternalFormat, ExternalTable, NewTable};
+use crate::catalog::external::{ExternalFormat, ExternalTable, Location, NewTable};
 use crate::catalog::{EXTERNAL, views};
 
 /// The statement of `text`, if that is `CREATE EXTERNAL TABLE`.
@@ -78,10 +78,7 @@ pub(super) fn create(access: &Access, create: &CreateTable) -> PgWireResult<Comm
     let (Some(CommentDef::WithoutEq(format)), Some(location)) = (&create.comment, &create.location) else {
         return Err(sqlstate::error("0A000", "CREATE EXTERNAL TABLE takes STORED AS and LOCATION"));
     };
-    if location.contains("://") {
-        let message = "external tables are files of this machine; object stores are not supported";
-        return Err(sqlstate::error("0A000", message));
-    }
+    let location = Location::parse(location).map_err(|reason| sqlstate::error("22023", reason))?;
     let unknown =
         || sqlstate::error("0A000", format!("external tables are PARQUET, CSV or JSON, not {format}"));
     let mut format = ExternalFormat::by_name(format).ok_or_else(unknown)?;
@@ -98,7 +95,7 @@ pub(super) fn create(access: &Access, create: &CreateTable) -> PgWireResult<Comm
             format = with_option(format, &key.value, &value)?;
         }
     }
-    let table = ExternalTable { name: own_name(&create.name)?, path: location.into(), format };
+    let table = ExternalTable { name: own_name(&create.name)?, location, format };
     Ok(Command::CreateTable(NewTable {
         table,
         replace: create.or_replace,

@@ -1,6 +1,6 @@
 //! Files as tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use promontory_sql::{
@@ -43,7 +43,7 @@ async fn mounted_files_are_tables_that_join_with_metrics() {
     write(&dir.path().join("many/readme.txt"), "not data");
     let table = |name: &str, path: &str, format| ExternalTable {
         name: name.to_owned(),
-        path: dir.path().join(path),
+        location: dir.path().join(path).into(),
         format,
     };
     let catalog = catalog();
@@ -54,7 +54,7 @@ async fn mounted_files_are_tables_that_join_with_metrics() {
             table("costs", "many", ExternalFormat::Json),
             table("gone", "gone.parquet", ExternalFormat::Parquet),
         ],
-        folders: Vec::new(),
+        ..ExternalOptions::default()
     });
     let server = Server::over(catalog, SqlOptions::default()).await;
     let client = server.connect().await;
@@ -91,7 +91,10 @@ async fn tables_are_created_beneath_allowed_folders_only() {
     std::os::unix::fs::symlink(outside.join("owners.csv"), inside.join("linked/out.csv")).expect("links");
     let (inside, outside) = (inside.display(), outside.display());
     let data = tempfile::tempdir().expect("a directory");
-    let options = ExternalOptions { tables: Vec::new(), folders: vec![format!("{inside}").into()] };
+    let options = ExternalOptions {
+        folders: vec![PathBuf::from(inside.to_string()).into()],
+        ..ExternalOptions::default()
+    };
     {
         let catalog = catalog();
         catalog.keep_in(data.path());
@@ -115,8 +118,9 @@ async fn tables_are_created_beneath_allowed_folders_only() {
             ("/".to_owned(), "42501"),
             ("/../../etc/passwd".to_owned(), "42501"),
             (format!("{inside}/none.csv"), "58P01"),
-            ("s3://bucket/owners.csv".to_owned(), "0A000"),
-            (format!("file://{inside}/owners.csv"), "0A000"),
+            ("s3://bucket/owners.csv".to_owned(), "42501"),
+            (format!("file://{inside}/owners.csv"), "22023"),
+            ("s3:///owners.csv".to_owned(), "22023"),
         ] {
             assert_eq!(sqlstate(client.simple_query(&create("t", path.clone())).await), code, "{path}");
         }

@@ -1,22 +1,27 @@
-//! Schema `external`: files of the server's machine as tables.
+//! Schema `external`: files of the server's machine, and objects of object stores, as tables.
 //!
 //! Two kinds: mounted ones, which the configuration names, and created ones (`CREATE EXTERNAL TABLE`), whose paths must
-//! be beneath folders that the configuration allows. A path is looked at whenever a statement names the table, so that
+//! be beneath folders that the configuration allows. A place is looked at whenever a statement names the table, so that
 //! files may come, go and change.
 //!
 //! # What is not left
 //! A created table reads nothing outside its allowed folder, a mounted folder nothing outside itself: `..` is resolved
 //! before anything is looked at, and links are followed and checked. Whoever can change the folder while a query runs
 //! can get around that; they need no SQL for it.
+//!
+//! - [`files`] finds the files of a path, [`objects`] reaches object stores.
+
+mod files;
+mod objects;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::csv::CsvFormat;
 use datafusion::datasource::file_format::json::JsonFormat;
@@ -25,15 +30,14 @@ use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTable
 use parking_lot::RwLock;
 use pgwire::error::PgWireResult;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::schema::BuiltIn;
 use super::{SqlCatalog, external_error, kept};
 use crate::pgwire::sqlstate;
+use files::Wanted;
+pub use objects::ObjectStoreOptions;
 
-/// Folders in folders that are looked into.
-const DEEPEST: usize = 16;
-/// Files of one table.
-const MOST_FILES: usize = 100_000;
 /// Created tables that there may be.
 const MOST: usize = 1_000;
 
@@ -101,14 +105,61 @@ impl ExternalFormat {
     }
 }
 
+/// Where files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A file of the server's machine, or a folder.
+    Path(PathBuf),
+    /// An object, or, with a `/` at the end, all beneath a prefix.
+    Objects(Url),
+}
+
+impl Location {
+    /// What `text` says: a URL if there is `://` in it.
+    ///
+    /// # Errors
+    /// Says what is wrong with the URL.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        if text.contains("://") {
+            objects::parse(text).map(Self::Objects)
+        } else {
+            Ok(Self::Path(text.into()))
+        }
+    }
+
+    /// Its end, which tells the format.
+    pub fn as_path(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Objects(url) => Path::new(url.path()),
+        }
+    }
+}
+
+impl From<PathBuf> for Location {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Objects(url) => url.fmt(f),
+        }
+    }
+}
+
 /// A table over a file, or over the files of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalTable {
     /// Its name in schema `external`.
     pub name: String,
     /// The file, or the folder.
-    pub path: PathBuf,
-    /// How it is written. Of a folder, files whose names end so are read.
+    pub location: Location,
+    /// How it is written. Of a folder, files whose names end so are read; beneath a prefix of an object store those that
+    /// end with the format's own name.
     pub format: ExternalFormat,
 }
 
@@ -117,8 +168,10 @@ pub struct ExternalTable {
 pub struct ExternalOptions {
     /// Tables that there are.
     pub tables: Vec<ExternalTable>,
-    /// Folders beneath which users may create tables.
-    pub folders: Vec<PathBuf>,
+    /// Folders and prefixes beneath which users may create tables.
+    pub folders: Vec<Location>,
+    /// How object stores are reached.
+    pub stores: Vec<ObjectStoreOptions>,
 }
 
 /// A table to be created.
@@ -166,6 +219,9 @@ impl External {
 
     /// Takes these from now on.
     pub(crate) fn configure(&self, options: ExternalOptions) {
+        if let Some(catalog) = self.catalog.get().and_then(Weak::upgrade) {
+            objects::register(&options, &catalog.template.runtime_env().object_store_registry);
+        }
         self.state.write().options = options;
     }
 
@@ -250,30 +306,69 @@ impl External {
         Ok(())
     }
 
+    /// Where the files of `table` are now, and how the names of those end that are read.
+    ///
+    /// # Errors
+    /// If it leads somewhere that is not allowed, or there is nothing.
+    fn urls(&self, table: &ExternalTable, created: bool) -> PgWireResult<(Vec<String>, &'static str)> {
+        let state = self.state.read();
+        let folders = &state.options.folders;
+        match &table.location {
+            Location::Path(path) => {
+                let wanted = Wanted { name: &table.name, path, format: table.format };
+                let found = if created {
+                    let folders = folders.iter().filter_map(|folder| match folder {
+                        Location::Path(path) => Some(path.as_path()),
+                        Location::Objects(_) => None,
+                    });
+                    files::files_beneath(wanted, &folders.collect::<Vec<_>>())?
+                } else {
+                    files::files(wanted, None)?
+                };
+                Ok((found.iter().map(|file| files::url(file)).collect(), ""))
+            }
+            Location::Objects(url) => {
+                if created {
+                    objects::check_beneath(url, folders)?;
+                }
+                let all = url.path().ends_with('/');
+                Ok((vec![url.to_string()], if all { table.format.ends()[0] } else { "" }))
+            }
+        }
+    }
+
     /// `table` over the files that there are now.
     async fn read(&self, table: &ExternalTable, created: bool) -> PgWireResult<Arc<dyn TableProvider>> {
-        let files = match created {
-            true => files_beneath(table, &self.state.read().options.folders)?,
-            false => files(table, None)?,
-        };
+        let (urls, end) = self.urls(table, created)?;
         let catalog = self.catalog.get().and_then(Weak::upgrade);
         let catalog = catalog.ok_or_else(|| sqlstate::error("57P01", "the catalog is closed"))?;
         let opened = async {
             let state = catalog.session().state();
-            let urls = files.iter().map(|file| ListingTableUrl::parse(url(file)));
-            let options = ListingOptions::new(table.format.reader()).with_file_extension("");
+            let urls = urls.iter().map(ListingTableUrl::parse);
+            let options = ListingOptions::new(table.format.reader()).with_file_extension(end);
             let config = ListingTableConfig::new_with_multi_paths(urls.collect::<Result<_>>()?)
                 .with_listing_options(options)
                 .infer_schema(&state)
                 .await?;
             Ok(Arc::new(ListingTable::try_new(config)?) as Arc<dyn TableProvider>)
         };
-        let opened: Result<_> = opened.await;
-        opened.map_err(|error| {
+        let opened: Result<Arc<dyn TableProvider>> = opened.await;
+        let table_of = |error: DataFusionError| {
             let message =
                 format!("external table {:?} cannot be read: {}", table.name, error.strip_backtrace());
             sqlstate::error("58030", message)
-        })
+        };
+        let opened = opened.map_err(table_of)?;
+        if opened.schema().fields().is_empty() {
+            let message = format!(
+                "external table {:?}: {} has no {} files",
+                table.name,
+                table.location,
+                table.format.name()
+            );
+            return Err(sqlstate::error("58P01", message));
+        }
+        Ok(opened)
     }
 }
 
@@ -310,128 +405,6 @@ fn unreadable(reason: &str) -> pgwire::error::PgWireError {
     sqlstate::error("XX001", message)
 }
 
-/// The files of a created table, which must be beneath one of `folders`.
-fn files_beneath(table: &ExternalTable, folders: &[PathBuf]) -> PgWireResult<Vec<PathBuf>> {
-    let refused = |reason: &str| Err(sqlstate::error("42501", format!("{}: {reason}", table.path.display())));
-    if !table.path.is_absolute() {
-        return refused("the location of an external table is an absolute path");
-    }
-    if folders.is_empty() {
-        return refused(
-            "no folder is allowed for external tables; `sql.external_folders` in the configuration names them",
-        );
-    }
-    // By its text first, so that nothing can be found out about other places.
-    let Some(path) = resolved(&table.path) else { return refused("this path is in no allowed folder") };
-    let roots = folders.iter().filter_map(|folder| Some((folder, folder.canonicalize().ok()?)));
-    let root = roots
-        .filter(|(folder, root)| {
-            path.starts_with(root) || resolved(folder).is_some_and(|f| path.starts_with(f))
-        })
-        .map(|(_, root)| root)
-        .next();
-    match root {
-        Some(root) => files(table, Some(&root)),
-        None => refused(
-            "this path is in no allowed folder; `sql.external_folders` in the configuration names them",
-        ),
-    }
-}
-
-/// `path` without `.` and `..`, by its text alone; `None` if it leaves the root.
-fn resolved(path: &Path) -> Option<PathBuf> {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if !out.pop() => return None,
-            Component::ParentDir => {}
-            other => out.push(other),
-        }
-    }
-    Some(out)
-}
-
-/// The files of `table`, in order of name, all of them beneath `root`; without one, beneath the path itself.
-fn files(table: &ExternalTable, root: Option<&Path>) -> PgWireResult<Vec<PathBuf>> {
-    let failed = |path: &Path, error: std::io::Error| {
-        let message = format!("external table {:?}: {}: {error}", table.name, path.display());
-        sqlstate::error("58P01", message)
-    };
-    let path = table.path.canonicalize().map_err(|error| failed(&table.path, error))?;
-    let root = root.unwrap_or(&path);
-    if !path.starts_with(root) {
-        return Err(leads_out(&table.path, root));
-    }
-    let mut found = Vec::new();
-    let mut left = vec![(path.clone(), 0)];
-    while let Some((at, depth)) = left.pop() {
-        // What a link leads to.
-        let real = at.canonicalize().map_err(|error| failed(&at, error))?;
-        if !real.starts_with(root) {
-            return Err(leads_out(&at, root));
-        }
-        if real.is_dir() {
-            if depth > DEEPEST {
-                let message = format!("external table {:?}: folders are nested too deep", table.name);
-                return Err(sqlstate::error("54000", message));
-            }
-            for entry in std::fs::read_dir(&real).map_err(|error| failed(&at, error))? {
-                let entry = entry.map_err(|error| failed(&at, error))?;
-                let hidden = entry.file_name().to_string_lossy().starts_with(['.', '_']);
-                let path = entry.path();
-                let fits = || path.is_dir() || ends_as(&path, table.format);
-                if !hidden && fits() {
-                    left.push((path, depth + 1));
-                }
-            }
-        } else if real.is_file() {
-            found.push(real);
-        }
-        if found.len() + left.len() > MOST_FILES {
-            let message = format!("external table {:?} has more than {MOST_FILES} files", table.name);
-            return Err(sqlstate::error("54000", message));
-        }
-    }
-    if found.is_empty() {
-        let message = format!(
-            "external table {:?}: {} has no {} files",
-            table.name,
-            path.display(),
-            table.format.name()
-        );
-        return Err(sqlstate::error("58P01", message));
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
-fn leads_out(path: &Path, root: &Path) -> pgwire::error::PgWireError {
-    sqlstate::error("42501", format!("{} leads out of {}", path.display(), root.display()))
-}
-
-fn ends_as(path: &Path, format: ExternalFormat) -> bool {
-    let end = path.extension().and_then(|end| end.to_str()).map(str::to_ascii_lowercase);
-    end.is_some_and(|end| format.ends().contains(&end.as_str()))
-}
-
-/// `path` as a URL, in which nothing is a pattern.
-fn url(path: &Path) -> String {
-    use std::fmt::Write as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut url = "file://".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                url.push(char::from(*byte))
-            }
-            other => drop(write!(url, "%{other:02X}")),
-        }
-    }
-    url
-}
-
 fn load(file: &Path) -> std::result::Result<BTreeMap<String, ExternalTable>, String> {
     let mut tables = BTreeMap::new();
     for table in kept::load(file, "tables")? {
@@ -445,7 +418,7 @@ fn load(file: &Path) -> std::result::Result<BTreeMap<String, ExternalTable>, Str
             },
             other => other,
         };
-        let table = ExternalTable { name: name.to_owned(), path: path.into(), format };
+        let table = ExternalTable { name: name.to_owned(), location: Location::parse(path)?, format };
         if tables.insert(name.to_owned(), table).is_some() {
             return Err(format!("there are two tables called {name:?}"));
         }
@@ -455,7 +428,8 @@ fn load(file: &Path) -> std::result::Result<BTreeMap<String, ExternalTable>, Str
 
 fn store(file: &Path, tables: &BTreeMap<String, ExternalTable>) -> promontory_tsdb::Result<()> {
     let one = |table: &ExternalTable| {
-        let mut one = json!({ "name": table.name, "path": table.path, "format": table.format.name() });
+        let mut one =
+            json!({ "name": table.name, "path": table.location.to_string(), "format": table.format.name() });
         if let ExternalFormat::Csv { header, delimiter } = table.format {
             one["header"] = header.into();
             one["delimiter"] = char::from(delimiter).to_string().into();
