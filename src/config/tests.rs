@@ -394,7 +394,7 @@ fn files_as_tables_are_read_relative_to_the_configuration() {
 #[test]
 fn object_stores_are_reached_as_the_section_says() {
     let text = "sql:\n  external:\n  - {name: orders, path: 's3://lake/orders/', format: parquet}\n  external_folders: ['s3://lake/open']\n\
-                \x20 object_stores:\n  - url: s3://lake\n    options: {aws_region: eu-west-1, aws_secret_access_key: hush}\n";
+                \x20 object_stores:\n  - url: s3://lake\n    options: {aws_region: eu-west-1, aws_access_key_id: key, aws_secret_access_key: hush}\n";
     let config = good(text);
     assert_eq!(config.sql.external.tables[0].location.to_string(), "s3://lake/orders/");
     assert_eq!(config.sql.external.folders[0].to_string(), "s3://lake/open");

@@ -111,7 +111,9 @@ impl SqlCatalog {
             .with_information_schema(true)
             .with_create_default_catalog_and_schema(false)
             .set_str("datafusion.sql_parser.dialect", "postgresql")
-            .set_str("datafusion.execution.time_zone", "UTC");
+            .set_str("datafusion.execution.time_zone", "UTC")
+            // All beneath a prefix are objects of its table.
+            .set_bool("datafusion.execution.listing_table_ignore_subdirectory", false);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES)))
             .build_arc()
