@@ -342,33 +342,24 @@ impl External {
         let (urls, end) = self.urls(table, created)?;
         let catalog = self.catalog.get().and_then(Weak::upgrade);
         let catalog = catalog.ok_or_else(|| sqlstate::error("57P01", "the catalog is closed"))?;
-        let opened = async {
-            let state = catalog.session().state();
-            let urls = urls.iter().map(ListingTableUrl::parse);
-            let options = ListingOptions::new(table.format.reader()).with_file_extension(end);
-            let config = ListingTableConfig::new_with_multi_paths(urls.collect::<Result<_>>()?)
-                .with_listing_options(options)
-                .infer_schema(&state)
-                .await?;
-            Ok(Arc::new(ListingTable::try_new(config)?) as Arc<dyn TableProvider>)
-        };
-        let opened: Result<Arc<dyn TableProvider>> = opened.await;
-        let table_of = |error: DataFusionError| {
+        let state = catalog.session().state();
+        let unreadable = |error: DataFusionError| {
             let message =
                 format!("external table {:?} cannot be read: {}", table.name, error.strip_backtrace());
             sqlstate::error("58030", message)
         };
-        let opened = opened.map_err(table_of)?;
-        if opened.schema().fields().is_empty() {
-            let message = format!(
-                "external table {:?}: {} has no {} files",
-                table.name,
-                table.location,
-                table.format.name()
-            );
+        let urls = urls.iter().map(ListingTableUrl::parse).collect::<Result<Vec<_>>>().map_err(unreadable)?;
+        if matches!(table.location, Location::Objects(_))
+            && !objects::are_there(&urls, end, &state).await.map_err(unreadable)?
+        {
+            let (name, location, format) = (&table.name, &table.location, table.format.name());
+            let message = format!("external table {name:?}: {location} has no {format} files");
             return Err(sqlstate::error("58P01", message));
         }
-        Ok(opened)
+        let options = ListingOptions::new(table.format.reader()).with_file_extension(end);
+        let config = ListingTableConfig::new_with_multi_paths(urls).with_listing_options(options);
+        let config = config.infer_schema(&state).await.map_err(unreadable)?;
+        Ok(Arc::new(ListingTable::try_new(config).map_err(unreadable)?))
     }
 }
 

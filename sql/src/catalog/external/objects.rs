@@ -9,7 +9,11 @@ use std::fmt;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use datafusion::common::Result;
+use datafusion::datasource::listing::ListingTableUrl;
+use datafusion::execution::SessionState;
 use datafusion::execution::object_store::ObjectStoreRegistry;
+use futures::TryStreamExt as _;
 use object_store::aws::AmazonS3ConfigKey;
 use object_store::azure::AzureConfigKey;
 use object_store::gcp::GoogleConfigKey;
@@ -49,7 +53,7 @@ impl ObjectStoreOptions {
     ///
     /// # Errors
     /// Says what is wrong: no such kind of store, an option that it does not have, a value that it cannot have.
-    pub fn new(url: &str, options: BTreeMap<String, String>) -> Result<Self, String> {
+    pub fn new(url: &str, options: BTreeMap<String, String>) -> std::result::Result<Self, String> {
         let bucket = parse(url)?;
         if !matches!(bucket.path(), "" | "/") {
             return Err(format!("{url} is a place in a bucket, not a bucket"));
@@ -71,7 +75,7 @@ impl ObjectStoreOptions {
         self.options.keys().map(String::as_str)
     }
 
-    fn store(&self) -> Result<Arc<dyn ObjectStore>, String> {
+    fn store(&self) -> std::result::Result<Arc<dyn ObjectStore>, String> {
         let environment = std::env::vars()
             .filter(|(key, _)| PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
             // What tools of a provider know beside is left alone.
@@ -83,7 +87,7 @@ impl ObjectStoreOptions {
 }
 
 /// A URL of a place in an object store.
-pub(super) fn parse(text: &str) -> Result<Url, String> {
+pub(super) fn parse(text: &str) -> std::result::Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{text}: {error}"))?;
     if !SCHEMES.contains(&url.scheme()) {
         return Err(format!(
@@ -133,6 +137,21 @@ pub(super) fn register(options: &ExternalOptions, registry: &Arc<dyn ObjectStore
             Err(reason) => tracing::error!(bucket = store.bucket(), reason, "object store cannot be reached"),
         }
     }
+}
+
+/// Whether there is an object at `urls` whose name ends with `end`.
+///
+/// # Errors
+/// If a store cannot be asked.
+pub(super) async fn are_there(urls: &[ListingTableUrl], end: &str, state: &SessionState) -> Result<bool> {
+    for url in urls {
+        let store = state.runtime_env().object_store(url)?;
+        let mut objects = url.list_all_files(state, store.as_ref(), end).await?;
+        if objects.try_next().await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// That `place` of a created table is allowed.
@@ -195,7 +214,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let options = BTreeMap::from([("aws_secret_access_key".to_owned(), "hush".to_owned())]);
+        let options = [("aws_access_key_id", "key"), ("aws_secret_access_key", "hush")];
+        let options = BTreeMap::from(options.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let store = ObjectStoreOptions::new("s3://lake", options).unwrap();
         assert!(!format!("{store:?}").contains("hush"));
     }
