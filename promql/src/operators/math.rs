@@ -36,6 +36,10 @@ pub fn compare(op: BinaryOp, a: f64, b: f64) -> bool {
     }
 }
 
+/// Above it, Go takes half the exponential for hyperbolic functions, which overflows sooner.
+/// <https://github.com/golang/go/blob/go1.24.0/src/math/sinh.go>
+const LARGE: f64 = 21.0;
+
 /// Functions of one float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are PromQL's")]
@@ -109,6 +113,7 @@ impl MathFunction {
             Self::Atanh => v.atanh(),
             Self::Ceil => v.ceil(),
             Self::Cos => v.cos(),
+            Self::Cosh if v.abs() > LARGE => v.abs().exp() * 0.5,
             Self::Cosh => v.cosh(),
             Self::Deg => v * 180.0 / std::f64::consts::PI,
             Self::Exp => v.exp(),
@@ -127,6 +132,7 @@ impl MathFunction {
                 }
             }
             Self::Sin => v.sin(),
+            Self::Sinh if v.abs() > LARGE => (v.abs().exp() * 0.5).copysign(v),
             Self::Sinh => v.sinh(),
             Self::Sqrt => v.sqrt(),
             Self::Tan => v.tan(),
@@ -276,6 +282,18 @@ impl Date {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hyperbolic_functions_overflow_where_they_do_in_go() {
+        for (function, v, expected) in [
+            (MathFunction::Sinh, 710.0, f64::INFINITY),
+            (MathFunction::Sinh, -710.0, f64::NEG_INFINITY),
+            (MathFunction::Cosh, -710.0, f64::INFINITY),
+            (MathFunction::Sinh, 0.0, 0.0),
+        ] {
+            assert_eq!(function.apply(v), expected, "{function:?} of {v}");
+        }
+    }
 
     #[test]
     fn dates_are_utc_and_handle_leap_years() {

@@ -46,6 +46,8 @@ pub(super) struct Parser<'a> {
     pub(super) duration_ops: usize,
     lexer: Lexer<'a>,
     peeked: Option<Token>,
+    /// The end of the last token that was taken.
+    taken: usize,
     depth: usize,
 }
 
@@ -85,6 +87,7 @@ impl<'a> Parser<'a> {
             duration_ops: 0,
             lexer: Lexer::new(input),
             peeked: None,
+            taken: 0,
             depth: 0,
         }
     }
@@ -122,6 +125,7 @@ impl<'a> Parser<'a> {
     pub(super) fn bump(&mut self) -> Result<Token> {
         let token = self.peek()?;
         self.peeked = None;
+        self.taken = token.span.end;
         Ok(token)
     }
 
@@ -137,9 +141,9 @@ impl<'a> Parser<'a> {
         &self.input[token.span.start..token.span.end]
     }
 
-    /// Behind the last token that was taken; only sure while none is peeked.
+    /// Behind the last token that was taken.
     pub(super) fn position(&self) -> usize {
-        self.lexer.position()
+        self.taken
     }
 
     /// Gives the content of a string token.

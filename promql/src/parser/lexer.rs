@@ -57,11 +57,6 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// The next byte to be read: the end of the last token.
-    pub(super) fn position(&self) -> usize {
-        self.pos
-    }
-
     pub(super) fn next_token(&mut self) -> Result<Token> {
         loop {
             self.start = self.pos;

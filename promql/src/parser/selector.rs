@@ -180,8 +180,7 @@ impl Parser<'_> {
     fn parse_offset(&mut self, expr: &mut Expr) -> Result<()> {
         self.bump()?;
         let offset = self.within(OFFSET, Self::parse_offset_duration)?;
-        let outer = expr.span;
-        let end = offset.span.end;
+        let (outer, end) = (expr.span, self.position());
         let Some(target) = modified(expr) else {
             return Err(self.error(
                 outer,

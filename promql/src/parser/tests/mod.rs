@@ -282,6 +282,11 @@ fn type_errors_point_at_what_is_wrong() {
             "+ on (x) group_left (x)",
             r#"label "x" must not occur in ON and GROUP clause at once"#,
         ),
+        (
+            "a offset -min_of(2m, 1m) + on (x) group_left (x) b",
+            "+ on (x) group_left (x)",
+            r#"label "x" must not occur in ON and GROUP clause at once"#,
+        ),
         ("a + on (x) 1", "a + on (x) 1", "vector matching only allowed between instant vectors"),
         (
             "a + fill (0) 1",
