@@ -14,11 +14,13 @@ pub mod extended_histogram;
 mod extrapolate;
 pub mod histogram;
 mod over_time;
+mod ranked;
 mod regression;
 mod starts;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use promontory_tsdb::TimestampMs;
@@ -34,6 +36,7 @@ use crate::params::Grid;
 pub struct Scratch {
     floats: Vec<f64>,
     indexes: Vec<u32>,
+    ranked: ranked::Ranked,
     lanes: Box<extrapolate::Lanes>,
     /// Windows in which a sample starts before the one in front of it was taken, counted up; whoever
     /// tells the user sets it back.
@@ -197,6 +200,14 @@ fn dispatch(
         }
         F::StdvarOverTime => each(w, s, (query, out), |_, x| Some(over_time::variance(x.values)))?,
         F::StddevOverTime => each(w, s, (query, out), |_, x| Some(over_time::variance(x.values).sqrt()))?,
+        F::QuantileOverTime if ranked::pays(w, s) => {
+            let ranked = &mut scratch.ranked;
+            ranked.clear();
+            each_window(w, s, (query, out), |i, window| {
+                ranked.slide(s.values, window);
+                Some(ranked.quantile(scalars[0].at(i)))
+            })?;
+        }
         F::QuantileOverTime => {
             let buffer = &mut scratch.floats;
             each(w, s, (query, out), |i, x| Some(over_time::quantile(x.values, scalars[0].at(i), buffer)))?;
@@ -209,13 +220,24 @@ fn dispatch(
     Ok(())
 }
 
-/// Calls `f(step, window)` for every window that has a sample; ends early when `query` is over.
+/// Calls `f(step, samples)` for every window that has a sample; ends early when `query` is over.
 #[inline(always)]
 fn each(
     windows: &Windows,
     samples: Samples<'_>,
-    (query, out): (Option<&QueryContext>, &mut StepRow),
+    to: (Option<&QueryContext>, &mut StepRow),
     mut f: impl FnMut(usize, Samples<'_>) -> Option<f64>,
+) -> Result<(), QueryError> {
+    each_window(windows, samples, to, |i, window| f(i, samples.slice(window.start, window.end)))
+}
+
+/// As [`each`], with the indexes of the window's samples.
+#[inline(always)]
+fn each_window(
+    windows: &Windows,
+    samples: Samples<'_>,
+    (query, out): (Option<&QueryContext>, &mut StepRow),
+    mut f: impl FnMut(usize, Range<usize>) -> Option<f64>,
 ) -> Result<(), QueryError> {
     let (mut work, mut outcome) = (0, Ok(()));
     windows.walk(samples.timestamps, |i, _, lo, hi| {
@@ -227,7 +249,7 @@ fn each(
             work = 0;
             outcome = query.map_or(Ok(()), QueryContext::check);
         }
-        if let Some(v) = f(i, samples.slice(lo, hi)) {
+        if let Some(v) = f(i, lo..hi) {
             out.set(i, v);
         }
     });
