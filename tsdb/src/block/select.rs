@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::Files;
-use crate::chunkenc::{self, ChunkError, Encoding, histogram};
-use crate::chunks::ChunkMeta;
+use crate::chunkenc::{self, ChunkError, Encoding, histogram, xor};
+use crate::chunks::{ChunkMeta, ChunkRef};
 use crate::error::{Error, Result};
 use crate::histogram::CounterResetHint;
 use crate::index::SeriesEntry;
@@ -22,6 +22,8 @@ use crate::tombstones::{Interval, Tombstones};
 const USUAL_CHUNK_SAMPLES: usize = 120;
 /// How many float samples a histogram counts for when a batch is filled: about as much memory.
 const HISTOGRAM_SAMPLES: usize = 32;
+/// Chunks that are decoded together at most.
+const TOGETHER: usize = 16;
 
 /// A selection without series.
 pub(super) fn nothing(hints: &SelectHints) -> Selection {
@@ -241,40 +243,42 @@ fn read_series(
     batch: &mut SeriesBatch,
 ) -> Result<()> {
     let (series_start, histograms_start) = (batch.timestamps.len(), batch.histograms.len());
-    let mut ascending = true;
+    let mut floats = Floats { range, series_start, ascending: true, waiting: Waiting::default() };
     for meta in chunks {
         if deleted.iter().any(|d| d.mint <= meta.mint && meta.maxt <= d.maxt) {
             continue;
         }
-        let (encoding, data) = files.chunks.chunk(meta.reference)?;
+        let chunk = files.chunks.chunk(meta.reference);
         let partly = deleted.iter().any(|d| meta.overlaps(d.mint, d.maxt));
+        if let Ok((Encoding::Xor, data)) = &chunk
+            && !partly
+        {
+            if floats.waiting.len == TOGETHER {
+                floats.read_waiting(files, batch)?;
+            }
+            floats.waiting.push(meta, data);
+            continue;
+        }
+        // In order, errors too.
+        floats.read_waiting(files, batch)?;
+        let (encoding, data) = chunk?;
         if encoding.is_histogram() {
             let deleted = if partly { deleted } else { &[] };
-            read_histograms(encoding, data, range, deleted, batch).map_err(|e| damaged(files, meta, &e))?;
+            read_histograms(encoding, data, range, deleted, batch)
+                .map_err(|e| damaged(files, meta.reference, &e))?;
             continue;
         }
         let start = batch.timestamps.len();
         let SeriesBatch { timestamps, values, start_timestamps, .. } = batch;
         chunkenc::decode_with_start_into(encoding, data, timestamps, values, start_timestamps)
-            .map_err(|e| damaged(files, meta, &e))?;
-        let times = &batch.timestamps[start..];
-        // Looking at all of them is faster than stopping at the first that is out of order.
-        let sorted =
-            times.iter().zip(times.get(1..).unwrap_or_default()).fold(true, |ok, (a, b)| ok & (a < b));
-        ascending &= sorted
-            && (start == series_start || times.first().is_none_or(|t| batch.timestamps[start - 1] < *t));
-        if meta.mint < range.0 || range.1 < meta.maxt {
-            if sorted {
-                clip(batch, start, range);
-            } else {
-                trim(batch, start, |t| range.0 <= t && t <= range.1);
-            }
-        }
+            .map_err(|e| damaged(files, meta.reference, &e))?;
+        floats.settle(batch, start, meta.mint, meta.maxt);
         if partly {
             trim(batch, start, |t| !deleted.iter().any(|d| d.mint <= t && t <= d.maxt));
         }
     }
-    if !ascending {
+    floats.read_waiting(files, batch)?;
+    if !floats.ascending {
         sort_samples(batch, series_start);
     }
     if !batch.histograms[histograms_start..].is_sorted_by(|a, b| a.timestamp < b.timestamp) {
@@ -283,10 +287,80 @@ fn read_series(
     Ok(())
 }
 
+/// What is known of the floats of one series while its chunks are read.
+struct Floats<'a> {
+    range: (TimestampMs, TimestampMs),
+    /// Of the series, in the batch.
+    series_start: usize,
+    ascending: bool,
+    waiting: Waiting<'a>,
+}
+
+/// XOR chunks that will be decoded together, as that is faster.
+#[derive(Default)]
+struct Waiting<'a> {
+    data: [&'a [u8]; TOGETHER],
+    references: [ChunkRef; TOGETHER],
+    len: usize,
+    mint: TimestampMs,
+    maxt: TimestampMs,
+}
+
+impl<'a> Waiting<'a> {
+    /// There must be room.
+    fn push(&mut self, meta: &ChunkMeta, data: &'a [u8]) {
+        let first = self.len == 0;
+        self.mint = if first { meta.mint } else { self.mint.min(meta.mint) };
+        self.maxt = if first { meta.maxt } else { self.maxt.max(meta.maxt) };
+        self.data[self.len] = data;
+        self.references[self.len] = meta.reference;
+        self.len += 1;
+    }
+}
+
+impl Floats<'_> {
+    /// Appends what waits.
+    fn read_waiting(&mut self, files: &Files, batch: &mut SeriesBatch) -> Result<()> {
+        let Waiting { data, references, len, mint, maxt } = &mut self.waiting;
+        let data = &data[..std::mem::take(len)];
+        if data.is_empty() {
+            return Ok(());
+        }
+        let start = batch.timestamps.len();
+        xor::decode_many_into(data, &mut batch.timestamps, &mut batch.values)
+            .map_err(|(i, e)| damaged(files, references[i], &e))?;
+        if !batch.start_timestamps.is_empty() {
+            batch.start_timestamps.resize(batch.values.len(), 0);
+        }
+        let (mint, maxt) = (*mint, *maxt);
+        self.settle(batch, start, mint, maxt);
+        Ok(())
+    }
+
+    /// Looks at the samples from index `start` on, of chunks that say that they are in `[mint, maxt]`: keeps those in
+    /// the range, and notes whether they ascend.
+    fn settle(&mut self, batch: &mut SeriesBatch, start: usize, mint: TimestampMs, maxt: TimestampMs) {
+        let times = &batch.timestamps[start..];
+        // Looking at all of them is faster than stopping at the first that is out of order.
+        let sorted =
+            times.iter().zip(times.get(1..).unwrap_or_default()).fold(true, |ok, (a, b)| ok & (a < b));
+        self.ascending &= sorted
+            && (start == self.series_start || times.first().is_none_or(|t| batch.timestamps[start - 1] < *t));
+        let range = self.range;
+        if mint < range.0 || range.1 < maxt {
+            if sorted {
+                clip(batch, start, range);
+            } else {
+                trim(batch, start, |t| range.0 <= t && t <= range.1);
+            }
+        }
+    }
+}
+
 #[cold]
-fn damaged(files: &Files, meta: &ChunkMeta, error: &ChunkError) -> Error {
-    match files.chunks.file(meta.reference) {
-        Ok(file) => Error::corrupt(file, u64::from(meta.reference.offset()), error.to_string()),
+fn damaged(files: &Files, chunk: ChunkRef, error: &ChunkError) -> Error {
+    match files.chunks.file(chunk) {
+        Ok(file) => Error::corrupt(file, u64::from(chunk.offset()), error.to_string()),
         Err(e) => e,
     }
 }

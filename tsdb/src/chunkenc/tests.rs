@@ -85,6 +85,91 @@ fn check_any_bytes(data: &[u8]) {
     }
 }
 
+/// Chunks that are decoded together give what each gives alone, and an error where the first that is damaged is.
+fn check_many(chunks: &[Vec<u8>]) {
+    let data: Vec<&[u8]> = chunks.iter().map(|c| &c[..]).collect();
+    let (mut t, mut v) = (vec![7], vec![7.0, 8.0]);
+    let together = xor::decode_many_into(&data, &mut t, &mut v);
+    let mut alone: Bits = Vec::new();
+    for (i, data) in data.iter().enumerate() {
+        let samples: Result<Vec<Sample>, _> = xor::Iter::new(data).and_then(Iterator::collect);
+        let Ok(samples) = samples else {
+            let error = decode(Encoding::Xor, data).unwrap_err();
+            assert_eq!(together, Err((i, error)));
+            assert_eq!((t, v), (vec![7], vec![7.0, 8.0]), "a damaged chunk adds nothing");
+            return;
+        };
+        alone.extend(samples.iter().map(|s| (s.t, s.v.to_bits())));
+    }
+    assert_eq!(together, Ok(()));
+    assert_eq!((t[0], &v[..2]), (7, &[7.0, 8.0][..]), "what was there is left alone");
+    let together: Bits = t[1..].iter().copied().zip(v[2..].iter().map(|v| v.to_bits())).collect();
+    assert_eq!((t.len(), v.len()), (alone.len() + 1, alone.len() + 2));
+    assert_eq!(together, alone);
+}
+
+/// A series as a target that is scraped gives it: at 15 s, with `jitter` ms, and sometimes a gap, of counters, gauges that
+/// change seldom or often, and random floats, with stale markers.
+fn scraped(max: usize) -> impl Strategy<Value = Bits> {
+    let step = (any::<u64>(), 0u32..1000, 0u8..50);
+    let kinds = (0u8..4, prop::sample::select(vec![1i64, 1, 4, 2000]), 0i64..2_000_000_000_000);
+    (kinds, prop::collection::vec(step, 1..max)).prop_map(|((kind, jitter, start), steps)| {
+        let (mut t, mut v) = (start, 100_000.0);
+        let step = |(bits, n, luck): (u64, u32, u8)| {
+            t += match luck {
+                0 => 45_000,
+                1 => 1_000_000,
+                _ => 15_000,
+            };
+            v = match kind {
+                0 => v + f64::from(n),
+                1 if n < 800 => v,
+                1 | 2 => f64::from(n % 20),
+                _ => f64::from_bits(bits >> 2),
+            };
+            (t + bits.cast_signed().rem_euclid(jitter), if luck == 2 { STALE_NAN_BITS } else { v.to_bits() })
+        };
+        steps.into_iter().map(step).collect()
+    })
+}
+
+/// Some chunks as they come: alike or not.
+fn many_chunks() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let chunk = prop_oneof![4 => scraped(200), 1 => series(200), 1 => scraped(4)];
+    prop::collection::vec(chunk.prop_map(|series| xor::encode(samples(&series))), 0..20)
+}
+
+#[test]
+fn chunks_that_end_together_or_are_too_large_are_decoded_together() {
+    let chunk = |n: i64, seed: i64| {
+        xor::encode((0..n).map(|i| Sample { t: i * 15_000 + i * seed % 5, v: (i * i * seed) as f64 / 7.0 }))
+    };
+    for lens in
+        [&[100; 9][..], &[100; 4], &[107, 107, 30], &[2, 2, 2, 3, 2], &[120; 16], &[600, 9, 600, 9, 9]]
+    {
+        check_many(&lens.iter().zip(1..).map(|(n, seed)| chunk(*n, seed)).collect::<Vec<_>>());
+    }
+    check_many(&[]);
+    check_many(&[vec![0, 0], chunk(100, 1), chunk(100, 2), chunk(100, 3), vec![0, 0]]);
+    check_many(&[chunk(100, 1), vec![0], chunk(100, 2), chunk(100, 3)]);
+}
+
+#[test]
+fn a_chunk_cut_short_among_others_is_an_error_at_every_length() {
+    let chunk = |seed: i64| {
+        xor::encode((0..60).map(|i| Sample { t: i * 15_013 + i % 7, v: (i * i * seed) as f64 / 3.0 }))
+    };
+    let chunks: Vec<_> = (1..7).map(chunk).collect();
+    for n in 0..chunks[3].len() {
+        let mut chunks = chunks.clone();
+        chunks[3].truncate(n);
+        check_many(&chunks);
+        let data: Vec<&[u8]> = chunks.iter().map(|c| &c[..]).collect();
+        let place = xor::decode_many_into(&data, &mut vec![], &mut vec![]).unwrap_err().0;
+        assert_eq!(place, 3, "{n} bytes");
+    }
+}
+
 #[test]
 fn a_chunk_has_the_bytes_that_prometheus_writes() {
     // t0 varint, v0 raw, delta uvarint, equal value, then "0" and "0".
@@ -291,6 +376,31 @@ proptest! {
         let data = xor::encode(samples(&series));
         check_any_bytes(&data);
         prop_assert_eq!(decode(Encoding::Xor, &data), Ok(series));
+    }
+
+    #[test]
+    fn chunks_decoded_together_give_what_each_gives_alone(chunks in many_chunks()) {
+        check_many(&chunks);
+    }
+
+    #[test]
+    fn damaged_chunks_among_others_give_what_each_gives_alone(
+        mut chunks in many_chunks(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())),
+        random in prop::option::of(prop::collection::vec(any::<u8>(), 0..600)),
+    ) {
+        chunks.extend(random);
+        for (chunk, at, with) in damage.iter().filter(|_| !chunks.is_empty()).collect::<Vec<_>>() {
+            let chunk = chunk.get_mut(&mut chunks);
+            let at = at.index(chunk.len().max(1));
+            chunk.iter_mut().skip(at).take(1).for_each(|b| *b = *with);
+        }
+        if let Some((chunk, len)) = cut && !chunks.is_empty() {
+            let chunk = chunk.get_mut(&mut chunks);
+            chunk.truncate(len.index(chunk.len() + 1));
+        }
+        check_many(&chunks);
     }
 
     #[test]

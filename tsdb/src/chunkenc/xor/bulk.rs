@@ -14,7 +14,7 @@ use crate::sample::TimestampMs;
 
 /// Bytes that one sample may touch: seven bits of the sample before, 68 of a timestamp, 77 of a value, and the rest of
 /// the last load.
-const NEAR: usize = 24;
+pub(super) const NEAR: usize = 24;
 
 /// Appends all samples of a chunk to `timestamps` and `values`.
 ///
@@ -40,22 +40,38 @@ pub fn decode_into(
 }
 
 /// Writes every slot, or gives an error. There are as many timestamps as values.
-fn decode(
+pub(super) fn decode(
     data: &[u8],
     timestamps: &mut [MaybeUninit<TimestampMs>],
     values: &mut [MaybeUninit<f64>],
 ) -> Result<(), ChunkError> {
-    let (Some(first_t), Some(first_v)) = (timestamps.first_mut(), values.first_mut()) else { return Ok(()) };
+    match begin(data, timestamps, values)? {
+        Some((state, rest)) => finish(rest, state, timestamps, values, 2).map_err(|e| e.of(data)),
+        None => Ok(()),
+    }
+}
+
+/// Reads the first two samples, which are unlike all others: the state behind them and the bytes that it counts its
+/// bits in. `None` if there are no more than one, which is then written.
+#[inline(always)]
+pub(super) fn begin<'a>(
+    data: &'a [u8],
+    timestamps: &mut [MaybeUninit<TimestampMs>],
+    values: &mut [MaybeUninit<f64>],
+) -> Result<Option<(Registers, &'a [u8])>, ChunkError> {
+    let (Some(first_t), Some(first_v)) = (timestamps.first_mut(), values.first_mut()) else {
+        return Ok(None);
+    };
     let mut at = HEADER;
     let t = unzigzag(uvarint(data, &mut at)?);
-    let bytes = data.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(|| too_short(data))?;
+    let bytes = data.get(at..).and_then(|rest| rest.first_chunk::<8>());
+    let bytes = bytes.ok_or_else(|| Damage::TooShort.of(data))?;
     at += 8;
     let v = u64::from_be_bytes(*bytes);
     first_t.write(t);
     first_v.write(f64::from_bits(v));
-    let count = timestamps.len();
-    if count == 1 {
-        return Ok(());
+    if timestamps.len() == 1 {
+        return Ok(None);
     }
     let t_delta = uvarint(data, &mut at)?.cast_signed();
     let t = t.wrapping_add(t_delta);
@@ -68,8 +84,20 @@ fn decode(
     state.value(&first, 0, first_word(&first), 56);
     timestamps[1].write(state.t);
     values[1].write(f64::from_bits(state.v));
+    Ok(Some((state, rest)))
+}
+
+/// Reads samples `from..`, which follow `state`.
+pub(super) fn finish(
+    rest: &[u8],
+    mut state: Registers,
+    timestamps: &mut [MaybeUninit<TimestampMs>],
+    values: &mut [MaybeUninit<f64>],
+    from: usize,
+) -> Result<(), Damage> {
+    let count = timestamps.len();
     let mut done;
-    (state, done) = state.run(rest, timestamps, values, 2);
+    (state, done) = state.run(rest, timestamps, values, from);
     if done < count {
         let mut last = [0; 3 * NEAR];
         let skipped = match rest.last_chunk::<NEAR>() {
@@ -87,14 +115,25 @@ fn decode(
         (state, done) = state.run(&last, timestamps, values, done);
         state.bit += skipped;
     }
-    if state.bit > rest.len() * 8 || done < count {
-        return Err(too_short(data));
+    if done < count { Err(Damage::TooShort) } else { state.check(rest) }
+}
+
+/// What is found wrong with a chunk at its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Damage {
+    TooShort,
+    WideWindow,
+}
+
+impl Damage {
+    #[cold]
+    fn of(self, data: &[u8]) -> ChunkError {
+        let reason = match self {
+            Self::TooShort => "chunk ends too early",
+            Self::WideWindow => "value window is wider than a value",
+        };
+        ChunkError::Corrupt { bit: data.len() * 8, reason }
     }
-    if state.wrong > 63 {
-        let reason = "value window is wider than a value";
-        return Err(ChunkError::Corrupt { bit: data.len() * 8, reason });
-    }
-    Ok(())
 }
 
 /// `rest`, which is shorter, and zeros.
@@ -103,11 +142,6 @@ fn padded(rest: &[u8]) -> [u8; NEAR] {
     let mut out = [0; NEAR];
     out.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
     out
-}
-
-#[cold]
-fn too_short(data: &[u8]) -> ChunkError {
-    ChunkError::Corrupt { bit: data.len() * 8, reason: "chunk ends too early" }
 }
 
 /// LEB128 at byte `at`, which moves on.
@@ -120,20 +154,31 @@ fn uvarint(data: &[u8], at: &mut usize) -> Result<u64, ChunkError> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Registers {
+pub(super) struct Registers {
     /// Bits read so far.
-    bit: usize,
-    t: TimestampMs,
-    t_delta: i64,
-    v: u64,
+    pub(super) bit: usize,
+    pub(super) t: TimestampMs,
+    pub(super) t_delta: i64,
+    pub(super) v: u64,
     /// See [`Window`].
-    significant: u32,
-    trailing: u32,
+    pub(super) significant: u32,
+    pub(super) trailing: u32,
     /// More than 63 once a window was wider than a value.
-    wrong: u32,
+    pub(super) wrong: u32,
 }
 
 impl Registers {
+    /// Whether what was read was there, and was sound.
+    pub(super) fn check(&self, rest: &[u8]) -> Result<(), Damage> {
+        if self.bit > rest.len() * 8 {
+            Err(Damage::TooShort)
+        } else if self.wrong > 63 {
+            Err(Damage::WideWindow)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Reads samples `from..` as long as there are bytes for a whole one, and gives the number of the next.
     ///
     /// A function of its own with a copy of the state, which that keeps in registers.
@@ -165,7 +210,7 @@ impl Registers {
     }
 
     #[inline(always)]
-    fn sample(&mut self, near: &[u8; NEAR]) {
+    pub(super) fn sample(&mut self, near: &[u8; NEAR]) {
         let bit = self.bit & 7;
         let mut word = first_word(near) << bit;
         let (read, left);

@@ -9,8 +9,14 @@
 //! equal those that Prometheus writes for the same samples.
 
 mod bulk;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+mod many;
+#[cfg(target_arch = "x86_64")]
+mod side_by_side;
 
 pub use bulk::decode_into;
+pub use many::decode_many_into;
 
 use std::ops::{Deref, DerefMut};
 
