@@ -5,7 +5,7 @@ use crate::chunkenc::ChunkError;
 use crate::sample::TimestampMs;
 
 /// Appends all samples of all chunks, in order, to `timestamps` and `values`: what [`decode_into`] gives for one after
-/// the other, and faster for three or more.
+/// the other, and faster for four or more.
 ///
 /// # Errors
 /// If a chunk is damaged: the place of the first that is in `chunks`, and how. The vectors are then as they were.
