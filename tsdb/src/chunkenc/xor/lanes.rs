@@ -101,14 +101,14 @@ impl Lanes {
     /// taken, and which lanes have such, as bits; none after all steps.
     ///
     /// # Panics
-    /// If there are less places than `steps`, or lanes cannot be had.
+    /// If a lane has room for less than `steps`, or the CPU has no lanes.
     pub(super) fn run(
         &mut self,
         outs: &mut [Option<Out<'_>>; LANES],
         steps: usize,
         groups: usize,
     ) -> (usize, u32) {
-        assert!(Self::available() && steps <= STEPS, "lanes are to be had");
+        assert!(Self::available() && steps <= STEPS, "the CPU has lanes, and the run is short");
         let mut nowhere = [MaybeUninit::<u64>::uninit(); STEPS];
         let nowhere = nowhere.as_mut_ptr().cast::<u64>();
         let places = outs.each_mut().map(|out| match out {
@@ -118,7 +118,7 @@ impl Lanes {
             }
             None => (nowhere, nowhere),
         });
-        // A lane reads no further than 24 + 13 + 64 bits a step.
+        // Idle lanes begin anew at their zeros, so that they never stop the others.
         for lane in (0..groups * HALF).filter(|lane| outs[*lane].is_none()) {
             self.states[lane / HALF].bit[lane % HALF] = 0;
         }
