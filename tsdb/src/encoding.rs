@@ -175,6 +175,33 @@ impl<'a> Cursor<'a> {
         Ok(unzigzag(self.uvarint()?))
     }
 
+    /// The next three `uvarint`s.
+    ///
+    /// # Errors
+    /// If one of them is cut off or longer than 64 bits.
+    #[inline]
+    pub fn uvarint3(&mut self) -> Result<[u64; 3], DecodeError> {
+        match self.word().and_then(uvarint3) {
+            Some((values, len)) => {
+                self.offset += len;
+                Ok(values)
+            }
+            None => Ok([self.uvarint()?, self.uvarint()?, self.uvarint()?]),
+        }
+    }
+
+    /// The next eight bytes, little-endian; behind the end are bytes that continue a number. `None` if the end is near
+    /// and there are not as many bytes before it.
+    #[inline]
+    fn word(&self) -> Option<u64> {
+        if let Some(word) = self.rest().first_chunk::<8>() {
+            return Some(u64::from_le_bytes(*word));
+        }
+        let (last, bits) = (u64::from_le_bytes(*self.bytes.last_chunk::<8>()?), 8 * self.remaining() as u32);
+        let word = last.checked_shr(64 - bits).unwrap_or(0);
+        Some(word | CONTINUES << bits)
+    }
+
     /// Bytes prefixed with their `uvarint` length.
     ///
     /// # Errors
@@ -200,31 +227,57 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The bits that tell in each byte that a number goes on.
+const CONTINUES: u64 = 0x8080_8080_8080_8080;
+
 /// Value and length of the LEB128 number at the start of `bytes`.
 ///
 /// # Errors
 /// Why there is none.
 #[inline]
 pub fn uvarint(bytes: &[u8]) -> Result<(u64, usize), &'static str> {
-    const CONTINUES: u64 = 0x8080_8080_8080_8080;
     match bytes {
         [first, ..] if *first < 0x80 => return Ok((u64::from(*first), 1)),
         [a, b, c, d, e, f, g, h, ..] => {
-            // Up to eight bytes at once, without a branch that depends on how many: the seven bits of each are moved
-            // next to each other, two by two.
+            // Up to eight bytes at once, without a branch that depends on how many.
             let word = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
             let last = !word & CONTINUES;
             if last != 0 {
-                let w = word & (last ^ last.wrapping_sub(1)) & !CONTINUES;
-                let w = (w & 0x007f_007f_007f_007f) | (w & 0x7f00_7f00_7f00_7f00) >> 1;
-                let w = (w & 0x0000_3fff_0000_3fff) | (w & 0x3fff_0000_3fff_0000) >> 2;
-                let w = (w & 0x0000_0000_0fff_ffff) | (w & 0x0fff_ffff_0000_0000) >> 4;
+                let w = join_sevens(word & (last ^ last.wrapping_sub(1)));
                 return Ok((w, last.trailing_zeros() as usize / 8 + 1));
             }
         }
         _ => {}
     }
     uvarint_by_bytes(bytes)
+}
+
+/// The low seven bits of each byte next to each other: they are moved there two by two.
+#[inline(always)]
+fn join_sevens(word: u64) -> u64 {
+    let w = word & !CONTINUES;
+    let w = (w & 0x007f_007f_007f_007f) | (w & 0x7f00_7f00_7f00_7f00) >> 1;
+    let w = (w & 0x0000_3fff_0000_3fff) | (w & 0x3fff_0000_3fff_0000) >> 2;
+    (w & 0x0000_0000_0fff_ffff) | (w & 0x0fff_ffff_0000_0000) >> 4
+}
+
+/// Values and length together of three LEB128 numbers, if `word` holds all of them.
+///
+/// Where the next three begin depends on nothing but the places of three bits, so that the processor can look for them
+/// while it still works out these.
+#[inline(always)]
+fn uvarint3(word: u64) -> Option<([u64; 3], usize)> {
+    let first = !word & CONTINUES;
+    let second = first & first.wrapping_sub(1);
+    let third = second & second.wrapping_sub(1);
+    if third == 0 {
+        return None;
+    }
+    let through = |last: u64| last ^ last.wrapping_sub(1);
+    let a = join_sevens(word & through(first));
+    let b = join_sevens((word & through(second)) >> (first.trailing_zeros() + 1));
+    let c = join_sevens((word & through(third)) >> (second.trailing_zeros() + 1));
+    Some(([a, b, c], third.trailing_zeros() as usize / 8 + 1))
 }
 
 /// As [`uvarint`], byte by byte.
@@ -304,7 +357,32 @@ pub fn put_prefixed(out: &mut Vec<u8>, bytes: impl AsRef<[u8]>) {
 
 /// CRC-32C (Castagnoli) of `bytes`.
 pub fn crc32c(bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() < SHORT && is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the processor has the instructions, as was just seen.
+        return unsafe { short_crc32c(bytes) };
+    }
     ::crc32c::crc32c(bytes)
+}
+
+/// From this many bytes on it is quicker to work on three parts at once, as the crate does.
+#[cfg(target_arch = "x86_64")]
+const SHORT: usize = 768;
+
+/// As [`crc32c`]: for the few bytes of a series or a chunk the way to the loop is as long as the loop.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn short_crc32c(bytes: &[u8]) -> u32 {
+    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
+    let (words, rest) = bytes.as_chunks::<8>();
+    let crc =
+        words.iter().fold(u64::from(u32::MAX), |crc, word| _mm_crc32_u64(crc, u64::from_le_bytes(*word)));
+    let mut crc = crc as u32;
+    let (words, rest) = rest.as_chunks::<4>();
+    for word in words {
+        crc = _mm_crc32_u32(crc, u32::from_le_bytes(*word));
+    }
+    !rest.iter().fold(crc, |crc, byte| _mm_crc32_u8(crc, *byte))
 }
 
 /// Whether a checksum is the expected one. A fuzzer does not find right ones by chance, and what is
@@ -373,6 +451,32 @@ mod tests {
         #[test]
         fn reading_at_once_is_reading_byte_by_byte(bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80u8..], 0..14)) {
             prop_assert_eq!(uvarint(&bytes), uvarint_by_bytes(&bytes));
+        }
+
+        #[test]
+        fn three_numbers_at_once_are_three_numbers(
+            bytes in prop::collection::vec(prop_oneof![3 => 0u8..0x80, 2 => 0x80u8..], 0..40), start in 0usize..12,
+        ) {
+            let (mut at_once, mut each) = (Cursor::at(&bytes, start), Cursor::at(&bytes, start));
+            loop {
+                let expected = [each.uvarint(), each.uvarint(), each.uvarint()];
+                let expected = expected.into_iter().collect::<Result<Vec<_>, _>>();
+                let found = at_once.uvarint3();
+                prop_assert_eq!(found.map(Vec::from), expected.clone());
+                if expected.is_err() {
+                    break;
+                }
+                prop_assert_eq!(at_once.offset(), each.offset());
+            }
+        }
+
+        #[test]
+        fn a_checksum_is_that_of_its_parts(bytes in prop::collection::vec(any::<u8>(), 0..700), cut in any::<prop::sample::Index>()) {
+            prop_assert_eq!(crc32c(&bytes), ::crc32c::crc32c(&bytes));
+            // At any alignment.
+            let (first, second) = bytes.split_at(cut.index(bytes.len() + 1));
+            prop_assert_eq!(crc32c(second), ::crc32c::crc32c(second));
+            prop_assert_eq!(crc32c_append(crc32c(first), second), crc32c(&bytes));
         }
 
         #[test]
