@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
 use parking_lot::RwLock;
@@ -10,7 +11,7 @@ use parking_lot::RwLock;
 use super::symbols::Symbols;
 use super::{MAGIC, SERIES_ALIGN, Toc};
 use crate::chunks::{ChunkMeta, ChunkRef};
-use crate::encoding::{Cursor, DecodeError, checksum_fits, crc32c, put_be32};
+use crate::encoding::{Cursor, DecodeError, checksum_fits, crc32c, put_be32, unzigzag};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::labels::Labels;
@@ -24,6 +25,8 @@ const LARGE_LIST: usize = 16 << 10;
 /// An index, mapped. Memory holds the offsets of some symbols and of some postings lists.
 #[derive(Debug)]
 pub struct Reader {
+    /// Another one for each reader.
+    id: u64,
     path: PathBuf,
     bytes: Mmap,
     toc: Toc,
@@ -61,12 +64,28 @@ struct Values {
     offsets: Vec<u32>,
 }
 
-/// A series as the index has it. Reused from one call to the next, so that nothing is allocated.
+/// A series as the index has it. Reused from one call to the next, so that nothing is allocated, and that labels which
+/// are those of the series before are not looked up again.
 #[derive(Debug, Default, Clone)]
 pub struct SeriesEntry {
     label_bytes: Vec<u8>,
+    /// Each label of `label_bytes`, if it is known where that is from.
+    parts: Vec<LabelPart>,
+    /// Which reader `parts` are from, and where in its file they begin.
+    source: (u64, usize),
     /// Chunks in ascending time.
     pub chunks: Vec<ChunkMeta>,
+}
+
+/// A label that was decoded.
+#[derive(Debug, Clone, Copy)]
+struct LabelPart {
+    /// Symbol of its name.
+    name: u32,
+    /// Where its symbols end, bytes from the first label's.
+    symbols_end: usize,
+    /// Where it ends in the label bytes.
+    end: usize,
 }
 
 impl SeriesEntry {
@@ -78,6 +97,21 @@ impl SeriesEntry {
     /// Canonical bytes of the labels, see [`Labels::as_bytes`].
     pub fn label_bytes(&self) -> &[u8] {
         &self.label_bytes
+    }
+
+    /// Keeps of the labels before those whose symbols are the same in `next`, which begins at `source` and has `count`
+    /// labels, and says where in it they end. All there is to be known about a label follows from the bytes of it.
+    #[inline]
+    fn keep_shared(&mut self, file: &[u8], source: (u64, usize), next: &[u8], count: u64) -> usize {
+        let (reader, start) = std::mem::replace(&mut self.source, source);
+        let before = if reader == source.0 { file.get(start..).unwrap_or_default() } else { &[] };
+        let most = usize::try_from(count).unwrap_or(usize::MAX).min(self.parts.len());
+        let shared = shared_len(before, next, self.parts.last().map_or(0, |part| part.symbols_end));
+        let kept = self.parts[..most].iter().take_while(|part| part.symbols_end <= shared).count();
+        self.parts.truncate(kept);
+        let (symbols_end, end) = self.parts.last().map_or((0, 0), |part| (part.symbols_end, part.end));
+        self.label_bytes.truncate(end);
+        symbols_end
     }
 }
 
@@ -131,7 +165,10 @@ impl Reader {
         let table = v1.as_ref().map_or(&bytes[table_bytes.clone()], |v1| &v1.table);
         let (names, all) = read_names(table).map_err(in_table)?;
         let verified = RwLock::default();
+        // From 1 on: entries begin with 0, which is no reader.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             path: path.to_owned(),
             bytes,
             toc,
@@ -260,26 +297,41 @@ impl Reader {
     pub fn series(&self, reference: u64, mint: i64, maxt: i64, entry: &mut SeriesEntry) -> Result<()> {
         let (offset, mut body) = self.series_body(reference)?;
         let damaged = |e: DecodeError| e.in_file(&self.path, offset);
-        entry.label_bytes.clear();
+        self.decode_labels(offset, &mut body, entry).map_err(damaged)?;
+        entry.chunks.clear();
+        decode_chunks(&mut body, mint, maxt, &mut entry.chunks).map_err(damaged)
+    }
+
+    /// Reads the labels at the start of `body`, which lies at `offset` of the file.
+    #[inline]
+    fn decode_labels(
+        &self,
+        offset: u64,
+        body: &mut Cursor<'_>,
+        entry: &mut SeriesEntry,
+    ) -> Result<(), DecodeError> {
+        let count = body.uvarint()?;
+        let start = body.offset();
+        let source = (self.id, offset as usize + start);
+        body.bytes(entry.keep_shared(&self.bytes, source, body.rest(), count))?;
         let symbol_bytes = &self.bytes[self.symbol_bytes.clone()];
-        let mut last_name = None;
-        for _ in 0..body.uvarint().map_err(damaged)? {
-            let (name, value) = self.symbol_pair(&mut body).map_err(damaged)?;
-            if last_name.is_some_and(|last| last >= name) {
-                return Err(damaged(body.error("labels of a series are out of order")));
+        for _ in entry.parts.len() as u64..count {
+            let (name, value) = self.symbol_pair(body)?;
+            if entry.parts.last().is_some_and(|last| last.name >= name) {
+                return Err(body.error("labels of a series are out of order"));
             }
-            last_name = Some(name);
             // A symbol is stored as a label part is: copied with its length, and canonical because
             // `Symbols::open` checked order, UTF-8 and shortest lengths.
             for (symbol, is_value) in [(name, false), (value, true)] {
                 match self.symbols.raw(symbol_bytes, symbol) {
                     Some(raw) if raw.len() > 1 || !is_value => entry.label_bytes.extend_from_slice(raw),
-                    _ => return Err(damaged(body.error("series refers to a symbol that cannot be"))),
+                    _ => return Err(body.error("series refers to a symbol that cannot be")),
                 }
             }
+            let (symbols_end, end) = (body.offset() - start, entry.label_bytes.len());
+            entry.parts.push(LabelPart { name, symbols_end, end });
         }
-        entry.chunks.clear();
-        decode_chunks(&mut body, mint, maxt, &mut entry.chunks).map_err(damaged)
+        Ok(())
     }
 
     /// Calls `visit` with the symbols of each label of a series: name, value.
@@ -478,10 +530,15 @@ fn decode_chunks(
     let count = body.uvarint()?;
     let mut last = ChunkMeta { mint: 0, maxt: 0, reference: ChunkRef(0) };
     for i in 0..count {
-        let start = if i == 0 { body.varint()? } else { last.maxt.wrapping_add(body.uvarint()? as i64) };
-        let end = start.wrapping_add(body.uvarint()? as i64);
-        let reference =
-            if i == 0 { body.uvarint()? } else { last.reference.0.wrapping_add(body.varint()? as u64) };
+        // The first is told in full, with one number that has a sign in the other place.
+        let (start, length, reference) = if i == 0 {
+            (body.varint()?, body.uvarint()?, body.uvarint()?)
+        } else {
+            let [gap, length, moved] = body.uvarint3()?;
+            let moved = unzigzag(moved) as u64;
+            (last.maxt.wrapping_add(gap as i64), length, last.reference.0.wrapping_add(moved))
+        };
+        let end = start.wrapping_add(length as i64);
         last = ChunkMeta { mint: start, maxt: end, reference: ChunkRef(reference) };
         if start > maxt {
             // Chunks are in ascending time: none of the rest can overlap.
@@ -492,4 +549,21 @@ fn decode_chunks(
         }
     }
     Ok(())
+}
+
+/// How many of the first `most` bytes are the same in both.
+#[inline]
+fn shared_len(a: &[u8], b: &[u8], most: usize) -> usize {
+    let most = most.min(a.len()).min(b.len());
+    let (a, b) = (&a[..most], &b[..most]);
+    let ((words, _), (others, _)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut same = 0;
+    for (x, y) in words.iter().zip(others) {
+        let differs = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differs != 0 {
+            return same + differs.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    same + a[same..].iter().zip(&b[same..]).take_while(|(x, y)| x == y).count()
 }

@@ -169,6 +169,48 @@ proptest! {
         check_any_bytes(&bytes);
     }
 
+    /// Labels that are those of the series before are not decoded again.
+    #[test]
+    fn an_entry_that_is_used_again_reads_as_a_new_one_does(
+        models in (series(), series()),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        order in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), prop::option::of(-5000i64..9000)), 0..200),
+    ) {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let paths = [write(dirs[0].path(), &models.0), write(dirs[1].path(), &models.1)];
+        let all = |path: &std::path::Path| Reader::open(path).unwrap().all().unwrap().into_vec();
+        let references = paths.each_ref().map(|path| all(path));
+        let mut bytes = std::fs::read(&paths[0]).unwrap();
+        for (series, at, with) in flips.iter().filter(|_| !references[0].is_empty()) {
+            let start = *series.get(&references[0]) as usize * SERIES_ALIGN as usize;
+            let (len, prefix) = crate::encoding::uvarint(&bytes[start..]).unwrap();
+            let body = start + prefix..start + prefix + len as usize;
+            bytes[body.start + at.index(body.len())] = *with;
+            let crc = crc32c(&bytes[body.clone()]);
+            bytes[body.end..body.end + 4].copy_from_slice(&crc.to_be_bytes());
+        }
+        std::fs::write(&paths[0], bytes).unwrap();
+        let readers = paths.each_ref().map(|path| Reader::open(path).unwrap());
+        let mut used = SeriesEntry::default();
+        let in_order = references[0].iter().map(|r| (0, *r, None));
+        let any = order.iter().filter(|(second, ..)| !references[usize::from(*second)].is_empty());
+        let any = any.map(|(second, i, at)| {
+            let which = usize::from(*second);
+            (which, *i.get(&references[which]), *at)
+        });
+        for (which, reference, at) in in_order.chain(any) {
+            let (mint, maxt) = at.map_or((i64::MIN, i64::MAX), |at| (at, at + 500));
+            let mut new = SeriesEntry::default();
+            let expected = readers[which].series(reference, mint, maxt, &mut new).map_err(|e| e.to_string());
+            let found = readers[which].series(reference, mint, maxt, &mut used).map_err(|e| e.to_string());
+            prop_assert_eq!(&found, &expected);
+            if found.is_ok() {
+                prop_assert_eq!((used.label_bytes(), &used.chunks), (new.label_bytes(), &new.chunks));
+                prop_assert!(Labels::from_bytes(used.label_bytes()).is_some());
+            }
+        }
+    }
+
     /// Damage behind a checksum that was made right again reaches the decoders.
     #[test]
     fn damaged_indexes_do_not_panic(model in series(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), fix in any::<bool>()) {
