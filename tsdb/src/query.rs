@@ -269,6 +269,22 @@ impl SeriesBatch {
         self.offsets.push(u32::try_from(self.values.len()).expect("a batch holds less than 2^32 samples"));
     }
 
+    /// Forgets all but the newest of the samples that were just pushed, floats from index `floats` on and histograms
+    /// from `histograms` on, both in order of time.
+    pub(crate) fn keep_newest(&mut self, floats: usize, histograms: usize) {
+        let float = self.timestamps[floats..].last().copied();
+        let histogram = self.histograms[histograms..].last().map(|h| h.timestamp);
+        let newest = float.max(histogram);
+        let kept = |last: Option<TimestampMs>| usize::from(last.is_some() && last == newest);
+        let older = floats..self.values.len() - kept(float);
+        self.timestamps.drain(older.clone());
+        self.values.drain(older.clone());
+        if !self.start_timestamps.is_empty() {
+            self.start_timestamps.drain(older);
+        }
+        self.histograms.drain(histograms..self.histograms.len() - kept(histogram));
+    }
+
     /// Start timestamps of the float samples of series `i`; empty if none in the batch has one.
     ///
     /// # Panics

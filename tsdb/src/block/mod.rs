@@ -15,6 +15,7 @@
 //! # Source
 //! <https://github.com/prometheus/prometheus/blob/v3.14.0/tsdb/block.go>
 
+mod ahead;
 mod compact;
 #[cfg(test)]
 mod histogram_tests;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::Files;
+use super::ahead::Ahead;
 use crate::chunkenc::{self, ChunkError, Encoding, histogram, xor};
 use crate::chunks::{ChunkMeta, ChunkRef};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ const USUAL_CHUNK_SAMPLES: usize = 120;
 const HISTOGRAM_SAMPLES: usize = 32;
 /// Chunks that are decoded together at most.
 const TOGETHER: usize = 16;
+/// How many float samples a series counts for at least when a batch is filled: about as much memory as its labels.
+const SERIES_SAMPLES: usize = 16;
 
 /// A selection without series.
 pub(super) fn nothing(hints: &SelectHints) -> Selection {
@@ -52,10 +55,8 @@ pub(super) fn plan(
             source: Some((Arc::clone(files), Arc::clone(tombstones))),
             range,
             hints: hints.clone(),
-            references: Some(Arc::clone(&references)),
-            at: bounds[0],
-            end: bounds[1],
-            ..Batches::default()
+            ahead: Ahead::new(Arc::clone(&references), bounds[0]..bounds[1]),
+            given: 0,
         };
         Box::pin(partition) as SeriesStream
     };
@@ -104,13 +105,9 @@ struct Batches {
     source: Option<(Arc<Files>, Arc<Tombstones>)>,
     range: (TimestampMs, TimestampMs),
     hints: SelectHints,
-    references: Option<Arc<[u64]>>,
-    /// The partition's references that are still to be read: `at..end`.
-    at: usize,
-    end: usize,
+    ahead: Ahead,
     /// Series given so far.
     given: usize,
-    entry: SeriesEntry,
 }
 
 impl Stream for Batches {
@@ -133,31 +130,21 @@ impl Stream for Batches {
 impl Batches {
     fn next_batch(&mut self) -> Result<SeriesBatch> {
         let mut batch = SeriesBatch::new();
-        let (Some((files, tombstones)), Some(references)) = (&self.source, &self.references) else {
-            return Ok(batch);
-        };
+        let Some((files, tombstones)) = &self.source else { return Ok(batch) };
         let enough = self.hints.batch_samples.max(1);
         let limit = if self.hints.series_limit == 0 { usize::MAX } else { self.hints.series_limit };
-        let entry = &mut self.entry;
-        // Series without samples (labels only) bound a batch too.
-        while batch_samples(&batch) < enough && batch.len() < enough && self.given < limit {
-            let Some(reference) = references[..self.end].get(self.at) else { break };
-            files.index.series(*reference, self.range.0, self.range.1, entry)?;
-            self.at += 1;
-            if entry.chunks.is_empty() {
-                continue;
-            }
+        // Series of which little is read bound a batch too: labels take memory as samples do.
+        let most = (enough / SERIES_SAMPLES).max(1).min(limit - self.given);
+        while batch_samples(&batch) < enough && batch.len() < most {
+            let wanted = limit - self.given;
+            let Some(series) = self.ahead.next(files, self.range, &self.hints, wanted)? else { break };
             if !self.hints.labels_only {
+                let chunks = self.ahead.chunks(&series);
                 if batch.is_empty() {
-                    // One allocation in the usual case: what is left, or a full batch and the end of a series.
-                    let left = (self.end - self.at + 1) * entry.chunks.len() * USUAL_CHUNK_SAMPLES;
-                    let expected = left.min(enough + enough / 8);
-                    batch.timestamps.reserve(expected);
-                    batch.values.reserve(expected);
+                    reserve(&mut batch, self.hints.needed, chunks.len(), self.ahead.left() + 1, enough);
                 }
                 let before = (batch.values.len(), batch.histograms.len());
-                let deleted = tombstones.of(*reference);
-                let chunks = &entry.chunks[..];
+                let deleted = tombstones.of(series.reference);
                 let partly = self.hints.needed != Needed::All && deleted.is_empty();
                 if partly && chunks.is_sorted_by(|a, b| a.maxt < b.mint) {
                     let mut some = SomeChunks { files, chunks, range: self.range, batch: &mut batch };
@@ -168,12 +155,27 @@ impl Batches {
                 if (batch.values.len(), batch.histograms.len()) == before {
                     continue;
                 }
+                if self.hints.needed == Needed::Newest {
+                    batch.keep_newest(before.0, before.1);
+                }
             }
-            batch.finish_series(entry.labels());
+            batch.finish_series(series.labels);
             self.given += 1;
         }
         Ok(batch)
     }
+}
+
+/// Makes room in an empty batch for what is left of a partition, `series` with `chunks` each, or for `enough` samples
+/// and the end of a series: one allocation in the usual case.
+fn reserve(batch: &mut SeriesBatch, needed: Needed, chunks: usize, series: usize, enough: usize) {
+    let expected = match needed {
+        // All samples of a chunk are there until one is kept.
+        Needed::Newest => series.min(enough / SERIES_SAMPLES) + USUAL_CHUNK_SAMPLES,
+        _ => (series * chunks * USUAL_CHUNK_SAMPLES).min(enough + enough / 8),
+    };
+    batch.timestamps.reserve(expected);
+    batch.values.reserve(expected);
 }
 
 /// Chunks of one series, of which some are read.

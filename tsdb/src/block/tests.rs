@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::labels::Labels;
 use crate::matcher::MatchOp;
 use crate::memory::MemoryStorage;
+use crate::needed::Needed;
 use crate::sample::Sample;
 
 type Model = BTreeMap<Labels, BTreeMap<TimestampMs, u64>>;
@@ -231,6 +232,53 @@ fn a_damaged_chunk_ends_the_stream_with_its_place() {
     let first = futures::executor::block_on(stream.next());
     assert!(matches!(first, Some(Err(Error::Corrupt { file, offset: 8, .. })) if file == segment));
     assert!(futures::executor::block_on(stream.next()).is_none());
+}
+
+#[test]
+fn a_damaged_series_comes_after_all_before_it_and_not_at_all_if_it_is_not_wanted() {
+    const DAMAGED: usize = 21;
+    let dir = tempfile::tempdir().unwrap();
+    let labels = |i| Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:03}"))]);
+    let model: Model = (0..50).map(|i| (labels(i), [(1, 1), (2, 2)].into())).collect();
+    let path = write_model(dir.path(), &model, 10);
+    let index = Block::open(&path).unwrap();
+    let reference = postings::for_matchers(index.index(), &[]).unwrap()[DAMAGED];
+    let place = index.index().series_offset(reference);
+    let mut bytes = std::fs::read(path.join("index")).unwrap();
+    bytes[place as usize + 3] ^= 1;
+    std::fs::write(path.join("index"), bytes).unwrap();
+    let block = Block::open(&path).unwrap();
+    let kinds = [(false, Needed::All), (false, Needed::Newest), (true, Needed::All)];
+    for ((labels_only, needed), series_limit) in kinds.into_iter().flat_map(|k| [(k, 0), (k, DAMAGED)]) {
+        let hints =
+            SelectHints { batch_samples: 1, labels_only, needed, series_limit, ..SelectHints::default() };
+        let mut stream = block.select(&[], 0, 10, &hints).unwrap().partitions.remove(0);
+        for i in 0..DAMAGED {
+            let batch = futures::executor::block_on(stream.next()).unwrap().unwrap();
+            assert_eq!(batch.labels, [labels(i)]);
+        }
+        if series_limit == 0 {
+            let next = futures::executor::block_on(stream.next());
+            assert!(matches!(next, Some(Err(Error::Corrupt { offset, .. })) if offset == place));
+        }
+        assert!(futures::executor::block_on(stream.next()).is_none());
+    }
+}
+
+#[test]
+fn the_newest_sample_is_one_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = |i| Labels::from_pairs([("i", format!("{i:03}"))]);
+    let model: Model = (0..40).map(|i| (labels(i), (0..30).map(|t| (t, t as u64)).collect())).collect();
+    let block = Block::open(&write_model(dir.path(), &model, 12)).unwrap();
+    let hints = SelectHints { needed: Needed::Newest, ..SelectHints::default() };
+    let expected = (0..40).map(|i| (labels(i), [(20, 20)].into())).collect::<Model>();
+    assert_eq!(read(&block, &[], 3, 20, &hints), expected);
+    // Labels take room in a batch too.
+    let hints = SelectHints { batch_samples: 100, ..hints };
+    let mut stream = block.select(&[], 3, 20, &hints).unwrap().partitions.remove(0);
+    let batch = futures::executor::block_on(stream.next()).unwrap().unwrap();
+    assert!((2..20).contains(&batch.len()), "{} series", batch.len());
 }
 
 #[test]

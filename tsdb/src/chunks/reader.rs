@@ -9,6 +9,11 @@ use crate::chunkenc::{Encoding, num_samples};
 use crate::encoding::{Cursor, checksum_fits, crc32c};
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::prefetch::prefetch;
+
+/// Bytes from the start of a chunk that are asked for beforehand: most of a usual chunk. What is behind them comes by
+/// itself, as the processor sees that memory is read in order.
+const AHEAD: usize = 256;
 
 /// All chunk segments of a block, mapped.
 #[derive(Debug)]
@@ -59,6 +64,16 @@ impl Reader {
     pub fn chunk(&self, reference: ChunkRef) -> Result<(Encoding, &[u8])> {
         let segment = self.segment(reference)?;
         segment.entry(reference.offset())
+    }
+
+    /// Starts to load the begin of a chunk that is about to be read. A reference may lead anywhere.
+    #[inline]
+    pub(crate) fn prefetch(&self, reference: ChunkRef) {
+        const LINE: usize = 64;
+        if let Some(segment) = self.segments.get(reference.segment() as usize) {
+            let start = segment.map.as_ptr().wrapping_add(reference.offset() as usize);
+            (0..AHEAD / LINE).for_each(|line| prefetch(start.wrapping_add(line * LINE)));
+        }
     }
 
     /// Encoding and number of samples of a chunk, without looking at the rest of it.

@@ -11,6 +11,7 @@ use futures_core::Stream;
 use super::series::{self, Part};
 use crate::error::Result;
 use crate::labels::Labels;
+use crate::needed::Needed;
 use crate::query::{HistogramSample, SelectHints, SeriesBatch, SeriesStream};
 
 /// A source and the batch of it that is being consumed.
@@ -54,6 +55,7 @@ pub(super) struct Merge {
     equal: Vec<usize>,
     out: SeriesBatch,
     batch_samples: usize,
+    needed: Needed,
     /// Series that may still be given.
     left: usize,
 }
@@ -98,6 +100,7 @@ impl Merge {
             equal: Vec::new(),
             out: SeriesBatch::new(),
             batch_samples: hints.batch_samples.max(1),
+            needed: hints.needed,
             left: if hints.series_limit == 0 { usize::MAX } else { hints.series_limit },
         }
     }
@@ -173,7 +176,14 @@ impl Merge {
         }
         match equal[..] {
             [only] => series::copy(&mut self.out, &self.sources[only].part()),
-            _ => series::merge(&mut self.out, equal.iter().map(|&i| self.sources[i].part()).collect()),
+            _ => {
+                let (floats, histograms) = (self.out.values.len(), self.out.histograms.len());
+                series::merge(&mut self.out, equal.iter().map(|&i| self.sources[i].part()).collect());
+                if self.needed == Needed::Newest {
+                    // An older one may be hidden by one that its source left out.
+                    self.out.keep_newest(floats, histograms);
+                }
+            }
         }
         self.out.finish_series(labels);
         self.left -= 1;
