@@ -47,12 +47,28 @@ impl KeyOutput {
     /// Writes the key of a series to `key`, which is emptied first.
     pub fn write_key(&self, labels: &Labels, key: &mut Vec<u8>) {
         key.clear();
-        if *self == Self::Full {
-            key.extend_from_slice(labels.as_bytes());
-            return;
+        match self {
+            Self::Full => return key.extend_from_slice(labels.as_bytes()),
+            Self::Group(Grouping { without: false, labels: listed }) => {
+                return put_listed(listed, labels, key);
+            }
+            Self::Group(_) | Self::DropName => {}
         }
         for (name, value) in labels.iter().filter(|(name, _)| self.keeps(name)) {
             put_pair(key, name, value);
+        }
+    }
+}
+
+/// Puts the labels of a set that are `listed`. Both are in the order of names, so that the walk ends with the list.
+fn put_listed(listed: &[String], labels: &Labels, key: &mut Vec<u8>) {
+    let mut listed = listed.iter().map(String::as_str).peekable();
+    for (name, value) in labels.iter() {
+        while listed.next_if(|wanted| *wanted < name).is_some() {}
+        match listed.peek() {
+            Some(wanted) if *wanted == name => put_pair(key, name, value),
+            Some(_) => {}
+            None => return,
         }
     }
 }
@@ -135,5 +151,27 @@ impl ScalarUDFImpl for GroupKey {
             out.append_value(&group);
         }
         Ok(ColumnarValue::Array(Arc::new(out.finish()) as ArrayRef))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_hold_the_labels_that_are_kept() {
+        let labels = Labels::from_pairs([("__name__", "m"), ("a", "1"), ("b", "2"), ("bb", "3"), ("d", "4")]);
+        let names = ["", "__name__", "a", "b", "bb", "c", "d", "e"];
+        for bits in 0..1 << names.len() {
+            let listed = names.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1);
+            let listed = listed.map(|(_, name)| (*name).to_owned()).collect::<Vec<_>>();
+            for without in [false, true] {
+                let output = KeyOutput::Group(Grouping { without, labels: listed.clone() });
+                let kept = labels.iter().filter(|(name, _)| output.keeps(name));
+                let mut key = b"of another series".to_vec();
+                output.write_key(&labels, &mut key);
+                assert_eq!(key, Labels::from_pairs(kept).as_bytes(), "{output:?}");
+            }
+        }
     }
 }

@@ -196,8 +196,9 @@ impl LeafGroups {
     }
 
     fn number(&mut self, key: &[u8]) -> usize {
+        // Comparing no bytes would be slow: the C library loads them behind a mask, from where an empty vector points.
         if let Some((last, number)) = &self.last
-            && last == key
+            && (if key.is_empty() { last.is_empty() } else { last == key })
         {
             return *number;
         }

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::task::Poll;
 
 use arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -94,6 +95,28 @@ impl Runs {
     fn take(&self) -> Option<SeriesStream> {
         self.0.lock().pop()
     }
+
+    /// Whether other partitions take runs too, or could.
+    fn are_shared(&self) -> bool {
+        !self.0.lock().is_empty()
+    }
+}
+
+/// Lets other tasks of the thread go first, and idle threads take this one.
+///
+/// What a task wakes, such as a partition that waits for the same scalar, is next on its own thread, where no other can
+/// take it; without this it would wait until this task has done all its work. `tokio::task::yield_now` keeps the task
+/// on its thread.
+async fn give_way() {
+    let mut gave_way = false;
+    futures::future::poll_fn(|context| {
+        if std::mem::replace(&mut gave_way, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl fmt::Debug for Runs {
@@ -254,6 +277,9 @@ impl ExecutionPlan for SelectorExec {
         let grid = self.spec.grid;
         let start = async move {
             let scalars = scalars.values(&grid, &context).await?;
+            if leaf.runs.are_shared() {
+                give_way().await;
+            }
             Ok(futures::stream::try_unfold((leaf, scalars), async |(mut leaf, scalars)| {
                 Ok(leaf.next_batch(&scalars).await?.map(|batch| (batch, (leaf, scalars))))
             }))
@@ -346,7 +372,12 @@ impl Leaf {
             let Some(input) = &mut self.input else { return Ok(()) };
             match input.try_next().await.map_err(QueryError::from)? {
                 Some(batch) => (self.batch, self.next, self.next_histogram) = (batch, 0, 0),
-                None => self.input = self.runs.take(),
+                None => {
+                    self.input = self.runs.take();
+                    if self.runs.are_shared() {
+                        give_way().await;
+                    }
+                }
             }
         }
     }
