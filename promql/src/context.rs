@@ -185,6 +185,12 @@ impl QueryContext {
         Ok(())
     }
 
+    /// Samples that are held now.
+    #[cfg(test)]
+    pub(crate) fn samples_held(&self) -> usize {
+        self.samples.load(Ordering::Relaxed)
+    }
+
     /// Gives `n` samples back.
     pub fn release_samples(&self, n: usize) {
         self.samples.fetch_sub(n, Ordering::Relaxed);
@@ -300,9 +306,23 @@ impl QueryError {
             DataFusionError::ResourcesExhausted(text) => Self::Limit(text),
             DataFusionError::Shared(shared) => match Arc::try_unwrap(shared) {
                 Ok(inner) => Self::from_datafusion(inner),
-                Err(shared) => Self::Internal(shared.to_string()),
+                Err(shared) => Self::within(&shared).unwrap_or_else(|| Self::Internal(shared.to_string())),
             },
             other => Self::Internal(other.to_string()),
+        }
+    }
+
+    /// As [`QueryError::from_datafusion`], of an error that others have, too.
+    fn within(e: &DataFusionError) -> Option<Self> {
+        match e {
+            DataFusionError::External(inner) => match inner.downcast_ref::<Self>() {
+                Some(ours) => ours.again(),
+                None => inner.downcast_ref::<DataFusionError>().and_then(Self::within),
+            },
+            DataFusionError::Context(_, inner) => Self::within(inner),
+            DataFusionError::ResourcesExhausted(text) => Some(Self::Limit(text.clone())),
+            DataFusionError::Shared(shared) => Self::within(shared),
+            _ => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Why a query failed.
 
+use std::sync::Arc;
+
 use promontory_tsdb::ErrorKind;
 
 use crate::parser::ParseError;
@@ -32,12 +34,30 @@ pub enum QueryError {
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] promontory_tsdb::Error),
+    /// The same failure has reached several parts of the query.
+    #[error(transparent)]
+    Shared(Arc<Self>),
     /// A bug: DataFusion or our operators broke their own contract.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
 impl QueryError {
+    /// The same error once more, unless it has a cause that there is only once.
+    pub(crate) fn again(&self) -> Option<Self> {
+        Some(match self {
+            Self::Invalid(text) => Self::Invalid(text.clone()),
+            Self::Unsupported(text) => Self::Unsupported(text.clone()),
+            Self::Execution(text) => Self::Execution(text.clone()),
+            Self::Limit(text) => Self::Limit(text.clone()),
+            Self::Timeout(place) => Self::Timeout(place),
+            Self::Cancelled(place) => Self::Cancelled(place),
+            Self::Internal(text) => Self::Internal(text.clone()),
+            Self::Shared(inner) => Self::Shared(Arc::clone(inner)),
+            Self::Parse(_) | Self::Storage(_) => return None,
+        })
+    }
+
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -48,6 +68,7 @@ impl QueryError {
             Self::Timeout(_) => ErrorKind::Timeout,
             Self::Cancelled(_) => ErrorKind::Cancelled,
             Self::Storage(e) => e.kind(),
+            Self::Shared(e) => e.kind(),
             Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -112,6 +112,8 @@ pub struct EngineOptions {
     pub type_and_unit_labels: bool,
     /// Memory for results of range queries, bytes ([`crate::cache`]); 0 keeps none.
     pub cache_bytes: usize,
+    /// Subexpressions that a query has several times are evaluated once.
+    pub share_common: bool,
     /// Which experimental parts of the language are on.
     pub parser: ParserOptions,
 }
@@ -130,6 +132,7 @@ impl Default for EngineOptions {
             use_start_timestamps: false,
             type_and_unit_labels: false,
             cache_bytes: 0,
+            share_common: true,
             parser: ParserOptions::default(),
         }
     }

@@ -39,7 +39,7 @@ use crate::operators::OperatorPlanner;
 use crate::operators::rows::Held;
 use crate::params::{EngineOptions, QueryParams};
 use crate::parser::{self, Expr, ValueType};
-use crate::physical::{AggregateInLeaf, LeafPlanner};
+use crate::physical::{AggregateInLeaf, LeafPlanner, SettleShared};
 use crate::planner::{Planner, QueryPlan, Root};
 use crate::result;
 use crate::result_labels::{LabelNames, LabelSource};
@@ -448,12 +448,16 @@ impl Planners {
         let runtime = Arc::new(RuntimeEnv::default());
         let single = state(
             1,
-            vec![Arc::new(AggregateInLeaf), Arc::new(CombinePartialFinalAggregate::new())],
+            vec![
+                Arc::new(AggregateInLeaf),
+                Arc::new(CombinePartialFinalAggregate::new()),
+                Arc::new(SettleShared),
+            ],
             &runtime,
         );
         let parallel = state(
             partitions.max(1),
-            vec![Arc::new(AggregateInLeaf), Arc::new(EnsureRequirements::new())],
+            vec![Arc::new(AggregateInLeaf), Arc::new(EnsureRequirements::new()), Arc::new(SettleShared)],
             &runtime,
         );
         let planner = DefaultPhysicalPlanner::with_extension_planners(extensions);

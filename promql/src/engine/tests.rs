@@ -752,3 +752,96 @@ fn a_long_window_function_ends_with_the_query() {
     );
     assert!(matches!(outcome, Err(QueryError::Timeout(_))), "{outcome:?}");
 }
+
+#[test]
+fn a_subexpression_with_two_places_is_read_once() {
+    let engine = engine(false);
+    let load = r#"s{job="a"} 1 2 3 4
+                  s{job="b"} 5 6 7 8"#;
+    let (query, params) =
+        ("sum by (job) (s) / on() group_left sum(sum by (job) (s))", QueryParams::instant(0));
+    check(load, query, 1, "{job=\"a\"} 0.25\n{job=\"b\"} 0.75");
+    let explained = engine.explain(storage(load), query, params).unwrap();
+    let count = |plan: &str, what: &str| plan.matches(what).count();
+    assert_eq!(count(&explained.logical, "Shared: #1 of 2 places"), 2, "{explained}");
+    assert_eq!(count(&explained.logical, "PromSelector"), 1, "{explained}");
+    assert_eq!(count(&explained.physical, "SharedExec: #1 of 2 places"), 2, "{explained}");
+    assert_eq!(count(&explained.physical, "SelectorExec"), 1, "{explained}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let run = engine.analyze(storage(load), query, params, CancellationToken::new());
+    let ran = runtime.block_on(run).unwrap().0.physical;
+    let leaf = ran.lines().find(|line| line.contains("SelectorExec")).unwrap();
+    assert!(leaf.contains("output_rows=2"), "{leaf}");
+}
+
+#[test]
+fn shared_subexpressions_hold_no_more_than_they_may_and_give_it_back() {
+    let load: String = (0..100).map(|i| format!("m{{i=\"{i}\"}} 1+1x9\n")).collect();
+    let query = "sum(abs(m)) + sum(-abs(m)) + on() count(abs(m))";
+    let params = QueryParams::range(0, 540_000, 60_000);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let run = |max_samples, partitions| {
+        let options =
+            EngineOptions { max_samples, partitions, parallel_samples: 0, ..EngineOptions::default() };
+        let engine = Engine::new(options);
+        let context = engine.context(&CancellationToken::new());
+        let parsed = engine.parse(query, params).unwrap();
+        let source = storage(&load);
+        let plan = Planner::plan_query(&context, &source, engine.options(), query, &parsed, params).unwrap();
+        let running = (Arc::clone(&context), CancellationToken::new());
+        let mut ran = None;
+        let result = runtime.block_on(engine.run_plan(&source, plan, params, running, &mut ran));
+        let held = context.samples_held();
+        (result.map(|r| print(&r.value)).map_err(|e| (e.kind(), e.to_string())), held, ran)
+    };
+    for partitions in [1, 3] {
+        let (result, held, _ran) = run(10_000, partitions);
+        assert_eq!(result.unwrap().lines().count(), 1);
+        assert_eq!(held, 0, "what was kept is given back although the plan is still there");
+        let (result, ..) = run(900, partitions);
+        let text = "query processing would load too many samples into memory in query execution".to_owned();
+        assert_eq!(result.unwrap_err(), (promontory_tsdb::ErrorKind::Limit, text));
+    }
+}
+
+#[test]
+fn shared_scalars_and_nested_shares_do_not_wait_for_each_other() {
+    let load = "m{i=\"1\"} 1 2 3 4 5 6 7 8 9 10\nm{i=\"2\"} 1 2 3 4 5 6 7 8 9 10";
+    let a = "scalar(sum(abs(m)))";
+    let b = format!("clamp(abs(m), {a} - 30, {a})");
+    let c = format!("({b} + {b} * {a} + {b} % scalar({b} > 100 or on() vector(3)))");
+    let d = format!("sum({c}) + on() group_right() ({c}) * {a} + {c}");
+    let shared = engine(false);
+    let apart = Engine::new(EngineOptions { share_common: false, ..shared.options().clone() });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for params in [QueryParams::instant(540_000), QueryParams::range(0, 540_000, 60_000)] {
+        let with = runtime.block_on(run(&shared, load, &d, params));
+        assert_eq!(with, runtime.block_on(run(&apart, load, &d, params)));
+        assert!(!with.starts_with("error"), "{with}");
+    }
+}
+
+#[test]
+fn failures_of_shared_subexpressions_say_what_they_say_alone() {
+    let load = "m{i=\"1\", j=\"1\"} 1\nm{i=\"1\", j=\"2\"} 1";
+    let alone = "abs(m) + on(i) abs(m)";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let error = |query: &str| runtime.block_on(run(&engine(false), load, query, QueryParams::instant(0)));
+    assert!(error(alone).starts_with("error: found duplicate series"), "{}", error(alone));
+    assert_eq!(error(&format!("({alone}) or ({alone})")), error(alone));
+    assert_eq!(error(&format!("sum({alone}) + sum({alone}) + count({alone})")), error(alone));
+}
+
+#[test]
+fn long_chains_of_what_is_shared_do_not_overflow_the_stack() {
+    let chain = vec!["abs(m)"; 1_000].join(" + ");
+    check("m 1", &chain, 0, "{} 1000");
+    // Each level has two places.
+    let mut nested = "m".to_owned();
+    let mut levels = vec![nested.clone()];
+    for _ in 0..60 {
+        nested = format!("abs({nested})");
+        levels.push(nested.clone());
+    }
+    check("m 1", &levels.join(" + "), 0, "{} 61");
+}

@@ -7,6 +7,7 @@ pub mod aggregate;
 pub mod display;
 pub mod quantile;
 pub mod selector;
+pub(crate) mod shared;
 pub mod spec;
 pub mod subquery;
 

@@ -123,6 +123,10 @@ impl Held {
         self.context.hold_samples(n)
     }
 
+    pub(crate) fn batches(&self) -> &[RecordBatch] {
+        &self.batches
+    }
+
     pub(crate) fn rows(&self) -> Result<Vec<Row<'_>>, DataFusionError> {
         let mut all = Vec::with_capacity(self.batches.iter().map(RecordBatch::num_rows).sum());
         for batch in &self.batches {

@@ -10,6 +10,7 @@ mod partial;
 pub mod quantile;
 mod scalars;
 pub mod selector;
+pub(crate) mod shared;
 pub mod subquery;
 pub mod tiles;
 
@@ -31,14 +32,16 @@ use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 pub(crate) use partial::AggregateInLeaf;
+pub(crate) use shared::SettleShared;
 
 use crate::logical::quantile::QuantileNode;
 use crate::logical::selector::SelectorNode;
+use crate::logical::shared::SharedNode;
 use crate::logical::subquery::SubqueryNode;
 use crate::params::Grid;
 use crate::tile::tile_schema;
 
-/// Plans [`SelectorNode`], [`SubqueryNode`] and [`QuantileNode`].
+/// Plans [`SelectorNode`], [`SubqueryNode`], [`QuantileNode`] and places of what is shared.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LeafPlanner;
 
@@ -72,7 +75,28 @@ impl ExtensionPlanner for LeafPlanner {
         if let Some(quantile) = node.downcast_ref::<QuantileNode>() {
             return Ok(Some(Arc::new(quantile::QuantileExec::try_new(quantile.grid(), inputs)?)));
         }
+        if let Some(place) = node.downcast_ref::<SharedNode>() {
+            return Ok(Some(shared_place(place, inputs, session.config().target_partitions().max(1))));
+        }
         Ok(None)
+    }
+}
+
+/// A place of a subexpression; just that where there is no other place.
+fn shared_place(
+    place: &SharedNode,
+    mut inputs: Vec<Arc<dyn ExecutionPlan>>,
+    partitions: usize,
+) -> Arc<dyn ExecutionPlan> {
+    let (shared, input) = (place.shared(), inputs.pop());
+    match input {
+        Some(input) if shared.places() < 2 => input,
+        input => {
+            let label = shared::Label { number: shared.number(), places: shared.places() };
+            let partitions = if place.single() { 1 } else { partitions };
+            let run = Arc::clone(shared.run());
+            Arc::new(shared::SharedExec::new(run, label, *place.grid(), partitions, input))
+        }
     }
 }
 

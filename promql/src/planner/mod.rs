@@ -9,10 +9,12 @@
 mod aggregate;
 mod binary;
 mod call;
+mod common;
 mod duration;
 mod info;
 mod invariant;
 mod selector;
+mod sharing;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::operators::{
 use crate::params::{EngineOptions, Grid, QueryParams};
 use crate::parser::{Expr, ExprKind, Span, UnaryOp, quote_exact, stray_bytes_shown};
 use crate::stack::deeper;
+use sharing::Sharing;
 
 pub(crate) use selector::{RawSelector, metric_name};
 
@@ -147,6 +150,8 @@ pub(crate) struct Planner<'a> {
     need_buckets: usize,
     /// See [`SelectorSpec::counted`](crate::logical::spec::SelectorSpec::counted).
     counted: usize,
+    /// What has several places in the query.
+    sharing: Sharing,
 }
 
 impl<'a> Planner<'a> {
@@ -163,6 +168,7 @@ impl<'a> Planner<'a> {
         let lookback_ms = params.lookback.filter(|ms| *ms > 0).unwrap_or(options.lookback_ms);
         let invariant = invariant::find(expr);
         let warnings = Vec::new();
+        let sharing = Sharing::of(expr, options, context);
         let mut planner = Planner {
             context,
             nodes: 0,
@@ -178,6 +184,7 @@ impl<'a> Planner<'a> {
             need_stats: 0,
             need_buckets: 0,
             counted: 1,
+            sharing,
         };
         let grid = if params.step == 0 {
             Grid::instant(params.start)
@@ -185,6 +192,7 @@ impl<'a> Planner<'a> {
             planner.grid(params.start, params.end, params.step)?
         };
         let (root, ordered) = planner.root(expr, grid)?;
+        let depth = depth + planner.sharing.settle(root.logical());
         Ok(QueryPlan { root, ordered, warnings: planner.warnings, depth })
     }
 
@@ -262,7 +270,8 @@ impl<'a> Planner<'a> {
         if self.nodes.is_multiple_of(NODES_PER_CHECK) {
             self.context.check()?;
         }
-        deeper(|| self.plan_kind(expr, grid))
+        let planned = deeper(|| self.plan_kind(expr, grid))?;
+        Ok(self.share(expr, grid, planned))
     }
 
     fn plan_kind(&mut self, expr: &Expr, grid: Grid) -> Result<Planned, QueryError> {

@@ -1,3 +1,4 @@
 //! Integration tests of the PromQL crate, one module per behaviour.
 
 mod scripts;
+mod sharing;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use promontory_promql::promqltest::{EngineEvaluator, Split, run_script, script_engine_options};
 
-fn scripts(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn scripts(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .expect("the folder can be read")
         .map(|entry| entry.expect("the folder can be read").path())
@@ -87,7 +87,7 @@ fn own_scripts_pass_however_data_is_cut() {
 const UPSTREAM_FLOOR: usize = 2214;
 
 /// The scripts are not part of this repository: `PROMQLTEST_DIR`, or `../shared/promqltest`.
-fn upstream_folder() -> Option<PathBuf> {
+pub(crate) fn upstream_folder() -> Option<PathBuf> {
     let folder = std::env::var_os("PROMQLTEST_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/promqltest"), PathBuf::from);
     if !folder.is_dir() {
