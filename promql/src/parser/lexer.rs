@@ -258,6 +258,10 @@ impl<'a> Lexer<'a> {
         let Some(c) = self.next() else {
             return Err(self.error("unexpected end of input in duration expression"));
         };
+        if matches!(c, '+' | '-' | '*' | '/' | '%' | '^' | ',') {
+            // Behind an operator there has to be one more.
+            self.got_duration = false;
+        }
         Ok(Some(match c {
             c if is_space(c) => return Ok(self.skip_spaces()),
             ']' => {
@@ -278,7 +282,10 @@ impl<'a> Lexer<'a> {
                 self.got_colon = true;
                 Kind::Colon
             }
-            '(' | ')' => self.lex_paren(c)?,
+            '(' | ')' => {
+                self.got_duration = c == ')';
+                self.lex_paren(c)?
+            }
             '+' => Kind::Op(BinaryOp::Add),
             '-' => Kind::Op(BinaryOp::Sub),
             '*' => Kind::Op(BinaryOp::Mul),

@@ -232,6 +232,40 @@ fn syntax_errors_name_the_construct() {
     );
 }
 
+/// What 3.14 says, with its place.
+#[test]
+fn a_colon_or_an_end_where_a_duration_is_wanted_is_told_as_upstream_does() {
+    let range = "in subquery or range selector, expected number, duration, step(), or range()";
+    let colon = "unexpected colon before duration in duration expression";
+    for (input, place, message) in [
+        ("rate(x[range() + :1m])", 19, colon.to_owned()),
+        ("rate(x[step()+:1m])", 16, colon.to_owned()),
+        ("rate(x[5m + :1m])", 13, format!("unexpected \":\" {range}")),
+        ("rate(x[5m * :1m])", 13, format!("unexpected \":\" {range}")),
+        ("rate(x[(5m + :1m])", 14, format!("unexpected \":\" {range}")),
+        ("rate(x[-:1m])", 10, colon.to_owned()),
+        ("rate(x[:1m])", 9, colon.to_owned()),
+        ("rate(x[min_of(1m, :1m])", 19, format!("unexpected \":\" {range}")),
+        ("rate(x[5m + + :1m])", 15, format!("unexpected \":\" {range}")),
+        ("rate(x[range( + :1m])", 15, format!("unexpected <op:+> {range}")),
+        ("x[5m : 1m + :2m]", 13, "unexpected colon ':'".to_owned()),
+        ("x[5m ^ ]", 8, format!("unexpected \"]\" {range}")),
+        (
+            "x offset (5m + )",
+            16,
+            "unexpected \")\" in offset, expected number, duration, step(), or range()".to_owned(),
+        ),
+    ] {
+        let error = parse_all(input).expect_err(input).to_string();
+        assert_eq!(error, format!("1:{place}: parse error: {message}"), "{input}");
+    }
+    for input in
+        ["x[step():]", "x[range() :1m]", "x[(step() + range()):step()]", "x[min_of(step(), range()):]"]
+    {
+        ok(input);
+    }
+}
+
 #[test]
 fn lexical_errors_show_the_character() {
     for (input, message) in [
