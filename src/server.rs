@@ -37,6 +37,7 @@ use crate::api::active_queries::ActiveQueries;
 use crate::api::lifecycle::{Lifecycle, ReloadReply};
 use crate::api::{self, ApiState, CorsOrigin};
 use crate::cli::features::Features;
+use crate::cli::memory::max_memory_bytes;
 use crate::cli::{ServerFlags, WalCompression, flags};
 use crate::config::{ConfigError, SqlConfig, SqlTlsConfig};
 use crate::exemplars_table::exemplars_table;
@@ -136,6 +137,7 @@ impl ServerOptions {
             use_start_timestamps: features.start_timestamps,
             lookback_ms: flags.query_lookback_delta.as_ms(),
             max_samples: flags.query_max_samples,
+            max_bytes: usize::try_from(max_memory_bytes(flags)).unwrap_or(usize::MAX),
             cache_bytes: usize::try_from(flags.query_cache_size).unwrap_or(usize::MAX),
             timeout: flags.query_timeout.into(),
             ..EngineOptions::default()

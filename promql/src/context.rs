@@ -4,6 +4,7 @@
 //! it through its `TaskContext` and no plan node has to carry it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +23,9 @@ pub struct QueryContext {
     annotations: Mutex<Notes>,
     samples: AtomicUsize,
     max_samples: usize,
+    bytes: AtomicUsize,
+    peak_bytes: AtomicUsize,
+    max_bytes: usize,
     cancel: CancellationToken,
     deadline: Option<Instant>,
     counts: Option<SampleCounts>,
@@ -60,6 +64,23 @@ pub struct SampleStats {
     pub peak: usize,
 }
 
+/// What a query may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Samples that may be held at a time.
+    pub max_samples: usize,
+    /// Bytes that may be held at a time.
+    pub max_bytes: usize,
+    /// When it ends.
+    pub deadline: Option<Instant>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_samples: usize::MAX, max_bytes: usize::MAX, deadline: None }
+    }
+}
+
 /// What was noted so far.
 #[derive(Debug, Default)]
 struct Notes {
@@ -81,31 +102,32 @@ pub struct Annotations {
 impl QueryContext {
     /// A context for one run. `cancel` ends it early, at the next batch of any operator.
     pub fn new(max_samples: usize, cancel: CancellationToken) -> Arc<Self> {
-        Self::with_deadline(max_samples, cancel, None)
+        Self::with_limits(Limits { max_samples, ..Limits::default() }, cancel)
     }
 
-    /// A context for one run that ends at `deadline`, even if nothing else gets to run until then.
-    pub fn with_deadline(
-        max_samples: usize,
-        cancel: CancellationToken,
-        deadline: Option<Instant>,
-    ) -> Arc<Self> {
-        Arc::new(Self::make(max_samples, cancel, deadline, None))
+    /// A context for one run within `limits`; at the deadline it ends even if nothing else gets to run until then.
+    pub fn with_limits(limits: Limits, cancel: CancellationToken) -> Arc<Self> {
+        Arc::new(Self::make(limits, cancel, None))
     }
 
-    /// A context for one run that ends at `deadline` and counts samples.
-    pub fn counting(max_samples: usize, cancel: CancellationToken, deadline: Option<Instant>) -> Arc<Self> {
-        Arc::new(Self::make(max_samples, cancel, deadline, Some(SampleCounts::default())))
+    /// A context for one run within `limits` that counts samples.
+    pub fn counting(limits: Limits, cancel: CancellationToken) -> Arc<Self> {
+        Arc::new(Self::make(limits, cancel, Some(SampleCounts::default())))
     }
 
-    fn make(
-        max_samples: usize,
-        cancel: CancellationToken,
-        deadline: Option<Instant>,
-        counts: Option<SampleCounts>,
-    ) -> Self {
-        let (annotations, samples) = (Mutex::default(), AtomicUsize::new(0));
-        Self { annotations, samples, max_samples, cancel, deadline, counts }
+    fn make(limits: Limits, cancel: CancellationToken, counts: Option<SampleCounts>) -> Self {
+        let Limits { max_samples, max_bytes, deadline } = limits;
+        Self {
+            annotations: Mutex::default(),
+            samples: AtomicUsize::new(0),
+            max_samples,
+            bytes: AtomicUsize::new(0),
+            peak_bytes: AtomicUsize::new(0),
+            max_bytes,
+            cancel,
+            deadline,
+            counts,
+        }
     }
 
     /// Where samples are counted, if they are.
@@ -196,6 +218,35 @@ impl QueryContext {
         self.samples.fetch_sub(n, Ordering::Relaxed);
     }
 
+    /// Accounts for `n` more bytes held in memory.
+    ///
+    /// # Errors
+    /// [`QueryError::Limit`] once the query holds more than it may. They are accounted for all the same.
+    pub fn hold_bytes(&self, n: usize) -> Result<(), QueryError> {
+        let held = self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n);
+        self.peak_bytes.fetch_max(held, Ordering::Relaxed);
+        if held > self.max_bytes {
+            let text = "query processing would use too much memory in query execution";
+            return Err(QueryError::Limit(format!("{text}: more than {} bytes", self.max_bytes)));
+        }
+        Ok(())
+    }
+
+    /// Gives `n` bytes back.
+    pub fn release_bytes(&self, n: usize) {
+        self.bytes.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// Bytes that are held now.
+    pub fn bytes_held(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were held at a time.
+    pub fn peak_bytes(&self) -> usize {
+        self.peak_bytes.load(Ordering::Relaxed)
+    }
+
     /// Whether to go on; every operator asks once per batch, and within long loops ([`Pace`]).
     ///
     /// # Errors
@@ -256,6 +307,53 @@ fn last_evaluated(texts: &BTreeSet<String>) -> BTreeSet<String> {
 /// Upstream's text for a query that would hold more samples than it may.
 pub(crate) fn too_many_samples() -> QueryError {
     QueryError::Limit("query processing would load too many samples into memory in query execution".into())
+}
+
+/// Bytes that somebody holds for a query, given back when dropped.
+///
+/// What is accounted for is what grows with data: keys, indexes, states, tiles. It is counted from lengths, with what
+/// maps and vectors take besides at a flat rate; what allocators add is not in it.
+#[derive(Debug)]
+pub(crate) struct HeldBytes<C: Deref<Target = QueryContext>> {
+    context: C,
+    bytes: usize,
+}
+
+impl<C: Deref<Target = QueryContext>> HeldBytes<C> {
+    /// Small holders are not worth an atomic operation for each row.
+    const PIECE: usize = 16 * 1024;
+
+    pub(crate) fn new(context: C) -> Self {
+        Self { context, bytes: 0 }
+    }
+
+    /// Holds `n` more.
+    pub(crate) fn add(&mut self, n: usize) -> Result<(), QueryError> {
+        self.bytes = self.bytes.saturating_add(n);
+        self.context.hold_bytes(n)
+    }
+
+    /// Holds `n` less.
+    pub(crate) fn give_back(&mut self, n: usize) {
+        let n = n.min(self.bytes);
+        self.bytes -= n;
+        self.context.release_bytes(n);
+    }
+
+    /// Holds at least `n` in all; asks for some more at a time.
+    #[inline]
+    pub(crate) fn grow_to(&mut self, n: usize) -> Result<(), QueryError> {
+        if n <= self.bytes {
+            return Ok(());
+        }
+        self.add((n - self.bytes).max(Self::PIECE))
+    }
+}
+
+impl<C: Deref<Target = QueryContext>> Drop for HeldBytes<C> {
+    fn drop(&mut self) {
+        self.context.release_bytes(self.bytes);
+    }
 }
 
 /// Asks [`QueryContext::check`] every so often in a loop that would run long without.

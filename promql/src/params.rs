@@ -93,6 +93,8 @@ pub struct EngineOptions {
     pub lookback_ms: i64,
     /// Samples that one query may hold at a time (`--query.max-samples`).
     pub max_samples: usize,
+    /// Bytes that one query may hold at a time (`--query.max-memory-bytes`); 0 is no limit.
+    pub max_bytes: usize,
     /// Longest run of a query (`--query.timeout`).
     pub timeout: Duration,
     /// Step of a subquery that names none, ms: `global.evaluation_interval`. See
@@ -123,6 +125,7 @@ impl Default for EngineOptions {
         Self {
             lookback_ms: 5 * 60 * 1000,
             max_samples: 50_000_000,
+            max_bytes: 0,
             timeout: Duration::from_secs(120),
             default_subquery_step_ms: 60 * 1000,
             tile_steps: crate::tile::MAX_TILE_STEPS,

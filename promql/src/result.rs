@@ -7,7 +7,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use promontory_tsdb::{Labels, Queryable, SelectHints, TimestampMs};
 
-use crate::context::QueryContext;
+use crate::context::{HeldBytes, QueryContext};
 use crate::error::QueryError;
 use crate::histogram::weight;
 use crate::kernels::range::extended;
@@ -50,17 +50,20 @@ pub(crate) fn constant_matrix(value: f64, grid: &Grid) -> QueryValue {
 /// A vector on one step: in label order, unless rows are `ordered`.
 pub(crate) fn vector(held: &Held, grid: &Grid, ordered: bool) -> Result<QueryValue, QueryError> {
     let rows = held.rows().map_err(QueryError::from_datafusion)?;
-    let mut elements: Vec<(Labels, SampleValue)> = rows
-        .iter()
-        .filter_map(|row| {
-            let value = if row.mask & 1 == 1 {
-                SampleValue::Float(row.values[0])
-            } else {
-                SampleValue::Histogram(Arc::new(row.histograms.get(0)?))
-            };
-            Some((final_labels(row.key), value))
-        })
-        .collect();
+    let mut bytes = HeldBytes::new(held.context().as_ref());
+    let mut elements: Vec<(Labels, SampleValue)> = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let value = if row.mask & 1 == 1 {
+            SampleValue::Float(row.values[0])
+        } else {
+            match row.histograms.get(0) {
+                Some(histogram) => SampleValue::Histogram(Arc::new(histogram)),
+                None => continue,
+            }
+        };
+        bytes.add(row.key.len() + size_of::<(Labels, SampleValue)>() + 16 * row.histograms.weight())?;
+        elements.push((final_labels(row.key), value));
+    }
     let mut sorted: Vec<&Labels> = elements.iter().map(|(labels, _)| labels).collect();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -79,12 +82,16 @@ pub(crate) fn matrix(held: &Held, grid: &Grid) -> Result<QueryValue, QueryError>
     // In the order of their first row, as rows mostly come in label order.
     let mut by_key: Vec<(&[u8], Vec<usize>)> = Vec::new();
     let mut numbers: HashMap<&[u8], usize> = HashMap::new();
+    let mut bytes = HeldBytes::new(held.context().as_ref());
     for (i, row) in rows.iter().enumerate() {
         let number = *numbers.entry(row.key).or_insert(by_key.len());
         if number == by_key.len() {
             by_key.push((row.key, Vec::new()));
         }
         by_key[number].1.push(i);
+        let samples = row.mask.count_ones() as usize + row.histograms.weight();
+        let key = if by_key[number].1.len() == 1 { row.key.len() + size_of::<RangeSeries>() } else { 0 };
+        bytes.add(16 * samples + key)?;
     }
     let mut series: Vec<RangeSeries> = by_key
         .into_iter()
@@ -147,6 +154,7 @@ pub(crate) async fn raw(
     let selection = source.select(&selector.matchers, mint.saturating_add(1), maxt, &hints)?;
     let mut live = Live::default();
     let mut series: Vec<RangeSeries> = Vec::new();
+    let mut bytes = HeldBytes::new(context);
     for mut partition in selection.partitions {
         loop {
             tokio::task::consume_budget().await;
@@ -181,6 +189,8 @@ pub(crate) async fn raw(
                     let n = floats.len() + own.iter().map(|(_, h)| weight(h)).sum::<usize>();
                     counts.add(n, n);
                 }
+                bytes.add(labels.as_bytes().len() + size_of::<RangeSeries>())?;
+                bytes.add(16 * (floats.len() + own.iter().map(|(_, h)| weight(h)).sum::<usize>()))?;
                 if !floats.is_empty() || !own.is_empty() {
                     series.push(RangeSeries { labels: labels.clone(), floats, histograms: own });
                 }

@@ -38,11 +38,12 @@ pub(crate) async fn explain(State(state): State<Arc<ApiState>>, params: Params) 
         Ok((engine.explain(source, &text, query)?, None))
     })
     .await?;
-    let Explained { logical, physical } = plans;
+    let Explained { logical, physical, peak_bytes } = plans;
     let mut data = json!({"logicalPlan": logical, "physicalPlan": physical});
     if let Some(result) = result {
         data["queued"] = json!(queued.as_secs_f64());
         data["result"] = size(&result);
+        data["peakBytes"] = json!(peak_bytes);
         return Ok(Answer::with_warnings(&data, &result.warnings));
     }
     Ok(Answer::json(&data))

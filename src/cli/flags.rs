@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, Command, ValueEnum};
 use promontory_tsdb::Retention;
 
 use super::ServerFlags;
+use super::memory::max_memory_bytes;
 use crate::config::format_bytes;
 use crate::units::PromDuration;
 
@@ -130,6 +131,7 @@ pub fn values(flags: &ServerFlags) -> BTreeMap<String, String> {
         ("query.cache-size", format_bytes(flags.query_cache_size)),
         ("query.lookback-delta", flags.query_lookback_delta.to_string()),
         ("query.max-concurrency", flags.query_max_concurrency.to_string()),
+        ("query.max-memory-bytes", max_memory_bytes(flags).to_string()),
         ("query.max-samples", flags.query_max_samples.to_string()),
         ("query.timeout", flags.query_timeout.to_string()),
         ("sql.flight-listen-address", flags.sql_flight_listen_address.clone()),

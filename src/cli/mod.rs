@@ -6,6 +6,7 @@
 
 pub mod features;
 pub mod flags;
+pub mod memory;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -142,6 +143,10 @@ pub struct ServerFlags {
     /// Samples that one query may hold in memory
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
     pub query_max_samples: usize,
+
+    /// Memory that one query may use, in bytes; 0 is no limit. A quarter of the machine's unless given
+    #[arg(long = "query.max-memory-bytes", value_name = "BYTES", value_parser = memory::parse_memory)]
+    pub query_max_memory_bytes: Option<u64>,
 
     /// Memory for results of range queries, so that a refreshed dashboard costs what is new; 0 keeps none
     #[arg(long = "query.cache-size", value_name = "BYTES", value_parser = parse_bytes, default_value = "64MB")]

@@ -54,7 +54,7 @@ pub(super) const DOCS: &[FunctionDoc] = &[
         ],
         odd_input: "Steps without a value have no row.",
         errors: "22023 if the expression cannot be parsed, or `end` is before `start`; 22000 if evaluation fails; 53000 beyond \
-                 `--query.max-samples`; 57014 after `--query.timeout`; 42601 for arguments that are no constants.",
+                 `--query.max-samples` or `--query.max-memory-bytes`; 57014 after `--query.timeout`; 42601 for arguments that are no constants.",
         differs: "Parameters of prepared statements (`$1`) cannot stand among the arguments.",
         example: "SELECT timestamp, code, value\n\
                   FROM promql('sum by (code) (rate(http_requests_total[5m]))', now() - interval '10 minutes', now(), '5m')\n\

@@ -8,6 +8,8 @@
 //! is what a physical plan with vector aggregates needs to be correct ([`Planners`]).
 
 mod kept;
+mod planning;
+mod pool;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,31 +17,21 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::execution::TaskContext;
-use datafusion::execution::context::SessionState;
-use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::combine_partial_final_agg::CombinePartialFinalAggregate;
-use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
-use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
-use datafusion::prelude::SessionConfig;
+use planning::Planners;
 use promontory_tsdb::Queryable;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::StepCache;
-use crate::context::{Annotations, QueryContext, SampleStats};
+use crate::context::{Annotations, Limits, QueryContext, SampleStats};
 use crate::error::QueryError;
 use crate::logical::selector::SelectorNode;
-use crate::operators::OperatorPlanner;
 use crate::operators::rows::Held;
 use crate::params::{EngineOptions, QueryParams};
 use crate::parser::{self, Expr, ValueType};
-use crate::physical::{AggregateInLeaf, LeafPlanner, SettleShared};
 use crate::planner::{Planner, QueryPlan, Root};
 use crate::result;
 use crate::result_labels::{LabelNames, LabelSource};
@@ -137,8 +129,7 @@ impl Engine {
         let parsed = self.parse(expr, params)?;
         check_range_type(&parsed, params)?;
         let params = self.with_defaults(params);
-        let deadline = Instant::now().checked_add(self.options.timeout);
-        let context = QueryContext::counting(self.options.max_samples, cancel.child_token(), deadline);
+        let context = QueryContext::counting(self.limits(), cancel.child_token());
         let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
         let running = (Arc::clone(&context), cancel);
         let result = self.run_plan(&source, plan, params, running, &mut None).await?;
@@ -161,8 +152,17 @@ impl Engine {
 
     /// The context of a query that begins now.
     fn context(&self, cancel: &CancellationToken) -> Arc<QueryContext> {
-        let deadline = Instant::now().checked_add(self.options.timeout);
-        QueryContext::with_deadline(self.options.max_samples, cancel.child_token(), deadline)
+        QueryContext::with_limits(self.limits(), cancel.child_token())
+    }
+
+    /// Of a query that begins now.
+    fn limits(&self) -> Limits {
+        let options = &self.options;
+        Limits {
+            max_samples: options.max_samples,
+            max_bytes: if options.max_bytes == 0 { usize::MAX } else { options.max_bytes },
+            deadline: Instant::now().checked_add(options.timeout),
+        }
     }
 
     /// Runs `plan`; what was run, with its figures, is left in `ran`.
@@ -213,8 +213,10 @@ impl Engine {
         let plan = Planner::plan_query(&context, &source, &self.options, expr, &parsed, params)?;
         let Some(logical) = plan.root.logical() else { return Ok(Explained::without_plan(&plan)) };
         check_shown(&plan)?;
-        let physical = self.planners.physical(logical, self.size(logical, plan.depth)?, plan.depth)?;
+        let size = self.size(logical, plan.depth)?;
+        let physical = self.planners.physical(logical, size, plan.depth, &context)?;
         Ok(as_deep_as(plan.depth, || Explained {
+            peak_bytes: None,
             logical: logical.display_indent().to_string(),
             physical: displayable(physical.as_ref()).indent(false).to_string(),
         }))
@@ -243,7 +245,9 @@ impl Engine {
             explained.logical = as_deep_as(depth, || logical.display_indent().to_string());
         }
         let mut ran = None;
-        let result = self.run_plan(&source, plan, params, (context, cancel), &mut ran).await?;
+        let running = (Arc::clone(&context), cancel);
+        let result = self.run_plan(&source, plan, params, running, &mut ran).await?;
+        explained.peak_bytes = Some(context.peak_bytes());
         if let Some(physical) = ran {
             explained.physical = as_deep_as(depth, || {
                 DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(false).to_string()
@@ -316,7 +320,7 @@ impl Engine {
         ran: &mut Option<Arc<dyn ExecutionPlan>>,
     ) -> Result<Held, QueryError> {
         let size = self.size(logical, depth)?;
-        let mut physical = self.planners.physical(logical, size, depth)?;
+        let mut physical = self.planners.physical(logical, size, depth, context)?;
         if physical.output_partitioning().partition_count() > 1 {
             physical = Arc::new(CoalescePartitionsExec::new(physical));
         }
@@ -334,6 +338,8 @@ pub struct Explained {
     pub logical: String,
     /// The operators that run, with their partitions.
     pub physical: String,
+    /// The most bytes that the query held at a time, if it ran.
+    pub peak_bytes: Option<usize>,
 }
 
 /// Both, the logical plan first.
@@ -352,7 +358,7 @@ impl Explained {
             Root::Raw(raw) => format!("{raw:?}"),
             Root::Scalar(..) | Root::Vector(..) | Root::Matrix(..) => String::new(),
         };
-        Self { logical, physical: String::new() }
+        Self { logical, physical: String::new(), peak_bytes: None }
     }
 }
 
@@ -423,101 +429,6 @@ fn check_range_type(expr: &Expr, params: QueryParams) -> Result<(), QueryError> 
     Err(QueryError::Invalid(format!(
         "invalid expression type \"{documented}\" for range query, must be Scalar or instant Vector"
     )))
-}
-
-/// What turns logical plans into physical ones, made once: session states with short rule lists.
-struct Planners {
-    runtime: Arc<RuntimeEnv>,
-    planner: DefaultPhysicalPlanner,
-    /// One partition, for queries that are done before a second core could help.
-    single: SessionState,
-    /// Partitioned leaves and aggregates.
-    parallel: SessionState,
-}
-
-impl fmt::Debug for Planners {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Planners").finish_non_exhaustive()
-    }
-}
-
-impl Planners {
-    fn new(partitions: usize) -> Self {
-        let extensions: Vec<Arc<dyn ExtensionPlanner + Send + Sync>> =
-            vec![Arc::new(LeafPlanner), Arc::new(OperatorPlanner)];
-        let runtime = Arc::new(RuntimeEnv::default());
-        let single = state(
-            1,
-            vec![
-                Arc::new(AggregateInLeaf),
-                Arc::new(CombinePartialFinalAggregate::new()),
-                Arc::new(SettleShared),
-            ],
-            &runtime,
-        );
-        let parallel = state(
-            partitions.max(1),
-            vec![Arc::new(AggregateInLeaf), Arc::new(EnsureRequirements::new()), Arc::new(SettleShared)],
-            &runtime,
-        );
-        let planner = DefaultPhysicalPlanner::with_extension_planners(extensions);
-        Self { runtime, planner, single, parallel }
-    }
-
-    fn state(&self, size: Size) -> &SessionState {
-        match size {
-            Size::Small => &self.single,
-            Size::Large => &self.parallel,
-        }
-    }
-
-    /// Nothing in planning our nodes waits, so that it can be done on a stack as deep as the plan.
-    ///
-    /// DataFusion takes a tokio lock per inner node. Such locks pretend to wait once a task has used
-    /// up its share, which would go on forever within one poll; hence `unconstrained`.
-    fn physical(
-        &self,
-        logical: &LogicalPlan,
-        size: Size,
-        depth: usize,
-    ) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-        let planned = as_deep_as(depth, || {
-            let plan = self.planner.create_physical_plan(logical, self.state(size));
-            futures::executor::block_on(tokio::task::unconstrained(plan))
-        });
-        planned.map_err(QueryError::from_datafusion)
-    }
-
-    fn task(&self, size: Size, context: &Arc<QueryContext>) -> Arc<TaskContext> {
-        let config = self.state(size).config().clone().with_extension(Arc::clone(context));
-        Arc::new(TaskContext::new(
-            None,
-            String::new(),
-            config,
-            Default::default(),
-            Default::default(),
-            Default::default(),
-            Default::default(),
-            Arc::clone(&self.runtime),
-        ))
-    }
-}
-
-fn state(
-    partitions: usize,
-    rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
-    runtime: &Arc<RuntimeEnv>,
-) -> SessionState {
-    // A tile is up to a kibibyte of values: fewer rows make a batch than elsewhere.
-    let mut config = SessionConfig::new().with_target_partitions(partitions).with_batch_size(1024);
-    config.options_mut().optimizer.enable_round_robin_repartition = false;
-    SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(Arc::clone(runtime))
-        .with_analyzer_rules(Vec::new())
-        .with_optimizer_rules(Vec::new())
-        .with_physical_optimizer_rules(rules)
-        .build()
 }
 
 #[cfg(test)]

@@ -726,13 +726,16 @@ fn rows_of_quantiles_and_buffers_of_long_grids_count() {
     check_with(&limited(300), &load, "count(quantile(0.5, m)) > 1", params, "");
     // Rows of 40,001 steps, all of them empty.
     let params = QueryParams::range(0, 40_000, 1);
-    check_with(&limited(50_000), "m 1", "none + none", params, "");
-    check_with(&limited(50_000), "m 1", "none + none + none", params, TOO_MANY_SAMPLES);
+    check_with(&limited(50_000), "m 1", "none + nobody", params, "");
+    check_with(&limited(50_000), "m 1", "none + nobody + nothing", params, TOO_MANY_SAMPLES);
 }
 
 #[test]
 fn a_long_window_function_ends_with_the_query() {
-    let context = QueryContext::with_deadline(1, CancellationToken::new(), Some(Instant::now()));
+    let context = QueryContext::with_limits(
+        Limits { deadline: Some(Instant::now()), ..Limits::default() },
+        CancellationToken::new(),
+    );
     let n = 100_000;
     let timestamps: Vec<i64> = (0..n).collect();
     let values = vec![1.0; n as usize];
@@ -844,4 +847,96 @@ fn long_chains_of_what_is_shared_do_not_overflow_the_stack() {
         levels.push(nested.clone());
     }
     check("m 1", &levels.join(" + "), 0, "{} 61");
+}
+
+/// Runs `query` within `max_bytes`; gives the result, what was held at most, and what is held in the end.
+fn run_within(
+    max_bytes: usize,
+    partitions: usize,
+    source: &Arc<dyn Queryable>,
+    query: &str,
+    params: QueryParams,
+) -> (Result<QueryResult, QueryError>, usize, usize) {
+    let options = EngineOptions {
+        max_bytes,
+        partitions,
+        parallel_samples: 0,
+        parser: ParserOptions::all(),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(options);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let context = engine.context(&CancellationToken::new());
+    let parsed = engine.parse(query, params).unwrap();
+    let plan = Planner::plan_query(&context, source, engine.options(), query, &parsed, params).unwrap();
+    let running = (Arc::clone(&context), CancellationToken::new());
+    let result = runtime.block_on(engine.run_plan(source, plan, params, running, &mut None));
+    // Tasks of other partitions may still be ending.
+    drop(runtime);
+    (result, context.peak_bytes(), context.bytes_held())
+}
+
+#[test]
+fn queries_hold_no_more_memory_than_they_may_and_give_it_back() {
+    let long = "x".repeat(1_000);
+    let load: String = (0..500).map(|i| format!("m{{i=\"{i}\", j=\"{long}\"}} {i}x9 _x3 1\n")).collect();
+    let source = storage(&load);
+    let (instant, range) = (QueryParams::instant(300_000), QueryParams::range(0, 540_000, 60_000));
+    for query in [
+        "m",
+        "m[5m]",
+        "sort(m)",
+        "topk(1000, m)",
+        "m and m",
+        "m or -m",
+        "m + m",
+        "m * on (i) group_left (j) abs(m)",
+        "sum without () (m)",
+        "avg by (i, j) (rate(m[5m]))",
+        "sum by (j, i) (abs(m))",
+        "quantile by (i, j) (0.5, m)",
+        "count_values without () (\"v\", m)",
+        "label_replace(m, \"k\", \"$1\", \"j\", \"(.*)\")",
+        "max_over_time(m[5m:1m])",
+        "info(m)",
+        "{i!=\"\"} + on (i, j) {i!=\"\"} + on (i, j) abs(m) ",
+    ] {
+        for params in [instant, range] {
+            if params.step > 0 && query.ends_with("[5m]") {
+                continue;
+            }
+            for partitions in [1, 3] {
+                let (result, peak, held) = run_within(0, partitions, &source, query, params);
+                result.unwrap_or_else(|e| panic!("{query}: {e}"));
+                assert_eq!(held, 0, "{query}");
+                assert!(peak > 500_000, "{query} held {peak} bytes");
+                let (result, _, held) = run_within(2 * peak, partitions, &source, query, params);
+                result.unwrap_or_else(|e| panic!("{query} within {}: {e}", 2 * peak));
+                assert_eq!(held, 0, "{query}");
+                let (result, _, held) = run_within(100_000, partitions, &source, query, params);
+                let e = result.expect_err(query);
+                assert_eq!(e.kind(), promontory_tsdb::ErrorKind::Limit, "{query}: {e}");
+                let text =
+                    "query processing would use too much memory in query execution: more than 100000 bytes";
+                assert_eq!(e.to_string(), text, "{query}");
+                assert_eq!(held, 0, "{query}");
+            }
+        }
+    }
+}
+
+#[test]
+fn physical_planning_ends_with_the_query() {
+    let engine = engine(false);
+    let query = vec!["abs(m)"; 300].join(" + ");
+    let source = storage("m 1");
+    let params = QueryParams::instant(0);
+    let parsed = engine.parse(&query, params).unwrap();
+    let planned = engine.context(&CancellationToken::new());
+    let plan = Planner::plan_query(&planned, &source, engine.options(), &query, &parsed, params).unwrap();
+    let logical = plan.root.logical().unwrap();
+    let past = Limits { deadline: Some(Instant::now()), ..Limits::default() };
+    let context = QueryContext::with_limits(past, CancellationToken::new());
+    let physical = engine.planners.physical(logical, Size::Small, plan.depth, &context);
+    assert_eq!(physical.unwrap_err().to_string(), "query timed out in query execution");
 }

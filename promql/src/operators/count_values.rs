@@ -38,10 +38,11 @@ impl Evaluate for CountValues {
         out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let values_per_slot = out.width();
-        let mut counts = Merger::new(values_per_slot);
+        let mut counts = Merger::new(values_per_slot, scope.context);
         let (mut pace, mut held) = (Pace::new(scope.context), 0);
         for row in &vectors[0] {
             pace.step(1)?;
+            counts.fits()?;
             // A series often keeps its value for a while.
             let mut last: Option<(u64, usize)> = None;
             for lane in lanes(row.mask) {

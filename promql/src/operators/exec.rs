@@ -21,9 +21,9 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::rows::{Held, TileWriter, lanes, rows};
+use super::rows::{Held, TileWriter, bytes, lanes, rows};
 use super::{Operator, Scope};
-use crate::context::QueryContext;
+use crate::context::{HeldBytes, QueryContext};
 use crate::params::Grid;
 use crate::stack::{DeepStream, deeper};
 use crate::tile::tile_schema;
@@ -162,12 +162,12 @@ impl OperatorExec {
                     let job = Arc::clone(&job);
                     async move { job.run_batch(&batch).await }
                 })
-                .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+                .map_ok(|batches| stream::iter(batches.map(Ok)))
                 .try_flatten()
                 .boxed()
         } else {
             stream::once(async move { job.run_whole(inputs).await })
-                .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+                .map_ok(|batches| stream::iter(batches.map(Ok)))
                 .try_flatten()
                 .boxed()
         };
@@ -189,6 +189,31 @@ fn slices(batch: &RecordBatch, rows: usize) -> impl Iterator<Item = RecordBatch>
     (0..total).step_by(step).map(move |first| batch.slice(first, step.min(total - first)))
 }
 
+/// Batches that wait until they are taken, accounted for until the last one was.
+#[derive(Debug)]
+struct Waiting {
+    batches: std::vec::IntoIter<RecordBatch>,
+    held: HeldBytes<Arc<QueryContext>>,
+}
+
+impl Waiting {
+    fn new(batches: Vec<RecordBatch>, query: &Arc<QueryContext>) -> Result<Self> {
+        let mut held = HeldBytes::new(Arc::clone(query));
+        held.add(batches.iter().map(bytes).sum())?;
+        Ok(Self { batches: batches.into_iter(), held })
+    }
+}
+
+impl Iterator for Waiting {
+    type Item = RecordBatch;
+
+    fn next(&mut self) -> Option<RecordBatch> {
+        let batch = self.batches.next()?;
+        self.held.give_back(bytes(&batch));
+        Some(batch)
+    }
+}
+
 /// One run of an operator.
 #[derive(Debug)]
 struct Job {
@@ -205,16 +230,16 @@ struct Job {
 }
 
 impl Job {
-    async fn run_batch(&self, batch: &RecordBatch) -> Result<Vec<RecordBatch>> {
+    async fn run_batch(&self, batch: &RecordBatch) -> Result<Waiting> {
         self.query.check()?;
         if self.operator.evaluate().passes(batch) {
-            return Ok(vec![batch.clone()]);
+            return Waiting::new(vec![batch.clone()], &self.query);
         }
         let scalars = self.scalars().await?;
         self.evaluate(scalars, &[rows(batch)?])
     }
 
-    async fn run_whole(&self, inputs: Vec<SendableRecordBatchStream>) -> Result<Vec<RecordBatch>> {
+    async fn run_whole(&self, inputs: Vec<SendableRecordBatchStream>) -> Result<Waiting> {
         let held = futures::future::try_join_all(inputs.into_iter().map(|input| self.hold(input))).await?;
         let scalars = self.scalars().await?;
         self.query.check()?;
@@ -235,11 +260,7 @@ impl Job {
         }
     }
 
-    fn evaluate(
-        &self,
-        scalars: &[Vec<f64>],
-        vectors: &[Vec<super::rows::Row<'_>>],
-    ) -> Result<Vec<RecordBatch>> {
+    fn evaluate(&self, scalars: &[Vec<f64>], vectors: &[Vec<super::rows::Row<'_>>]) -> Result<Waiting> {
         let _timer = self.figures.elapsed_compute().timer();
         let mut out = TileWriter::new(&self.grid, &self.query);
         let scope = Scope { grid: &self.grid, context: &self.query, scalars };
@@ -250,7 +271,7 @@ impl Job {
             batches.iter().all(|b| b.schema() == self.schema),
             "operators write tiles of their grid"
         );
-        Ok(batches)
+        Waiting::new(batches, &self.query)
     }
 
     /// Values of all scalar inputs; the first who asks evaluates them.

@@ -100,16 +100,18 @@ impl Evaluate for Buckets {
             retain_into(row.key, &mut key, |n| n != b"le" && n != NAME_DROPPED.as_bytes());
             groups.entry((row.tile, key)).or_default().push((upper, row));
         }
-        let mut merger = Merger::new(out.width());
+        let mut merger = Merger::new(out.width(), scope.context);
         let mut fixed = Fixes::default();
         let mut groups: Vec<_> = groups.into_iter().collect();
         groups.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for ((tile, key), buckets) in &groups {
+            merger.fits()?;
             let native = natives.get_mut(&(*tile, key.clone()));
             let twice = native.map_or(0, |native| self.both(scope, key, buckets, native));
             self.group(scope, *tile, key, (buckets, twice), &mut fixed, &mut pace, &mut merger)?;
         }
         for ((tile, key), native) in &natives {
+            merger.fits()?;
             self.native(scope, *tile, key, native, &mut pace, &mut merger)?;
         }
         fixed.tell(scope, &self.position);
@@ -160,7 +162,7 @@ impl Buckets {
         (rows, except): (&[(f64, &Row<'_>)], u128),
         fixed: &mut Fixes,
         pace: &mut Pace<'_>,
-        merger: &mut Merger,
+        merger: &mut Merger<'_>,
     ) -> Result<(), DataFusionError> {
         let mut rows = rows.to_vec();
         rows.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -247,7 +249,7 @@ impl Buckets {
         key: &[u8],
         native: &Native<'_>,
         pace: &mut Pace<'_>,
-        merger: &mut Merger,
+        merger: &mut Merger<'_>,
     ) -> Result<(), DataFusionError> {
         let notes = self.notes(scope, key);
         let plain = self.out_key(key, None);

@@ -63,7 +63,7 @@ impl Evaluate for Info {
         infos.sort_by(|a, b| a.tile.cmp(&b.tile).then_with(|| compare(a.key, b.key)));
         let mut order: Vec<&Row<'_>> = base.iter().collect();
         order.sort_by_key(|row| row.tile);
-        let mut merger = Merger::new(out.width());
+        let mut merger = Merger::new(out.width(), scope.context);
         let mut pace = Pace::new(scope.context);
         for rows in order.chunk_by(|a, b| a.tile == b.tile) {
             let tile = rows[0].tile;
@@ -169,7 +169,7 @@ impl<'a, 'b> Tile<'a, 'b> {
         Self { info, base, infos, slots, candidates, newest }
     }
 
-    fn run(mut self, pace: &mut Pace<'_>, merger: &mut Merger) -> Result<(), QueryError> {
+    fn run(mut self, pace: &mut Pace<'_>, merger: &mut Merger<'_>) -> Result<(), QueryError> {
         let any = self.base.iter().fold(0, |any, row| any | row.any());
         // Per base row and info rows: the new key (none if the row goes), and at which steps it has it.
         let mut made: HashMap<(usize, Vec<usize>), Enriched> = HashMap::new();
@@ -195,6 +195,7 @@ impl<'a, 'b> Tile<'a, 'b> {
         }
         for ((i, _), (key, mask)) in made {
             let (Some(key), row) = (key, self.base[i]) else { continue };
+            merger.fits()?;
             if merger.add_row(row, &key, mask) != 0 {
                 return Err(same_labelset());
             }

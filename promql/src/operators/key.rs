@@ -196,6 +196,7 @@ pub(crate) fn group_of(key: &[u8], grouping: &Grouping) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(crate) struct Interner {
     ids: HashMap<Vec<u8>, u32>,
+    bytes: usize,
 }
 
 impl Interner {
@@ -205,7 +206,13 @@ impl Interner {
         }
         let id = u32::try_from(self.ids.len()).expect("fewer than 2^32 series");
         self.ids.insert(bytes.to_vec(), id);
+        self.bytes += bytes.len() + 64;
         id
+    }
+
+    /// What it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -32,10 +32,11 @@ impl Evaluate for MergeDisjoint {
         vectors: &[Vec<Row<'_>>],
         out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
-        let mut merger = Merger::new(out.width());
+        let mut merger = Merger::new(out.width(), scope.context);
         let mut pace = Pace::new(scope.context);
         for row in &vectors[0] {
             pace.step(1)?;
+            merger.fits()?;
             if self.strict && merger.slot(row.key, row.tile).1 {
                 return Err(same_labelset().into());
             }

@@ -12,7 +12,7 @@ use super::key::{Interner, compare as compare_keys, group_of, unmarked};
 use super::rows::{Row, TileWriter, lanes};
 use super::scalar::Scalar;
 use super::{Evaluate, ScalarArg, Scope};
-use crate::context::Pace;
+use crate::context::{HeldBytes, Pace};
 use crate::error::QueryError;
 use crate::logical::spec::Grouping;
 use crate::notes::Notes;
@@ -134,8 +134,12 @@ impl Rank {
         out: &mut TileWriter<'_>,
     ) -> Result<(), QueryError> {
         let mut pace = Pace::new(scope.context);
-        let mut ids = Interner::default();
-        let groups: Vec<u32> = rows.iter().map(|row| ids.id(&group_of(row.key, &self.grouping))).collect();
+        let (mut ids, mut held) = (Interner::default(), HeldBytes::new(scope.context));
+        let mut groups = Vec::with_capacity(rows.len());
+        for row in rows {
+            groups.push(ids.id(&group_of(row.key, &self.grouping)));
+            held.grow_to(ids.bytes())?;
+        }
         let tile = rows[0].tile as usize;
         let mut masks = vec![0u128; rows.len()];
         let mut order: Vec<usize> = Vec::new();
@@ -147,6 +151,8 @@ impl Rank {
         }
         for lane in lanes(any) {
             pace.step(rows.len())?;
+            // With a place for each row in the heaps.
+            held.grow_to(ids.bytes() + order.len() * size_of::<usize>() + rows.len() * 16)?;
             let param = param.at(tile * out.width() + lane);
             let mut heaps = vec![Heap::new(self.kind); ids.len()];
             for (i, row) in rows.iter().enumerate().filter(|(_, row)| offered(row) >> lane & 1 == 1) {

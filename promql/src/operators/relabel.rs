@@ -75,10 +75,11 @@ impl Evaluate for Relabel {
             RelabelRule::Join { .. } => None,
         };
         let mut known: PerKey<'_, Arc<[u8]>> = PerKey::new();
-        let mut merger = Merger::new(out.width());
+        let mut merger = Merger::new(out.width(), scope.context);
         let mut pace = Pace::new(scope.context);
         for row in &vectors[0] {
             pace.step(1)?;
+            merger.fits()?;
             let key = known.get(row.key, |key| self.key(key, regex.as_ref()).into());
             if merger.add_row(row, &key, u128::MAX) != 0 {
                 return Err(same_labelset().into());

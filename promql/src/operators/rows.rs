@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, BinaryArray, BinaryBuilder, BooleanBufferBuilder, FixedSizeListArray, Float64Array, RecordBatch,
-    UInt32Array,
+    Array, BinaryArray, BinaryBuilder, BooleanBufferBuilder, FixedSizeListArray, Float64Array,
+    LargeBinaryArray, RecordBatch, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::error::DataFusionError;
 use promontory_tsdb::histogram::FloatHistogram;
 
-use crate::context::{Pace, QueryContext};
+use crate::context::{HeldBytes, Pace, QueryContext};
 use crate::error::QueryError;
 use crate::histogram::lanes::{Column, ColumnBuilder, LaneHistograms, Lanes};
+use crate::histogram::weight;
 use crate::params::Grid;
 use crate::tile::{FLOATS, HISTOGRAMS, LABELS_KEY, TILE, tile_schema};
 
@@ -87,6 +88,25 @@ pub(crate) fn samples(batch: &RecordBatch) -> usize {
     }
 }
 
+/// Bytes of the rows in `batch`, which may be a part of another one.
+pub(crate) fn bytes(batch: &RecordBatch) -> usize {
+    let rows = batch.num_rows();
+    let lanes = batch
+        .column(FLOATS.0)
+        .as_any()
+        .downcast_ref::<FixedSizeListArray>()
+        .map_or(0, |floats| floats.value_length() as usize);
+    let keys = batch.column(LABELS_KEY.0).as_any().downcast_ref::<BinaryArray>();
+    let keys = keys.map_or(0, |keys| keys.value_offsets()[rows] - keys.value_offsets()[0]) as usize;
+    let histograms = batch.column(HISTOGRAMS.0).as_any().downcast_ref::<LargeBinaryArray>();
+    let histograms = histograms.map_or(0, |h| h.value_offsets()[rows] - h.value_offsets()[0]) as usize;
+    keys + histograms + rows * (lanes * size_of::<f64>() + lanes / 8 + 16)
+}
+
+/// Bytes that an operator needs for each row that it holds, besides the row: where it is, and the place of its key in
+/// maps.
+const ROW_BYTES: usize = size_of::<Row<'_>>() + 128;
+
 fn mask_of(nulls: Option<&NullBuffer>, first: usize, len: usize) -> u128 {
     let Some(nulls) = nulls else { return lane_mask(len) };
     let bits = nulls.inner();
@@ -108,19 +128,27 @@ fn mask_of(nulls: Option<&NullBuffer>, first: usize, len: usize) -> u128 {
 pub(crate) struct Held {
     batches: Vec<RecordBatch>,
     samples: usize,
+    bytes: HeldBytes<Arc<QueryContext>>,
     context: Arc<QueryContext>,
 }
 
 impl Held {
     pub(crate) fn new(context: &Arc<QueryContext>) -> Self {
-        Self { batches: Vec::new(), samples: 0, context: Arc::clone(context) }
+        let bytes = HeldBytes::new(Arc::clone(context));
+        Self { batches: Vec::new(), samples: 0, bytes, context: Arc::clone(context) }
     }
 
     pub(crate) fn push(&mut self, batch: RecordBatch) -> Result<(), QueryError> {
         let n = samples(&batch);
         self.samples += n;
+        self.context.hold_samples(n)?;
+        self.bytes.add(bytes(&batch) + batch.num_rows() * ROW_BYTES)?;
         self.batches.push(batch);
-        self.context.hold_samples(n)
+        Ok(())
+    }
+
+    pub(crate) fn context(&self) -> &Arc<QueryContext> {
+        &self.context
     }
 
     pub(crate) fn batches(&self) -> &[RecordBatch] {
@@ -151,6 +179,9 @@ pub(crate) struct TileWriter<'a> {
     context: &'a QueryContext,
     pace: Pace<'a>,
     held: usize,
+    bytes: HeldBytes<&'a QueryContext>,
+    /// Bytes of all rows so far.
+    written: usize,
     schema: SchemaRef,
     width: usize,
     batch_rows: usize,
@@ -172,6 +203,8 @@ impl<'a> TileWriter<'a> {
             context,
             pace: Pace::new(context),
             held: 0,
+            bytes: HeldBytes::new(context),
+            written: 0,
             schema: tile_schema(grid),
             width,
             batch_rows: ((1 << 20) / (8 * width)).clamp(64, 8192),
@@ -238,6 +271,8 @@ impl<'a> TileWriter<'a> {
         let samples = mask.count_ones() as usize + bytes / 16;
         self.held += samples;
         self.context.hold_samples(samples)?;
+        self.written += key.len() + bytes + self.width * size_of::<f64>() + 32;
+        self.bytes.grow_to(self.written)?;
         self.keys.append_value(key);
         self.tiles.push(tile);
         self.values.extend_from_slice(values);
@@ -287,7 +322,10 @@ impl Drop for TileWriter<'_> {
 
 /// Rows by `(key, tile)`; rows that meet are laid over each other as long as no lane has two samples.
 #[derive(Debug)]
-pub(crate) struct Merger {
+pub(crate) struct Merger<'a> {
+    held: HeldBytes<&'a QueryContext>,
+    /// Bytes of all rows.
+    bytes: usize,
     width: usize,
     index: HashMap<(Vec<u8>, u32), usize>,
     rows: Vec<MergedRow>,
@@ -302,9 +340,14 @@ pub(crate) struct MergedRow {
     pub(crate) histograms: LaneHistograms,
 }
 
-impl Merger {
-    pub(crate) fn new(width: usize) -> Self {
-        Self { width, index: HashMap::new(), rows: Vec::new() }
+impl<'a> Merger<'a> {
+    pub(crate) fn new(width: usize, context: &'a QueryContext) -> Self {
+        Self { held: HeldBytes::new(context), bytes: 0, width, index: HashMap::new(), rows: Vec::new() }
+    }
+
+    /// Accounts for what was added; to be asked between rows.
+    pub(crate) fn fits(&mut self) -> Result<(), QueryError> {
+        self.held.grow_to(self.bytes)
     }
 
     /// Adds floats; gives the lanes that had a sample already.
@@ -348,6 +391,7 @@ impl Merger {
             if taken >> lane & 1 == 1 {
                 both |= 1 << lane;
             } else {
+                self.bytes += 16 * weight(&histogram);
                 row.histograms.set(lane, histogram);
             }
         }
@@ -359,6 +403,7 @@ impl Merger {
         let next = self.rows.len();
         let at = *self.index.entry((key.to_vec(), tile)).or_insert(next);
         if at == next {
+            self.bytes += key.len() + self.width * size_of::<f64>() + size_of::<MergedRow>() + 96;
             let histograms = LaneHistograms::default();
             self.rows.push(MergedRow { mask: 0, values: vec![0.0; self.width], histograms });
         }

@@ -8,7 +8,7 @@ use datafusion::error::DataFusionError;
 use super::key::{Interner, PerKey, Signature};
 use super::rows::{Merger, Row, TileWriter, same_labelset};
 use super::{Evaluate, Scope};
-use crate::context::{Pace, QueryContext};
+use crate::context::{HeldBytes, Pace, QueryContext};
 use crate::error::QueryError;
 use crate::parser::BinaryOp;
 
@@ -48,13 +48,14 @@ impl Side {
         rows: &[Row<'_>],
         signature: &Signature,
         ids: &mut Interner,
-        context: &QueryContext,
+        (context, held): (&QueryContext, &mut HeldBytes<&QueryContext>),
     ) -> Result<Self, QueryError> {
         let mut pace = Pace::new(context);
         let mut known = PerKey::new();
         let mut side = Self::default();
         for row in rows {
             pace.step(1)?;
+            held.grow_to(ids.bytes())?;
             let id = known.get(row.key, |key| ids.id(&signature.of(key)));
             side.signatures.push(id);
             *side.present.entry((row.tile, id)).or_default() |= row.any();
@@ -83,8 +84,9 @@ impl Evaluate for SetOperator {
         out: &mut TileWriter<'_>,
     ) -> Result<(), DataFusionError> {
         let mut ids = Interner::default();
-        let left = Side::new(&vectors[0], &self.signature, &mut ids, scope.context)?;
-        let right = Side::new(&vectors[1], &self.signature, &mut ids, scope.context)?;
+        let (context, mut held) = (scope.context, HeldBytes::new(scope.context));
+        let left = Side::new(&vectors[0], &self.signature, &mut ids, (context, &mut held))?;
+        let right = Side::new(&vectors[1], &self.signature, &mut ids, (context, &mut held))?;
         if self.op == BinaryOp::Or {
             return or(vectors, &left, &right, scope.context, out);
         }
@@ -106,15 +108,17 @@ fn or(
     out: &mut TileWriter<'_>,
 ) -> Result<(), DataFusionError> {
     let mut pace = Pace::new(context);
-    let mut merger = Merger::new(out.width());
+    let mut merger = Merger::new(out.width(), context);
     for row in &vectors[0] {
         pace.step(1)?;
+        merger.fits()?;
         if merger.add_row(row, row.key, u128::MAX) != 0 {
             return Err(same_labelset().into());
         }
     }
     for (row, signature) in vectors[1].iter().zip(&right.signatures) {
         pace.step(1)?;
+        merger.fits()?;
         let alone = !left.present(row.tile, *signature);
         if merger.add_row(row, row.key, alone) != 0 {
             return Err(same_labelset().into());

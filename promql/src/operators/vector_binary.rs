@@ -19,7 +19,7 @@ use super::key::{Interner, NAME_DROPPED, PerKey, Signature, get, labels, retain_
 use super::math::{arithmetic, compare};
 use super::rows::{Merger, Row, TileWriter, lanes, same_labelset};
 use super::{Evaluate, Float, Scope};
-use crate::context::Pace;
+use crate::context::{HeldBytes, Pace, QueryContext};
 use crate::error::QueryError;
 use crate::histogram::lanes::{LaneHistograms, Lanes};
 use crate::keys::{METADATA_LABELS, is_metadata_label};
@@ -84,7 +84,7 @@ impl<'a, 'b> Side<'a, 'b> {
     fn new(
         rows: &'b [Row<'a>],
         signature: &Signature,
-        ids: &mut Interner,
+        (ids, held): (&mut Interner, &mut HeldBytes<&QueryContext>),
         scope: Scope<'_>,
     ) -> Result<Self, QueryError> {
         let mut pace = Pace::new(scope.context);
@@ -94,6 +94,7 @@ impl<'a, 'b> Side<'a, 'b> {
         let mut order = Vec::with_capacity(rows.len());
         for (i, row) in rows.iter().enumerate() {
             pace.step(1)?;
+            held.grow_to(ids.bytes())?;
             any[row.tile as usize] |= row.any();
             let id = known.get(row.key, |key| {
                 typed |= METADATA_LABELS[1..].iter().any(|label| get(key, label).is_some());
@@ -166,8 +167,9 @@ impl Evaluate for VectorBinary {
         let swapped = self.cardinality == Cardinality::OneToMany;
         let (many, one) = if swapped { (1, 0) } else { (0, 1) };
         let mut ids = Interner::default();
-        let many = Side::new(&vectors[many], &self.signature, &mut ids, scope)?;
-        let one = Side::new(&vectors[one], &self.signature, &mut ids, scope)?;
+        let mut held = HeldBytes::new(scope.context);
+        let many = Side::new(&vectors[many], &self.signature, (&mut ids, &mut held), scope)?;
+        let one = Side::new(&vectors[one], &self.signature, (&mut ids, &mut held), scope)?;
         let listed = METADATA_LABELS.iter().any(|label| self.signature.lists(label.as_bytes()));
         let mut matcher = Matcher {
             operator: self,
@@ -177,8 +179,9 @@ impl Evaluate for VectorBinary {
             pace: Pace::new(scope.context),
             values: vec![0.0; out.width()],
             // Keys of different groups can only meet where the signature holds what the result drops.
-            merger: (listed || many.typed || one.typed).then(|| Merger::new(out.width())),
+            merger: (listed || many.typed || one.typed).then(|| Merger::new(out.width(), scope.context)),
             pending: self.ordered.then(Vec::new),
+            held: HeldBytes::new(scope.context),
             owners: vec![0; out.width()],
             one_behind: many.rows.len() as u32,
             out,
@@ -213,7 +216,9 @@ struct Matcher<'a, 'w> {
     error: FirstError,
     pace: Pace<'a>,
     values: Vec<f64>,
-    merger: Option<Merger>,
+    merger: Option<Merger<'a>>,
+    /// For the rows of a group.
+    held: HeldBytes<&'a QueryContext>,
     /// Rows of all groups of the only tile, if their order counts.
     pending: Option<Vec<GroupRow>>,
     /// Which of the "one" rows of a group has a sample, by lane.
@@ -243,6 +248,8 @@ struct GroupRows {
     rows: Vec<GroupRow>,
     /// Where each key is, once there are more than a few.
     index: HashMap<Vec<u8>, usize>,
+    /// What all of it takes, about.
+    bytes: usize,
 }
 
 impl GroupRows {
@@ -258,6 +265,7 @@ impl GroupRows {
     }
 
     fn push(&mut self, row: GroupRow) {
+        self.bytes += 2 * row.key.len() + row.values.len() * size_of::<f64>() + size_of::<GroupRow>() + 64;
         self.rows.push(row);
         if self.rows.len() > Self::FEW {
             for at in self.index.len()..self.rows.len() {
@@ -313,6 +321,7 @@ impl Matcher<'_, '_> {
                 let (_, right) = one[owner as usize];
                 let both = open & right.any();
                 open &= !both;
+                self.held.grow_to(made.bytes)?;
                 self.pair(both, *place, left, right, &mut matched, &mut made);
             }
             // After the swap, upstream's `RHS` fill still stands in for the "one" side.
@@ -326,6 +335,7 @@ impl Matcher<'_, '_> {
         if let Some(fill) = self.operator.fill_left {
             for (place, right) in one {
                 self.pace.step(1)?;
+                self.held.grow_to(made.bytes)?;
                 let alone = right.any() & steps & !matched;
                 let key = self.operator.signature.of(right.key);
                 let filled = vec![fill.0; right.values.len()];
@@ -345,6 +355,7 @@ impl Matcher<'_, '_> {
         let Some(merger) = &mut self.merger else {
             return self.out.push_mixed(&key, tile, present, &values, &histograms);
         };
+        merger.fits()?;
         let both = merger.add(&key, tile, present, &values);
         let owned = histograms.iter().map(|(lane, h)| (lane, Arc::clone(h)));
         if both != 0 || (!histograms.is_empty() && merger.add_histograms(&key, tile, owned) != 0) {

@@ -74,6 +74,9 @@ pub(super) trait LaneStates: Send {
     /// Adds the valid lanes of a row to a group.
     fn update(&mut self, group: usize, row: &[f64], mask: u128);
 
+    /// Bytes of the state of a group.
+    fn group_bytes(&self) -> usize;
+
     /// Takes all states out, as [`GroupsAccumulator::state`] does.
     fn state(&mut self) -> Result<Vec<ArrayRef>>;
 }
@@ -85,6 +88,10 @@ impl<Op: LaneOp<K>, const K: usize> LaneStates for VectorAccumulator<Op, K> {
 
     fn update(&mut self, group: usize, row: &[f64], mask: u128) {
         self.groups.update::<Op>(group, row, mask);
+    }
+
+    fn group_bytes(&self) -> usize {
+        K * self.groups.lanes() * size_of::<f64>() + size_of::<u128>()
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>> {

@@ -22,7 +22,7 @@ use promontory_tsdb::histogram::FloatHistogram;
 use super::aggregate::{self, LaneStates};
 use super::histograms::{self, HistogramAggregation, Totals};
 use super::selector::SelectorExec;
-use crate::context::QueryContext;
+use crate::context::{HeldBytes, QueryContext};
 use crate::error::QueryError;
 use crate::histogram::weight;
 use crate::kernels::StepRow;
@@ -116,6 +116,10 @@ pub(super) struct LeafGroups {
     totals: Totals,
     /// Lanes of each group that have something.
     held: Vec<Lanes>,
+    /// Known once the first series comes.
+    accounted: Option<HeldBytes<Arc<QueryContext>>>,
+    /// Bytes of keys, groups and histograms.
+    bytes: usize,
 }
 
 /// Lanes of a group with floats, and with a histogram.
@@ -139,6 +143,8 @@ impl LeafGroups {
             places: Vec::new(),
             names: Vec::new(),
             held: Vec::new(),
+            accounted: None,
+            bytes: 0,
             floats,
         })
     }
@@ -149,7 +155,7 @@ impl LeafGroups {
         &mut self,
         key: &[u8],
         row: &StepRow,
-        query: &QueryContext,
+        query: &Arc<QueryContext>,
     ) -> Result<usize, QueryError> {
         let lanes = self.grid.tile_steps;
         let number = self.number(key);
@@ -167,6 +173,7 @@ impl LeafGroups {
                 self.floats.update(group, &row.padded_values()[tile * lanes..(tile + 1) * lanes], mask);
             }
         }
+        self.accounted.get_or_insert_with(|| HeldBytes::new(Arc::clone(query))).grow_to(self.bytes)?;
         Ok(held)
     }
 
@@ -189,6 +196,7 @@ impl LeafGroups {
             if self.held[group].histograms & 1 << lane == 0 {
                 self.held[group].histograms |= 1 << lane;
                 held += weight(histogram);
+                self.bytes += 16 * weight(histogram);
             }
             self.totals.add(group, lane, histogram);
         }
@@ -208,6 +216,7 @@ impl LeafGroups {
                 let number = self.names.len();
                 self.keys.insert(key.into(), number);
                 self.names.push(key.into());
+                self.bytes += 2 * key.len() + 96 + self.grid.tiles() * size_of::<Option<u32>>();
                 self.groups.resize(self.groups.len() + self.grid.tiles(), None);
                 number
             }
@@ -227,6 +236,7 @@ impl LeafGroups {
         }
         let group = self.places.len();
         *slot = Some(group as u32);
+        self.bytes += self.floats.group_bytes() + size_of::<Lanes>() + 32;
         self.places.push((Arc::clone(&self.names[number]), tile as u32));
         self.floats.grow(group + 1);
         self.totals.grow(group + 1);

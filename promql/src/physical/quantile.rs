@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 use super::scalars::ScalarInputs;
 use super::tiles::{TileBuilder, TileColumns};
 use super::{all_partitions, tile_properties, tile_stream};
-use crate::context::{Pace, QueryContext};
+use crate::context::{HeldBytes, Pace, QueryContext};
 use crate::error::QueryError;
 use crate::kernels::{StepScalar, quantile};
 use crate::params::Grid;
@@ -118,6 +118,8 @@ struct Collected {
     samples: usize,
     ids: HashMap<(Arc<[u8]>, u32), usize>,
     groups: Vec<Group>,
+    bytes: usize,
+    held: HeldBytes<Arc<QueryContext>>,
 }
 
 struct Group {
@@ -131,13 +133,16 @@ struct Group {
 
 impl Collected {
     fn new(query: &Arc<QueryContext>) -> Self {
-        Self { query: Arc::clone(query), samples: 0, ids: HashMap::new(), groups: Vec::new() }
+        let held = HeldBytes::new(Arc::clone(query));
+        let (ids, groups) = (HashMap::new(), Vec::new());
+        Self { query: Arc::clone(query), samples: 0, ids, groups, bytes: 0, held }
     }
 
     fn add(&mut self, batch: &TileColumns<'_>) -> Result<(), QueryError> {
         for row in 0..batch.len() {
             let (key, tile): (Arc<[u8]>, u32) = (Arc::from(batch.key(row)), batch.tile(row));
             let id = *self.ids.entry((Arc::clone(&key), tile)).or_insert_with(|| {
+                self.bytes += key.len() + size_of::<Group>() + 64;
                 self.groups.push(Group { key, tile, masks: Vec::new(), values: Vec::new() });
                 self.groups.len() - 1
             });
@@ -147,8 +152,9 @@ impl Collected {
             self.query.hold_samples(samples)?;
             self.groups[id].masks.push(mask);
             self.groups[id].values.extend_from_slice(lanes);
+            self.bytes += size_of_val(lanes) + size_of::<u128>();
         }
-        Ok(())
+        self.held.grow_to(self.bytes)
     }
 }
 

@@ -26,7 +26,7 @@ use super::scalars::ScalarInputs;
 use super::selector::long_buffer;
 use super::tiles::{TileBuilder, TileColumns};
 use super::{all_partitions, count, tile_properties, tile_stream};
-use crate::context::{QueryContext, SampleCounts};
+use crate::context::{HeldBytes, QueryContext, SampleCounts};
 use crate::error::QueryError;
 use crate::kernels::{Samples, StepRow, StepScalar, Windows, range};
 use crate::logical::spec::{RangeFunction, SubquerySpec};
@@ -109,7 +109,8 @@ impl ExecutionPlan for SubqueryExec {
         let start = async move {
             let scalars = scalars.values(&grid, &context).await?;
             let collected = InnerSeries::new(spec.inner.tile_steps);
-            let mut run = Run { spec, query, scalars, collected, next: 0, held: 0 };
+            let bytes = HeldBytes::new(Arc::clone(&query));
+            let mut run = Run { spec, query, scalars, collected, next: 0, held: 0, bytes };
             run.hold(long_buffer(&run.spec.grid))?;
             run.collect(input).await?;
             Ok(futures::stream::try_unfold(run, async |mut run| Ok(run.next_batch()?.map(|b| (b, run)))))
@@ -124,6 +125,8 @@ struct InnerSeries {
     ids: HashMap<Arc<[u8]>, usize>,
     series: Vec<Inner>,
     values: Vec<f64>,
+    /// What all of it takes, about.
+    bytes: usize,
 }
 
 /// The points of one series.
@@ -145,7 +148,7 @@ struct Inner {
 
 impl InnerSeries {
     fn new(lanes: usize) -> Self {
-        Self { lanes, ids: HashMap::new(), series: Vec::new(), values: Vec::new() }
+        Self { lanes, ids: HashMap::new(), series: Vec::new(), values: Vec::new(), bytes: 0 }
     }
 
     /// Takes a batch; returns the number of points in it.
@@ -156,10 +159,12 @@ impl InnerSeries {
             let id = self.id(batch.key(row));
             self.series[id].tiles.push((batch.tile(row), mask, self.values.len()));
             self.values.extend_from_slice(lanes);
+            self.bytes += size_of_val(lanes) + size_of::<(u32, u128, usize)>();
             points += mask.count_ones() as usize;
             let histograms = batch.histograms(row);
             if !histograms.is_empty() {
                 points += histograms.weight();
+                self.bytes += 16 * histograms.weight();
                 let first = batch.tile(row) as usize * self.lanes;
                 self.series[id].histograms.extend(histograms.iter().map(|(lane, h)| (first + lane, h)));
             }
@@ -173,6 +178,7 @@ impl InnerSeries {
         }
         let key: Arc<[u8]> = Arc::from(key);
         let id = self.series.len();
+        self.bytes += key.len() + size_of::<Inner>() + 64;
         self.series.push(Inner { key: Arc::clone(&key), tiles: Vec::new(), histograms: Vec::new() });
         self.ids.insert(key, id);
         id
@@ -224,6 +230,7 @@ struct Run {
     next: usize,
     /// Points that the query holds for us: the collected ones, then also those of the result.
     held: usize,
+    bytes: HeldBytes<Arc<QueryContext>>,
 }
 
 impl Run {
@@ -237,6 +244,7 @@ impl Run {
             self.query.check()?;
             let points = self.collected.add(&TileColumns::of(&batch)?);
             self.hold(points)?;
+            self.bytes.grow_to(self.collected.bytes)?;
         }
         Ok(())
     }

@@ -323,8 +323,8 @@ mod tests {
 
     #[test]
     fn only_the_largest_common_parts_are_shared() {
-        assert_eq!(shared("abs(x) + abs((x))"), ["abs(x)", "abs(x)"]);
-        assert_eq!(shared("abs(x) + abs( (x) ) + x"), ["abs(x)", "abs(x)", "x", "x", "x"]);
+        assert_eq!(shared("abs(x) + abs((x))"), ["abs((x))", "abs(x)"]);
+        assert_eq!(shared("abs(x) + abs( (x) ) + x"), ["abs((x))", "abs(x)", "x", "x", "x"]);
         assert_eq!(shared("x + y"), [""; 0]);
         assert_eq!(shared("x + x offset 1m"), [""; 0]);
         assert_eq!(shared("rate(x[5m]) + rate(x[1m])"), [""; 0]);
