@@ -13,6 +13,8 @@ compared between ours and the first peer (series, points, values), then ROUNDS t
 and peak memory are printed, and CPU time per query where `--cpu` is given. Start and end are 0.95 s past a second,
 where the generated data has no sample: servers before 3.0 count a sample on a window's left edge.
 
+With `--refresh` a round asks for times a step later than the one before, as a dashboard that is refreshed.
+
 A query file has one query per line: `name | range or instant | expression`; `#` starts a comment.
 `--markdown FILE` and `--json FILE` keep the table.
 """
@@ -149,11 +151,12 @@ def import_into_victoria(binary, blocks, data):
     (data / "done").touch()
 
 
-def path_of(kind, expression, args):
+def path_of(kind, expression, args, earlier=0):
+    """`earlier`: as it was asked that many seconds before."""
     if kind == "range":
-        path, form = "query_range", {"start": args.start, "end": args.end, "step": args.step}
+        path, form = "query_range", {"start": args.start - earlier, "end": args.end - earlier, "step": args.step}
     else:
-        path, form = "query", {"time": args.end}
+        path, form = "query", {"time": args.end - earlier}
     return f"/api/v1/{path}?" + urllib.parse.urlencode({"query": expression, **form})
 
 
@@ -198,6 +201,7 @@ def main():
     p.add_argument("--start", type=float, default=1789986000.95)
     p.add_argument("--end", type=float, default=1790000370.95)
     p.add_argument("--step", type=int, default=60)
+    p.add_argument("--refresh", action="store_true", help="each round asks for times a step later, as a dashboard does")
     p.add_argument("--cpu", action="store_true", help="also print CPU time per query, ms")
     p.add_argument("--markdown", type=Path)
     p.add_argument("--json", type=Path)
@@ -232,7 +236,9 @@ def run(servers, args):
     for name, kind, expression in read_queries(args.queries):
         if args.only and args.only not in name:
             continue
-        path = path_of(kind, expression, args)
+        # Of a dashboard that is refreshed each round asks a step later than the one before.
+        rounds = range(args.rounds, -1, -1) if args.refresh else [0] * (args.rounds + 1)
+        path, *paths = [path_of(kind, expression, args, earlier * args.step) for earlier in rounds]
         for server in servers:
             server.reset_peak()
         first = [server.get(path) for server in servers]
@@ -242,7 +248,7 @@ def run(servers, args):
             continue
         agreement = (compare(first[0][1], first[1][1]) or "same") if peers else ""
         times, cpu = {s.name: [] for s in servers}, {s.name: 0.0 for s in servers}
-        for _ in range(args.rounds):
+        for path in paths:
             for server in servers:
                 before = server.cpu_ms()
                 times[server.name].append((server.get(path)[0] or math.nan) * 1000)
