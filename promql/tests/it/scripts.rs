@@ -98,7 +98,7 @@ pub(crate) fn upstream_folder() -> Option<PathBuf> {
 }
 
 /// Whether a query belongs to share `i` of `of`, by a hash of its text.
-fn in_share(expr: &str, i: usize, of: usize) -> bool {
+pub(crate) fn in_share(expr: &str, i: usize, of: usize) -> bool {
     let hash = expr.bytes().fold(SEED, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     (hash >> 32) as usize % of == i
 }
