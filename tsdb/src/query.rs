@@ -265,8 +265,16 @@ impl SeriesBatch {
     /// If a batch grows past `u32::MAX` samples, or the two vectors differ in length.
     pub fn finish_series(&mut self, labels: Labels) {
         assert_eq!(self.timestamps.len(), self.values.len(), "a sample is a timestamp and a value");
+        self.finish_series_at(labels, self.values.len());
+    }
+
+    /// Closes a series whose float samples end at index `end`; what is behind them is not yet of any.
+    ///
+    /// # Panics
+    /// If `end` is past `u32::MAX`.
+    pub(crate) fn finish_series_at(&mut self, labels: Labels, end: usize) {
         self.labels.push(labels);
-        self.offsets.push(u32::try_from(self.values.len()).expect("a batch holds less than 2^32 samples"));
+        self.offsets.push(u32::try_from(end).expect("a batch holds less than 2^32 samples"));
     }
 
     /// Forgets all but the newest of the samples that were just pushed, floats from index `floats` on and histograms

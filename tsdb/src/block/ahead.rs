@@ -19,7 +19,9 @@ use crate::sample::TimestampMs;
 
 /// How many series are read ahead: enough to wait for several chunks at once, and few enough that the cache keeps what
 /// was asked for until it is read.
-const SERIES: usize = 16;
+pub(super) const SERIES: usize = 32;
+/// The same where no chunk is read, and nothing is waited for.
+const FEW_SERIES: usize = 4;
 
 /// Index entries of a run of series that have chunks in a range.
 #[derive(Debug, Default)]
@@ -55,32 +57,18 @@ impl Ahead {
         self.series.len() + self.end - self.at
     }
 
-    /// The next series with chunks in `range`, if the caller wants `wanted` more of them.
-    ///
-    /// # Errors
-    /// That of its index entry; those of later ones are not told before.
-    pub(super) fn next(
+    /// Reads the next series with chunks in `range`, of which the caller wants `wanted`, unless some are there.
+    pub(super) fn fill(
         &mut self,
         files: &Files,
         range: (TimestampMs, TimestampMs),
         hints: &SelectHints,
         wanted: usize,
-    ) -> Result<Option<Series>> {
-        if self.series.is_empty() {
-            self.fill(files, range, hints, wanted.min(SERIES));
+    ) {
+        if !self.series.is_empty() {
+            return;
         }
-        match self.series.pop_front() {
-            None => self.error.take().map_or(Ok(None), Err),
-            series => Ok(series),
-        }
-    }
-
-    /// The chunks of the series that [`Ahead::next`] gave last.
-    pub(super) fn chunks(&self, series: &Series) -> &[ChunkMeta] {
-        &self.chunks[series.chunks.clone()]
-    }
-
-    fn fill(&mut self, files: &Files, range: (TimestampMs, TimestampMs), hints: &SelectHints, most: usize) {
+        let most = wanted.min(if hints.labels_only { FEW_SERIES } else { SERIES });
         self.chunks.clear();
         while self.series.len() < most && self.error.is_none() && self.at < self.end {
             let reference = self.references[self.at];
@@ -97,6 +85,32 @@ impl Ahead {
                 self.series.push_back(Series { reference, labels, chunks });
             }
         }
+    }
+
+    /// The series that are there, references and chunks.
+    pub(super) fn series(&self) -> impl Iterator<Item = (u64, &[ChunkMeta])> {
+        self.series.iter().map(|series| (series.reference, self.chunks(series)))
+    }
+
+    /// The first series that is there.
+    pub(super) fn take(&mut self) -> Option<Series> {
+        self.series.pop_front()
+    }
+
+    /// The first series that is there; if none is, what made [`Ahead::fill`] stop.
+    ///
+    /// # Errors
+    /// That of the index entry behind the series that were there; it is not told before.
+    pub(super) fn next(&mut self) -> Result<Option<Series>> {
+        match self.take() {
+            None => self.error.take().map_or(Ok(None), Err),
+            series => Ok(series),
+        }
+    }
+
+    /// The chunks of a series that was taken last.
+    pub(super) fn chunks(&self, series: &Series) -> &[ChunkMeta] {
+        &self.chunks[series.chunks.clone()]
     }
 }
 

@@ -25,6 +25,7 @@ mod repair;
 mod select;
 #[cfg(test)]
 mod tests;
+mod together;
 mod write;
 
 use std::collections::BTreeSet;

@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 
 use super::Files;
-use super::ahead::Ahead;
+use super::ahead::{self, Ahead};
+use super::together::{Group, Wanted};
 use crate::chunkenc::{self, ChunkError, Encoding, histogram, xor};
 use crate::chunks::{ChunkMeta, ChunkRef};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::histogram::CounterResetHint;
 use crate::index::SeriesEntry;
 use crate::needed::{self, Needed};
 use crate::query::{HistogramSample, SelectHints, Selection, SeriesBatch, SeriesStats, SeriesStream};
-use crate::sample::{Sample, TimestampMs, is_stale};
+use crate::sample::{Sample, TimestampMs, ascend, is_stale};
 use crate::tombstones::{Interval, Tombstones};
 
 /// Samples in a chunk that the head cut, for guessing sizes.
@@ -56,6 +57,7 @@ pub(super) fn plan(
             range,
             hints: hints.clone(),
             ahead: Ahead::new(Arc::clone(&references), bounds[0]..bounds[1]),
+            alone: 0,
             given: 0,
         };
         Box::pin(partition) as SeriesStream
@@ -106,6 +108,8 @@ struct Batches {
     range: (TimestampMs, TimestampMs),
     hints: SelectHints,
     ahead: Ahead,
+    /// How many series are read one by one, as they cannot be read together.
+    alone: usize,
     /// Series given so far.
     given: usize,
 }
@@ -136,34 +140,59 @@ impl Batches {
         // Series of which little is read bound a batch too: labels take memory as samples do.
         let most = (enough / SERIES_SAMPLES).max(1).min(limit - self.given);
         while batch_samples(&batch) < enough && batch.len() < most {
-            let wanted = limit - self.given;
-            let Some(series) = self.ahead.next(files, self.range, &self.hints, wanted)? else { break };
-            if !self.hints.labels_only {
-                let chunks = self.ahead.chunks(&series);
-                if batch.is_empty() {
-                    reserve(&mut batch, self.hints.needed, chunks.len(), self.ahead.left() + 1, enough);
+            self.ahead.fill(files, self.range, &self.hints, limit - self.given);
+            let before = batch.len();
+            if self.alone == 0 && !self.hints.labels_only {
+                if let Some((_, chunks)) = self.ahead.series().next()
+                    && before == 0
+                {
+                    reserve(&mut batch, self.hints.needed, chunks.len(), self.ahead.left(), enough);
                 }
-                let before = (batch.values.len(), batch.histograms.len());
-                let deleted = tombstones.of(series.reference);
-                let partly = self.hints.needed != Needed::All && deleted.is_empty();
-                if partly && chunks.is_sorted_by(|a, b| a.maxt < b.mint) {
-                    let mut some = SomeChunks { files, chunks, range: self.range, batch: &mut batch };
-                    needed::read(self.hints.needed, &mut some)?;
-                } else {
-                    read_series(files, chunks, deleted, self.range, &mut batch)?;
-                }
-                if (batch.values.len(), batch.histograms.len()) == before {
+                let (series, samples) = (most - before, enough - batch_samples(&batch));
+                let wanted = Wanted { range: self.range, needed: self.hints.needed, series, samples };
+                let group = Group::gather(files, tombstones, wanted, &self.ahead);
+                if group.read(&mut self.ahead, &mut batch) {
+                    self.given += batch.len() - before;
                     continue;
                 }
-                if self.hints.needed == Needed::Newest {
-                    batch.keep_newest(before.0, before.1);
-                }
+                self.alone = group.len().max(1);
             }
-            batch.finish_series(series.labels);
-            self.given += 1;
+            let Some(series) = self.ahead.next()? else { break };
+            self.alone = self.alone.saturating_sub(1);
+            let any = self.hints.labels_only || {
+                let (chunks, deleted) = (self.ahead.chunks(&series), tombstones.of(series.reference));
+                read_needed(files, chunks, deleted, self.range, self.hints.needed, &mut batch)?
+            };
+            if any {
+                batch.finish_series(series.labels);
+                self.given += 1;
+            }
         }
         Ok(batch)
     }
+}
+
+/// Appends the samples of a series that are needed, in `[range.0, range.1]` and not deleted; says whether there are any.
+fn read_needed(
+    files: &Files,
+    chunks: &[ChunkMeta],
+    deleted: &[Interval],
+    range: (TimestampMs, TimestampMs),
+    needed: Needed,
+    batch: &mut SeriesBatch,
+) -> Result<bool> {
+    let before = (batch.values.len(), batch.histograms.len());
+    let partly = needed != Needed::All && deleted.is_empty();
+    if partly && chunks.is_sorted_by(|a, b| a.maxt < b.mint) {
+        needed::read(needed, &mut SomeChunks { files, chunks, range, batch: &mut *batch })?;
+    } else {
+        read_series(files, chunks, deleted, range, batch)?;
+    }
+    let any = (batch.values.len(), batch.histograms.len()) != before;
+    if any && needed == Needed::Newest {
+        batch.keep_newest(before.0, before.1);
+    }
+    Ok(any)
 }
 
 /// Makes room in an empty batch for what is left of a partition, `series` with `chunks` each, or for `enough` samples
@@ -171,7 +200,9 @@ impl Batches {
 fn reserve(batch: &mut SeriesBatch, needed: Needed, chunks: usize, series: usize, enough: usize) {
     let expected = match needed {
         // All samples of a chunk are there until one is kept.
-        Needed::Newest => series.min(enough / SERIES_SAMPLES) + USUAL_CHUNK_SAMPLES,
+        Needed::Newest => {
+            series.min(enough / SERIES_SAMPLES) + series.min(ahead::SERIES) * USUAL_CHUNK_SAMPLES
+        }
         _ => (series * chunks * USUAL_CHUNK_SAMPLES).min(enough + enough / 8),
     };
     batch.timestamps.reserve(expected);
@@ -343,9 +374,7 @@ impl Floats<'_> {
     /// the range, and notes whether they ascend.
     fn settle(&mut self, batch: &mut SeriesBatch, start: usize, mint: TimestampMs, maxt: TimestampMs) {
         let times = &batch.timestamps[start..];
-        // Looking at all of them is faster than stopping at the first that is out of order.
-        let sorted =
-            times.iter().zip(times.get(1..).unwrap_or_default()).fold(true, |ok, (a, b)| ok & (a < b));
+        let sorted = ascend(times);
         self.ascending &= sorted
             && (start == self.series_start || times.first().is_none_or(|t| batch.timestamps[start - 1] < *t));
         let range = self.range;
