@@ -13,7 +13,9 @@ compared between ours and the first peer (series, points, values), then ROUNDS t
 and peak memory are printed, and CPU time per query where `--cpu` is given. Start and end are 0.95 s past a second,
 where the generated data has no sample: servers before 3.0 count a sample on a window's left edge.
 
-With `--refresh` a round asks for times a step later than the one before, as a dashboard that is refreshed.
+In turn, a server is measured while the one before it may still collect garbage, and with the caches of the CPU full of
+that one's memory. With `--apart` all rounds of a server follow each other, after half a second and a round that does
+not count. With `--refresh` a round asks for times a step later than the one before, as a dashboard that is refreshed.
 
 A query file has one query per line: `name | range or instant | expression`; `#` starts a comment.
 `--markdown FILE` and `--json FILE` keep the table.
@@ -201,6 +203,7 @@ def main():
     p.add_argument("--start", type=float, default=1789986000.95)
     p.add_argument("--end", type=float, default=1790000370.95)
     p.add_argument("--step", type=int, default=60)
+    p.add_argument("--apart", action="store_true", help="all rounds of a server in a row, not in turn with the others")
     p.add_argument("--refresh", action="store_true", help="each round asks for times a step later, as a dashboard does")
     p.add_argument("--cpu", action="store_true", help="also print CPU time per query, ms")
     p.add_argument("--markdown", type=Path)
@@ -238,21 +241,28 @@ def run(servers, args):
             continue
         # Of a dashboard that is refreshed each round asks a step later than the one before.
         rounds = range(args.rounds, -1, -1) if args.refresh else [0] * (args.rounds + 1)
-        path, *paths = [path_of(kind, expression, args, earlier * args.step) for earlier in rounds]
+        first_path, *paths = [path_of(kind, expression, args, earlier * args.step) for earlier in rounds]
         for server in servers:
             server.reset_peak()
-        first = [server.get(path) for server in servers]
+        first = [server.get(first_path) for server in servers]
         failed = [f"{s.name}: {body[:160].decode(errors='replace')}" for s, (t, body) in zip(servers, first) if t is None]
         if failed:
             print(f"{name:18}  {'; '.join(failed)}")
             continue
         agreement = (compare(first[0][1], first[1][1]) or "same") if peers else ""
         times, cpu = {s.name: [] for s in servers}, {s.name: 0.0 for s in servers}
-        for path in paths:
-            for server in servers:
-                before = server.cpu_ms()
-                times[server.name].append((server.get(path)[0] or math.nan) * 1000)
-                cpu[server.name] += (server.cpu_ms() - before) / args.rounds
+        turns = [(path, server) for path in paths for server in servers]
+        if args.apart:
+            turns = [(path, server) for server in servers for path in paths]
+        last = None
+        for path, server in turns:
+            if args.apart and server is not last:
+                time.sleep(0.5)
+                server.get(first_path)
+            last = server
+            before = server.cpu_ms()
+            times[server.name].append((server.get(path)[0] or math.nan) * 1000)
+            cpu[server.name] += (server.cpu_ms() - before) / args.rounds
         row = {
             "name": name, "expression": expression, "bytes": len(first[0][1]), "agreement": agreement,
             "ms": {s.name: statistics.median(times[s.name]) for s in servers},
