@@ -43,14 +43,15 @@ fn main() -> ExitCode {
 }
 
 /// Has the allocator keep a few MiB of what is freed. Results and batches are large and short-lived; given back to the
-/// kernel each time, as glibc does beyond 128 KiB, their pages are cleared and mapped anew for each query.
+/// kernel each time, their pages are cleared and mapped anew for each query.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// For each of the allocator's arenas, of which threads share a few.
+        /// At the end of each of the allocator's arenas.
         const KEPT_BYTES: i32 = 16 << 20;
+        /// From here on each piece is mapped alone; glibc takes no more than this.
         const MAPPED_ALONE_BYTES: i32 = 32 << 20;
-        // SAFETY: no other thread runs yet, and both settings take any positive number.
+        // SAFETY: no other thread runs yet; values that glibc does not like change nothing.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_ALONE_BYTES);

@@ -414,7 +414,7 @@ impl QueryError {
     fn within(e: &DataFusionError) -> Option<Self> {
         match e {
             DataFusionError::External(inner) => match inner.downcast_ref::<Self>() {
-                Some(ours) => ours.again(),
+                Some(ours) => Some(ours.again()),
                 None => inner.downcast_ref::<DataFusionError>().and_then(Self::within),
             },
             DataFusionError::Context(_, inner) => Self::within(inner),

@@ -1,7 +1,5 @@
 //! Why a query failed.
 
-use std::sync::Arc;
-
 use promontory_tsdb::ErrorKind;
 
 use crate::parser::ParseError;
@@ -34,18 +32,23 @@ pub enum QueryError {
     /// Storage failed.
     #[error(transparent)]
     Storage(#[from] promontory_tsdb::Error),
-    /// The same failure has reached several parts of the query.
-    #[error(transparent)]
-    Shared(Arc<Self>),
+    /// A failure that has reached several parts of the query, where only one can have the original.
+    #[error("{text}")]
+    Copied {
+        /// Of the original.
+        kind: ErrorKind,
+        /// The original's, with those of its causes.
+        text: String,
+    },
     /// A bug: DataFusion or our operators broke their own contract.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
 impl QueryError {
-    /// The same error once more, unless it has a cause that there is only once.
-    pub(crate) fn again(&self) -> Option<Self> {
-        Some(match self {
+    /// The same error once more; of one with a cause that there is only once, kind and text.
+    pub(crate) fn again(&self) -> Self {
+        match self {
             Self::Invalid(text) => Self::Invalid(text.clone()),
             Self::Unsupported(text) => Self::Unsupported(text.clone()),
             Self::Execution(text) => Self::Execution(text.clone()),
@@ -53,9 +56,13 @@ impl QueryError {
             Self::Timeout(place) => Self::Timeout(place),
             Self::Cancelled(place) => Self::Cancelled(place),
             Self::Internal(text) => Self::Internal(text.clone()),
-            Self::Shared(inner) => Self::Shared(Arc::clone(inner)),
-            Self::Parse(_) | Self::Storage(_) => return None,
-        })
+            Self::Parse(_) | Self::Storage(_) | Self::Copied { .. } => {
+                let causes = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
+                let mut texts: Vec<_> = causes.map(ToString::to_string).collect();
+                texts.dedup();
+                Self::Copied { kind: self.kind(), text: texts.join(": ") }
+            }
+        }
     }
 
     /// What the caller can do about it.
@@ -68,7 +75,7 @@ impl QueryError {
             Self::Timeout(_) => ErrorKind::Timeout,
             Self::Cancelled(_) => ErrorKind::Cancelled,
             Self::Storage(e) => e.kind(),
-            Self::Shared(e) => e.kind(),
+            Self::Copied { kind, .. } => *kind,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }

@@ -144,7 +144,7 @@ pub struct ServerFlags {
     #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
     pub query_max_samples: usize,
 
-    /// Memory that one query may use, in bytes; 0 is no limit. A quarter of the machine's unless given
+    /// Memory that one query may use, in bytes; 0 is no limit. A quarter of the machine's or control group's unless given
     #[arg(long = "query.max-memory-bytes", value_name = "BYTES", value_parser = memory::parse_memory)]
     pub query_max_memory_bytes: Option<u64>,
 

@@ -147,6 +147,11 @@ impl Held {
         Ok(())
     }
 
+    /// Leaves counting samples to whoever keeps the batches too; their bytes stay held.
+    pub(crate) fn stop_counting(&mut self) {
+        self.context.release_samples(std::mem::take(&mut self.samples));
+    }
+
     pub(crate) fn context(&self) -> &Arc<QueryContext> {
         &self.context
     }

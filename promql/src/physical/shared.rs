@@ -1,8 +1,8 @@
 //! [`SharedExec`]: one place of a subexpression that is evaluated once for all of its places.
 //!
 //! What it gives is collected by a future that all places share and any of them drives, so that none waits for another
-//! one to be asked: a place may be read to its end before the others have begun. Its batches are kept, and count as
-//! held, until all places have read them. Partitions of a place take batches in turn.
+//! one to be asked: a place may be read to its end before the others have begun. Its batches are kept, and their
+//! bytes held, until all places have read them; a place that keeps them holds them again. Partitions of a place take batches in turn.
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,7 +76,8 @@ impl SharedRun {
     }
 }
 
-/// Runs `plan`, and keeps all of it.
+/// Runs `plan`, and keeps all of it. As samples it counts only where a place keeps it too, so that no more samples are
+/// counted than if each place evaluated it; its bytes are held until all have read it.
 async fn collect(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
@@ -84,7 +85,8 @@ async fn collect(
 ) -> Result<Arc<Held>, QueryError> {
     let query = QueryContext::of(&context).map_err(QueryError::from_datafusion)?;
     let batches = all_partitions(&plan, &context).map_err(QueryError::from_datafusion)?;
-    let held = result::collect(batches, &query).await?;
+    let mut held = result::collect(batches, &query).await?;
+    held.stop_counting();
     memory.add(held.batches().iter().map(|batch| batch.get_array_memory_size()).sum());
     Ok(Arc::new(held))
 }
@@ -179,7 +181,7 @@ impl ExecutionPlan for SharedExec {
         let run = self.run.collected(self.label.places * self.partitions, &context, memory)?;
         let partitions = self.partitions;
         let batches = async move {
-            let held = run.await.map_err(|e| e.again().unwrap_or(QueryError::Shared(e)))?;
+            let held = run.await.map_err(|e| e.again())?;
             let mut next = partition;
             Ok::<_, DataFusionError>(futures::stream::poll_fn(move |_| {
                 let batch = held.batches().get(next).cloned();

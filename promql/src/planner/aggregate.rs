@@ -46,6 +46,7 @@ impl Planner<'_> {
                     let spread = SpreadMark { grouping: grouping.clone() };
                     input.plan = operator_plan(spread, grid, vec![input.plan]);
                     grouping.labels.push(NAME_DROPPED.to_owned());
+                    grouping.labels.sort_unstable();
                 }
                 if counts(op) {
                     // Floats come of histograms here.
