@@ -369,7 +369,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 #[cfg(target_arch = "x86_64")]
 const SHORT: usize = 768;
 
-/// As [`crc32c`]: for the few bytes of a series or a chunk the way to the loop is as long as the loop.
+/// As [`crc32c()`]: for the few bytes of a series or a chunk the way to the loop is as long as the loop.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn short_crc32c(bytes: &[u8]) -> u32 {
